@@ -1,0 +1,1 @@
+"""What runs on a device: the agent, its local trainer, and the runtime of wearables."""

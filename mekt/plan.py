@@ -1,0 +1,88 @@
+"""The plan of a federation: all that a device needs to take part, carried whole by every round announcement."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, Scaling, WindowSpec
+from mekt.schema import Bounds, Count, Positive
+
+Weight = Annotated[float, Bounds(low=0, high=1e6)]
+Encoding = Literal["float32", "float16", "int8"]
+Transfer = Literal["kl", "cosine", "mse", "relational"]
+Fusion = Literal["separate", "concatenated"]
+LARGEST_PROXY_WINDOWS = 16_384
+LARGEST_BLOB_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlobRef:
+    """A large payload by its content: the SHA-256 of its bytes and how many there are."""
+
+    sha256: Annotated[bytes, Bounds(shortest=32, longest=32)]
+    size_bytes: Annotated[int, Bounds(low=1, high=LARGEST_BLOB_BYTES)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """FedMEKT's settings (arXiv 2307.13214), the same for the coordinator and every device.
+
+    `alpha`, `beta` weigh the transfer of embeddings and of the hidden layer on devices, `eta`, `gamma` on the
+    coordinator. `hidden` is the width of the hidden layer that every encoder has before its embedding.
+    """
+
+    embedding: Annotated[int, Bounds(low=1, high=1024)] = 32
+    hidden: Annotated[int, Bounds(low=1, high=1024)] = 64
+    fusion: Fusion = "concatenated"
+    transfer: Transfer = "mse"
+    temperature: Positive = 3.0
+    alpha: Weight = 1.0
+    beta: Weight = 0.0
+    eta: Weight = 1.0
+    gamma: Weight = 0.0
+    local_epochs: Annotated[int, Bounds(low=1, high=1000)] = 2
+    local_rate: Positive = 1e-3
+    distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 10
+    distil_rate: Positive = 1e-3
+    batch: Annotated[int, Bounds(low=1, high=65536)] = 64
+    encoding: Encoding = "float16"
+
+    @property
+    def sends_hidden(self) -> bool:
+        """True when the hidden layer's embedding crosses the wire beside the embedding."""
+        return self.beta > 0 or self.gamma > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a federation learns from, and how. `proxy` names the proxy set's blob of each modality.
+
+    Raises:
+        ValueError: when modalities, scaling and proxy set do not name the same modalities, or a window is too large.
+    """
+
+    seed: Annotated[int, Bounds(low=0, high=2**31 - 1)]
+    rounds: Count
+    window: WindowSpec
+    modalities: Annotated[tuple[Modality, ...], Bounds(shortest=1, longest=16)]
+    scaling: dict[ModalityName, Scaling]
+    proxy: dict[ModalityName, BlobRef]
+    proxy_windows: Annotated[int, Bounds(low=2, high=LARGEST_PROXY_WINDOWS)]
+    method: Method
+
+    def __post_init__(self) -> None:
+        names = [modality.name for modality in self.modalities]
+        if len(set(names)) != len(names):
+            raise ValueError("modalities: a name occurs twice")
+        if set(self.scaling) != set(names) or set(self.proxy) != set(names):
+            raise ValueError("scaling and proxy must name exactly the modalities")
+        for modality in self.modalities:
+            if self.window.window_s * modality.rate_hz * math.prod(modality.shape) > LARGEST_WINDOW_VALUES:
+                raise ValueError(f"a window of {modality.name} holds more than {LARGEST_WINDOW_VALUES} values")
+            scaling = self.scaling[modality.name]
+            if not len(scaling.mean) == len(scaling.std) == modality.channels:
+                raise ValueError(f"scaling.{modality.name}: expected {modality.channels} means and deviations")
+
+    def modality(self, name: str) -> Modality | None:
+        """The modality of this name, or None when the federation has none."""
+        return next((modality for modality in self.modalities if modality.name == name), None)

@@ -1,0 +1,202 @@
+"""Typed, bounded dataclasses out of plain data: one reader for settings files, wire messages and manifests.
+
+Fields are typed with what plain data can hold: bool, int, float, str, bytes, `tuple[X, ...]`, `dict[str, X]`,
+`Literal[...]`, `X | None`, another dataclass, and `Annotated[X, Bounds(...)]` for limits. `build` reports every
+problem at once, each with its dotted path, what was seen and what would be right.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """Limits of a field: `low` <= number <= `high`; `above` < number; length <= `longest`; text matches `pattern`."""
+
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    shortest: int = 0
+    longest: int | None = None
+    pattern: str | None = None
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with `value`, or None."""
+        if isinstance(value, int | float):
+            if self.low is not None and value < self.low:
+                return f"expected at least {self.low:g}, got {value!r}"
+            if self.above is not None and value <= self.above:
+                return f"expected more than {self.above:g}, got {value!r}"
+            if self.high is not None and value > self.high:
+                return f"expected at most {self.high:g}, got {value!r}"
+            return None
+        if len(value) < self.shortest:
+            return f"expected at least {self.shortest} entries, got {len(value)}"
+        if self.longest is not None and len(value) > self.longest:
+            return f"expected at most {self.longest} entries, got {len(value)}"
+        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+            return f"expected text like {self.pattern}, got {value!r}"
+        return None
+
+
+# A name that is safe in an MQTT topic, a file name and a certificate.
+Name = Annotated[str, Bounds(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")]
+Positive = Annotated[float, Bounds(above=0, high=1e9)]
+Count = Annotated[int, Bounds(low=1, high=1_000_000_000)]
+
+
+class SchemaError(ValueError):
+    """Plain data that does not fit; `problems` holds one line each, in the order of the fields."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def build(cls: type[T], data: object, where: str = "") -> T:
+    """The instance of dataclass `cls` that `data` (a mapping of plain values) describes.
+
+    Raises:
+        SchemaError: with every problem found, each starting with its dotted path below `where`.
+    """
+    problems: list[str] = []
+    value = _dataclass(cls, data, where, problems)
+    if problems:
+        raise SchemaError(problems)
+    return typing.cast(T, value)
+
+
+def plain(instance: Any) -> Any:
+    """The inverse of `build`: dataclasses to dicts in field order, tuples to lists; None fields are left out."""
+    if dataclasses.is_dataclass(instance) and not isinstance(instance, type):
+        pairs = ((field.name, getattr(instance, field.name)) for field in dataclasses.fields(instance))
+        return {name: plain(value) for name, value in pairs if value is not None}
+    if isinstance(instance, tuple | list):
+        return [plain(item) for item in instance]
+    if isinstance(instance, Mapping):
+        return {key: plain(instance[key]) for key in sorted(instance)}
+    return instance
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[tuple[dataclasses.Field[Any], Any], ...]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return tuple((field, hints[field.name]) for field in dataclasses.fields(cls))
+
+
+_BAD = object()
+
+
+def _dataclass(cls: type, data: object, where: str, problems: list[str]) -> object:
+    if not isinstance(data, Mapping):
+        problems.append(f"{where or 'top level'}: expected a table, got {_seen(data)}")
+        return _BAD
+    before = len(problems)
+    known = {field.name for field, _ in _fields(cls)}
+    for key in data:
+        if key not in known:
+            problems.append(f"{_path(where, str(key)[:64])}: unknown key (known here: {', '.join(sorted(known))})")
+    arguments: dict[str, object] = {}
+    for field, hint in _fields(cls):
+        if field.name in data:
+            arguments[field.name] = _value(hint, data[field.name], _path(where, field.name), problems)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"{_path(where, field.name)}: missing; expected {_wanted(hint)}")
+    if len(problems) > before:
+        return _BAD
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        problems.append(f"{where or 'top level'}: {error}" if not str(error).startswith(where or "\0") else str(error))
+        return _BAD
+
+
+def _value(hint: Any, data: object, where: str, problems: list[str]) -> object:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        inner, *limits = get_args(hint)
+        value = _value(inner, data, where, problems)
+        if value is not _BAD:
+            for limit in limits:
+                if isinstance(limit, Bounds) and (problem := limit.problem(value)) is not None:
+                    problems.append(f"{where}: {problem}")
+                    return _BAD
+        return value
+    if origin in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not type(None)]
+        if data is None:
+            return None
+        assert len(options) == 1, f"{where}: only X | None is supported"
+        return _value(options[0], data, where, problems)
+    if origin is Literal:
+        if any(data == option and type(data) is type(option) for option in get_args(hint)):
+            return data
+    elif origin is tuple:
+        if isinstance(data, list | tuple):
+            item = get_args(hint)[0]
+            values = [_value(item, entry, f"{where}[{index}]", problems) for index, entry in enumerate(data)]
+            return _BAD if _BAD in values else tuple(values)
+    elif origin is dict:
+        if isinstance(data, Mapping):
+            key_hint, item = get_args(hint)
+            keys = [_value(key_hint, key, f"{where}, key", problems) for key in data]
+            table = {str(key): _value(item, data[key], _path(where, str(key)[:64]), problems) for key in data}
+            return _BAD if _BAD in keys or any(value is _BAD for value in table.values()) else table
+    elif dataclasses.is_dataclass(hint):
+        return _dataclass(typing.cast(type, hint), data, where, problems)
+    elif hint is float:
+        if isinstance(data, int | float) and not isinstance(data, bool) and abs(data) < 2**63 and math.isfinite(data):
+            return float(data)
+    elif hint is int:
+        if isinstance(data, int) and not isinstance(data, bool):
+            return data
+    elif isinstance(hint, type) and isinstance(data, hint):
+        return data
+    problems.append(f"{where}: expected {_wanted(hint)}, got {_seen(data)}{_advice(hint, data)}")
+    return _BAD
+
+
+def _wanted(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _wanted(get_args(hint)[0])
+    if origin in (Union, types.UnionType):
+        return _wanted(next(option for option in get_args(hint) if option is not type(None)))
+    if origin is Literal:
+        return "one of " + ", ".join(repr(option) for option in get_args(hint))
+    if origin is tuple:
+        return f"a list of {_wanted(get_args(hint)[0])}"
+    if origin is dict or dataclasses.is_dataclass(hint):
+        return "a table"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", bytes: "bytes"}.get(hint, "?")
+
+
+def _seen(data: object) -> str:
+    if isinstance(data, Mapping):
+        return "a table"
+    if isinstance(data, list | tuple):
+        return "a list"
+    return repr(data[:40] if isinstance(data, str | bytes) else data)[:80]
+
+
+def _advice(hint: Any, data: object) -> str:
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if isinstance(data, str) and base in (int, float):
+        try:
+            float(data)
+        except ValueError:
+            return ""
+        return " (remove the quotes)"
+    return ""
+
+
+def _path(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name

@@ -1,0 +1,1 @@
+"""What a device senses: sources, clocks, windows, recordings, a simulator."""
