@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from mekt.modality import Modality
 from mekt.plan import Plan
 
-SignalArchitecture = Literal["conv", "lstm"]
 Architecture = Literal["conv", "lstm"]
 CONV_CHANNELS = (32, 64, 64)
 CONV_KERNELS = (7, 5, 3)
@@ -83,7 +82,7 @@ class SignalLstm(nn.Module):
         self.width = LSTM_WIDTH
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        _, (last_LBH, _) = self.lstm(x_BTC)
+        last_LBH: Tensor = self.lstm(x_BTC)[1][0]
         return last_LBH[-1]
 
 
@@ -101,7 +100,7 @@ class FrameConv(nn.Module):
         self.width = 2 * FRAME_FEATURES
 
     def forward(self, x_BTYX: Tensor) -> Tensor:
-        frames = x_BTYX.flatten(0, 1).unsqueeze(1)
+        frames: Tensor = x_BTYX.flatten(0, 1).unsqueeze(1)
         for convolution in self.convolutions:
             frames = torch.relu(convolution(frames))
         features = torch.relu(self.to_features(frames.flatten(1)))
@@ -156,8 +155,8 @@ class FrameDecoder(nn.Module):
     def forward(self, z_BD: Tensor) -> Tensor:
         time, height, width = self.window
         steps = torch.relu(self.to_steps(z_BD)).reshape(-1, FRAME_FEATURES)
-        frames = torch.relu(self.to_small(steps)).reshape(-1, *self.small)
-        frames = self.to_frame(torch.relu(self.up(frames)))[:, 0, :height, :width]
+        small = torch.relu(self.to_small(steps)).reshape(-1, *self.small)
+        frames: Tensor = self.to_frame(torch.relu(self.up(small)))[:, 0, :height, :width]
         return frames.reshape(-1, time, height, width)
 
 
