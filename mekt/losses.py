@@ -25,7 +25,7 @@ def transfer_loss(kind: Transfer, student_ND: Tensor, teacher_ND: Tensor, temper
 
 
 def softened_kl(student_ND: Tensor, teacher_ND: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of the embeddings' softmax over D at `temperature`, times its square (FedMEKT, eq. 4).
+    """KL(teacher || student) of the embeddings' softmax over D at `temperature`, times its square (FedMEKT).
 
     The square keeps the gradient's size independent of the temperature (Hinton et al., arXiv 1503.02531, section 2).
     """

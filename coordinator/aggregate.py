@@ -1,0 +1,46 @@
+"""Many devices' knowledge as one: a weighted mean per modality that does not depend on the devices' order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mekt.learning import Knowledge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contribution:
+    """What one device sent: its knowledge per modality, weighted by the number of its private windows."""
+
+    device: str
+    windows: int
+    knowledge: Mapping[str, Knowledge]
+
+
+def aggregate(contributions: Sequence[Contribution]) -> dict[str, Knowledge]:
+    """A_m = sum_i w_i K_im / sum_i w_i over the devices that have m; modalities nobody has are absent.
+
+    Law: any permutation of `contributions` gives the same bits; a device with weight w equals w devices of weight 1.
+    """
+    ordered = sorted(contributions, key=lambda each: each.device)
+    names = sorted({name for each in ordered for name in each.knowledge})
+    return {
+        name: _mean([(each.windows, each.knowledge[name]) for each in ordered if name in each.knowledge])
+        for name in names
+    }
+
+
+def _mean(weighted: list[tuple[int, Knowledge]]) -> Knowledge:
+    hidden = [(weight, each.hidden) for weight, each in weighted if each.hidden is not None]
+    return Knowledge(
+        embedding=_weighted([(weight, each.embedding) for weight, each in weighted]),
+        hidden=_weighted(hidden) if len(hidden) == len(weighted) else None,
+    )
+
+
+def _weighted(weighted: list[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
+    total = np.zeros(weighted[0][1].shape, dtype=np.float64)
+    for weight, array in weighted:
+        total += weight * array.astype(np.float64)
+    return (total / sum(weight for weight, _ in weighted)).astype(np.float32)

@@ -1,0 +1,127 @@
+"""Global distillation: the coordinator's encoders learn from the aggregated knowledge on the proxy set."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mekt.encoders import Architecture, SplitAutoencoder
+from mekt.learning import (
+    Knowledge,
+    Windows,
+    batches,
+    knowledge_loss,
+    proxy_knowledge,
+    reconstruction_loss,
+    teachers,
+    tensors,
+)
+from mekt.losses import transfer_loss
+from mekt.plan import Plan
+
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistilLoss:
+    """Means over the last epoch: reconstruction of the proxy set, transfer from the aggregate."""
+
+    reconstruction: float
+    transfer: float
+
+
+class Distiller(nn.Module):
+    """The global encoders and decoders, and with FedMEKT-C the dense layer that fuses all modalities' embeddings."""
+
+    def __init__(
+        self, plan: Plan, architectures: Mapping[str, Architecture], device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self.model = SplitAutoencoder(plan, architectures)
+        self.fusion: nn.Linear | None = None
+        if plan.method.fusion == "concatenated":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(plan.seed)
+                width = plan.method.embedding
+                self.fusion = nn.Linear(width * len(self.model.modalities), width)
+        self.to(device)
+        self.device = device
+
+    def distil(
+        self,
+        proxy: Arrays,
+        aggregate: Mapping[str, Knowledge],
+        seed: int,
+        progress: Callable[[int, int], None] = lambda epoch, epochs: None,
+    ) -> DistilLoss:
+        """Train for the plan's distillation epochs; equal inputs and seed give equal weights.
+
+        Args:
+            proxy: the normalised proxy set, per modality (N, T, ...).
+            aggregate: the devices' aggregated knowledge, of all modalities or some.
+            seed: orders the batches.
+            progress: is told (epochs done, epochs in all).
+        """
+        method = self.plan.method
+        generator = torch.Generator().manual_seed(seed)
+        public = tensors(proxy, self.device)
+        hidden_teacher, embedding_teacher = teachers(aggregate, self.device)
+        optimizer = torch.optim.Adam(self.parameters(), lr=method.distil_rate)
+        means = (0.0, 0.0)
+        for epoch in range(method.distil_epochs):
+            sums = torch.zeros(2, device=self.device)
+            for rows in batches(self.plan.proxy_windows, method.batch, generator):
+                rows = rows.to(self.device)
+                batch = {name: array[rows] for name, array in public.items()}
+                hidden, embeddings = self.model.encode(batch)
+                rebuilt = reconstruction_loss(self.model, batch, embeddings)
+                teacher = {name: array[rows] for name, array in embedding_teacher.items()}
+                transferred = self._transfer(embeddings, teacher, batch)
+                loss = rebuilt + method.eta * transferred
+                if method.gamma > 0:
+                    targets = {name: array[rows] for name, array in hidden_teacher.items()}
+                    loss = loss + method.gamma * knowledge_loss(method, hidden, targets)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                sums += torch.stack([rebuilt.detach(), transferred.detach()]) * len(rows)
+            rebuilt_mean, transferred_mean = (sums / self.plan.proxy_windows).tolist()
+            means = (rebuilt_mean, transferred_mean)
+            progress(epoch + 1, method.distil_epochs)
+        return DistilLoss(reconstruction=means[0], transfer=means[1])
+
+    def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:
+        """The global knowledge: the global encoders' embeddings of the normalised proxy set."""
+        return proxy_knowledge(self.model, tensors(proxy, self.device), self.plan.method.sends_hidden)
+
+    def embed(self, windows: Arrays, batch: int = 4096) -> Arrays:
+        """Embeddings (B, D) of normalised windows, per modality."""
+        with torch.no_grad():
+            return {
+                name: np.concatenate(
+                    [
+                        self.model.encoders[name](part.to(self.device))[1].cpu().numpy()
+                        for part in torch.split(array, batch)
+                    ]
+                )
+                for name, array in tensors(windows).items()
+            }
+
+    def _transfer(self, embeddings: Windows, teacher: Windows, batch: Windows) -> Tensor:
+        """KT(fuse(E(P)), fuse(A)); FedMEKT-S compares each modality for itself."""
+        method = self.plan.method
+        if self.fusion is None or not teacher:
+            return knowledge_loss(method, embeddings, teacher)
+        # Where no device sent a modality, the student's own embedding takes its place on the teacher's side.
+        both = {name: teacher.get(name, embeddings[name].detach()) for name in embeddings}
+        fused_student = self.fusion(torch.cat([embeddings[name] for name in sorted(embeddings)], dim=1))
+        fused_teacher = self.fusion(torch.cat([both[name] for name in sorted(both)], dim=1))
+        # The fused embedding must rebuild the windows too: else the dense layer could agree with itself by shrinking.
+        rebuilt = [functional.mse_loss(self.model.decoders[name](fused_student), batch[name]) for name in sorted(batch)]
+        transferred = transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature)
+        return transferred + torch.stack(rebuilt).sum()

@@ -1,0 +1,91 @@
+"""Local learning on a device: it rebuilds private windows and follows the global knowledge of the proxy set."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mekt.encoders import Architecture, SplitAutoencoder
+from mekt.learning import (
+    Knowledge,
+    batches,
+    endless_batches,
+    knowledge_loss,
+    proxy_knowledge,
+    reconstruction_loss,
+    teachers,
+    tensors,
+)
+from mekt.plan import Plan
+
+Arrays = Mapping[str, NDArray[np.float32]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalLoss:
+    """Means over the last epoch: reconstruction of private windows, transfer on the proxy set."""
+
+    reconstruction: float
+    transfer: float
+
+
+class LocalTrainer:
+    """A device's split autoencoder and how one round changes it."""
+
+    def __init__(self, plan: Plan, architectures: Mapping[str, Architecture]) -> None:
+        self.plan = plan
+        self.model = SplitAutoencoder(plan, architectures)
+
+    def learn(
+        self,
+        windows: Arrays,
+        proxy: Arrays,
+        knowledge: Mapping[str, Knowledge],
+        seed: int,
+        progress: Progress = lambda epoch, epochs: None,
+    ) -> LocalLoss:
+        """Train for the plan's local epochs; equal inputs and seed give equal weights.
+
+        Args:
+            windows: private, normalised, per modality (B, T, ...).
+            proxy: the normalised proxy set, per modality (N, T, ...).
+            knowledge: global knowledge of the round, per modality.
+            seed: orders the batches.
+            progress: is told (epochs done, epochs in all).
+        """
+        method = self.plan.method
+        generator = torch.Generator().manual_seed(seed)
+        private, public = tensors(windows), tensors(proxy)
+        hidden_teacher, embedding_teacher = teachers(knowledge)
+        count = len(next(iter(private.values())))
+        proxy_batches = endless_batches(self.plan.proxy_windows, method.batch, generator)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=method.local_rate)
+        means = (0.0, 0.0)
+        for epoch in range(method.local_epochs):
+            sums = [0.0, 0.0]
+            for index in batches(count, method.batch, generator):
+                batch = {name: array[index] for name, array in private.items()}
+                _, embeddings = self.model.encode(batch)
+                rebuilt = reconstruction_loss(self.model, batch, embeddings)
+                rows = next(proxy_batches)
+                hidden, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
+                transferred = knowledge_loss(method, embeddings, {n: t[rows] for n, t in embedding_teacher.items()})
+                loss = rebuilt + method.alpha * transferred
+                if method.beta > 0:
+                    targets = {name: teacher[rows] for name, teacher in hidden_teacher.items()}
+                    loss = loss + method.beta * knowledge_loss(method, hidden, targets)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                sums[0] += float(rebuilt.detach()) * len(index)
+                sums[1] += float(transferred.detach()) * len(index)
+            means = (sums[0] / count, sums[1] / count)
+            progress(epoch + 1, method.local_epochs)
+        return LocalLoss(reconstruction=means[0], transfer=means[1])
+
+    def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:
+        """This device's knowledge of each of its modalities, from the normalised proxy set."""
+        return proxy_knowledge(self.model, tensors(proxy), self.plan.method.sends_hidden)

@@ -1,0 +1,69 @@
+"""A model's weights on disk, without pickle: a msgpack map of little-endian float32 tensors, written atomically.
+
+The bytes depend on the weights alone, so equal models have equal files.
+"""
+
+import os
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import torch
+from torch import nn
+
+from mekt.errors import StateError
+
+
+def pack_weights(model: nn.Module) -> bytes:
+    """The bytes of every parameter and buffer of `model`, in order of name."""
+    tensors = sorted(model.state_dict().items())
+    table = {
+        name: [list(tensor.shape), tensor.detach().cpu().numpy().astype("<f4").tobytes()] for name, tensor in tensors
+    }
+    packed: bytes = msgpack.packb(table)
+    return packed
+
+
+def load_weights(model: nn.Module, raw: bytes, origin: str) -> None:
+    """Fill `model` with packed weights.
+
+    Raises:
+        StateError: when the bytes are damaged or of another structure; `model` is then unchanged.
+    """
+    expected = model.state_dict()
+    try:
+        table = msgpack.unpackb(raw)
+        loaded = {
+            name: torch.from_numpy(np.frombuffer(data, dtype="<f4").reshape(shape).copy())
+            for name, (shape, data) in table.items()
+        }
+    except Exception as error:
+        raise StateError(f"{origin}: damaged weights ({error}); delete the file to start afresh") from error
+    if {name: tuple(t.shape) for name, t in loaded.items()} != {name: tuple(t.shape) for name, t in expected.items()}:
+        raise StateError(
+            f"{origin}: weights of another model (other modalities, widths or architecture); delete the file"
+        )
+    model.load_state_dict(loaded)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Give `path` the content `data`, wholly or not at all, durable when this returns.
+
+    Raises:
+        StateError: when the disk is full or read-only; a former content is then still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions") from error

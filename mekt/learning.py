@@ -1,0 +1,81 @@
+"""The two terms that local learning and global distillation share: reconstruction and knowledge transfer.
+
+Shapes: B windows of a batch, N proxy windows, H hidden width, D embedding width.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mekt.encoders import SplitAutoencoder
+from mekt.losses import transfer_loss
+from mekt.plan import Method
+
+Windows = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Knowledge:
+    """One modality's embeddings (N, D) of the whole proxy set, and the hidden layer's (N, H) when it is shared."""
+
+    embedding: NDArray[np.float32]
+    hidden: NDArray[np.float32] | None = None
+
+
+def reconstruction_loss(model: SplitAutoencoder, windows: Windows, embeddings: Windows) -> Tensor:
+    """Sum over all pairs (m, k) of MSE(D_k(E_m(x_m)), x_k): each modality's embedding rebuilds every modality."""
+    sources = [embeddings[name] for name in sorted(embeddings)]
+    stacked = torch.cat(sources)
+    total = stacked.new_zeros(())
+    for name in sorted(windows):
+        rebuilt = model.decoders[name](stacked)
+        target = windows[name].repeat(len(sources), *[1] * (windows[name].dim() - 1))
+        total = total + functional.mse_loss(rebuilt, target) * len(sources)
+    return total
+
+
+def knowledge_loss(method: Method, student: Windows, teacher: Windows) -> Tensor:
+    """Sum over the modalities that both have of the transfer distance from student to teacher."""
+    common = sorted(set(student) & set(teacher))
+    losses = [transfer_loss(method.transfer, student[name], teacher[name], method.temperature) for name in common]
+    return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Index tensors that visit 0..count-1 once each in random order, `size` at a time, the last one perhaps shorter."""
+    order = torch.randperm(count, generator=generator)
+    yield from torch.split(order, size)
+
+
+def endless_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """`batches`, epoch after epoch without end."""
+    while True:
+        yield from batches(count, size, generator)
+
+
+def proxy_knowledge(model: SplitAutoencoder, proxy: Windows, sends_hidden: bool) -> dict[str, Knowledge]:
+    """The model's knowledge of every modality it has: its embeddings of the normalised proxy windows."""
+    with torch.no_grad():
+        hidden, embedding = model.encode(proxy)
+    return {
+        name: Knowledge(
+            embedding=embedding[name].cpu().numpy(), hidden=hidden[name].cpu().numpy() if sends_hidden else None
+        )
+        for name in embedding
+    }
+
+
+def tensors(arrays: Mapping[str, NDArray[np.float32]], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The arrays as tensors on `device`, without a copy where memory allows it."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
+
+
+def teachers(knowledge: Mapping[str, Knowledge], device: torch.device | str = "cpu") -> tuple[Windows, Windows]:
+    """Hidden layers and embeddings of received knowledge, as targets; hidden layers only where sent."""
+    hidden = {name: each.hidden for name, each in knowledge.items() if each.hidden is not None}
+    return tensors(hidden, device), tensors({name: each.embedding for name, each in knowledge.items()}, device)
