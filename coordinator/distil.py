@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mekt.encoders import Architecture, SplitAutoencoder
 from mekt.learning import (
@@ -79,7 +78,7 @@ class Distiller(nn.Module):
                 rows = rows.to(self.device)
                 batch = {name: array[rows] for name, array in public.items()}
                 hidden, embeddings = self.model.encode(batch)
-                rebuilt = reconstruction_loss(self.model, batch, embeddings)
+                rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, embeddings)
                 teacher = {name: array[rows] for name, array in embedding_teacher.items()}
                 transferred = self._transfer(embeddings, teacher, batch)
                 loss = rebuilt + method.eta * transferred
@@ -122,6 +121,5 @@ class Distiller(nn.Module):
         fused_student = self.fusion(torch.cat([embeddings[name] for name in sorted(embeddings)], dim=1))
         fused_teacher = self.fusion(torch.cat([both[name] for name in sorted(both)], dim=1))
         # The fused embedding must rebuild the windows too: else the dense layer could agree with itself by shrinking.
-        rebuilt = [functional.mse_loss(self.model.decoders[name](fused_student), batch[name]) for name in sorted(batch)]
-        transferred = transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature)
-        return transferred + torch.stack(rebuilt).sum()
+        rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, {"": fused_student})
+        return transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature) + rebuilt

@@ -69,7 +69,7 @@ class LocalTrainer:
             for index in batches(count, method.batch, generator):
                 batch = {name: array[index] for name, array in private.items()}
                 _, embeddings = self.model.encode(batch)
-                rebuilt = reconstruction_loss(self.model, batch, embeddings)
+                rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, embeddings)
                 rows = next(proxy_batches)
                 hidden, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
                 transferred = knowledge_loss(method, embeddings, {n: t[rows] for n, t in embedding_teacher.items()})

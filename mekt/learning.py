@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from mekt.encoders import SplitAutoencoder
-from mekt.losses import transfer_loss
-from mekt.plan import Method
+from mekt.losses import reconstruction_distance, transfer_loss
+from mekt.plan import Method, Reconstruction
 
 Windows = Mapping[str, Tensor]
 
@@ -27,15 +26,15 @@ class Knowledge:
     hidden: NDArray[np.float32] | None = None
 
 
-def reconstruction_loss(model: SplitAutoencoder, windows: Windows, embeddings: Windows) -> Tensor:
-    """Sum over all pairs (m, k) of MSE(D_k(E_m(x_m)), x_k): each modality's embedding rebuilds every modality."""
+def reconstruction_loss(kind: Reconstruction, model: SplitAutoencoder, windows: Windows, embeddings: Windows) -> Tensor:
+    """Sum over all pairs (m, k) of the distance from D_k(E_m(x_m)) to x_k: each embedding rebuilds every modality."""
     sources = [embeddings[name] for name in sorted(embeddings)]
     stacked = torch.cat(sources)
     total = stacked.new_zeros(())
     for name in sorted(windows):
         rebuilt = model.decoders[name](stacked)
         target = windows[name].repeat(len(sources), *[1] * (windows[name].dim() - 1))
-        total = total + functional.mse_loss(rebuilt, target) * len(sources)
+        total = total + reconstruction_distance(kind, rebuilt, target) * len(sources)
     return total
 
 

@@ -1,13 +1,46 @@
-"""Knowledge transfer: distances between two models' embeddings of the same windows.
+"""Distances: between a window and what a decoder rebuilt, and between two models' embeddings of the same windows.
 
-Shapes: N windows, D embedding dimensions. Every loss is a mean, so that its size depends on neither N nor D.
+Shapes: B windows, T samples, C channels; N proxy windows, D embedding dimensions. Every loss is a mean, so that its
+size depends on none of them.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mekt.plan import Transfer
+from mekt.plan import Reconstruction, Transfer
+
+# A window is compared by the means of this many stretches, which hold posture and slow movement ...
+STRETCHES = 8
+# ... and by the amplitudes of this share of its frequencies, the lowest; on 50 Hz that is up to 12.5 Hz.
+FREQUENCY_SHARE = 0.25
+# Amplitudes below this, in standard deviations of the signal, are noise: the logarithm flattens there.
+AMPLITUDE_FLOOR = 0.01
+
+
+def reconstruction_distance(kind: Reconstruction, rebuilt: Tensor, target: Tensor) -> Tensor:
+    """How far rebuilt windows are from their targets, (B, T, C) or (B, T, Y, X): "waveform" is the mean squared error.
+
+    "spectral" compares signals by the means of eight stretches and by log amplitude spectra, so an embedding need not
+    spend itself on the phase of a step, which no activity depends on. Frames are always compared by their pixels.
+    """
+    if kind == "waveform" or target.dim() != 3:
+        return functional.mse_loss(rebuilt, target)
+    slow = functional.mse_loss(_stretches(rebuilt), _stretches(target))
+    return slow + functional.mse_loss(_log_spectrum(rebuilt), _log_spectrum(target))
+
+
+def _stretches(x_BTC: Tensor) -> Tensor:
+    return functional.adaptive_avg_pool1d(x_BTC.transpose(1, 2), STRETCHES)
+
+
+def _log_spectrum(x_BTC: Tensor) -> Tensor:
+    samples = x_BTC.shape[1]
+    taper_T = torch.hann_window(samples, device=x_BTC.device)
+    centred = (x_BTC - x_BTC.mean(dim=1, keepdim=True)) * taper_T[:, None]
+    highest = max(1, int(samples * FREQUENCY_SHARE))
+    amplitude = torch.fft.rfft(centred, dim=1)[:, 1 : highest + 1].abs() * (2 / float(taper_T.sum()))
+    return torch.log(amplitude + AMPLITUDE_FLOOR)
 
 
 def transfer_loss(kind: Transfer, student_ND: Tensor, teacher_ND: Tensor, temperature: float) -> Tensor:

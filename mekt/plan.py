@@ -11,6 +11,7 @@ Weight = Annotated[float, Bounds(low=0, high=1e6)]
 Encoding = Literal["float32", "float16", "int8"]
 Transfer = Literal["kl", "cosine", "mse", "relational"]
 Fusion = Literal["separate", "concatenated"]
+Reconstruction = Literal["waveform", "spectral"]
 LARGEST_PROXY_WINDOWS = 16_384
 LARGEST_BLOB_BYTES = 1 << 30
 
@@ -33,7 +34,8 @@ class Method:
 
     embedding: Annotated[int, Bounds(low=1, high=1024)] = 32
     hidden: Annotated[int, Bounds(low=1, high=1024)] = 64
-    fusion: Fusion = "concatenated"
+    fusion: Fusion = "separate"
+    reconstruction: Reconstruction = "spectral"
     transfer: Transfer = "mse"
     temperature: Positive = 3.0
     alpha: Weight = 1.0
