@@ -1,11 +1,14 @@
 """The plan of a federation: all that a device needs to take part, carried whole by every round announcement."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import msgpack
+
 from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, Scaling, WindowSpec
-from mekt.schema import Bounds, Count, Positive
+from mekt.schema import Bounds, Count, Positive, plain
 
 Weight = Annotated[float, Bounds(low=0, high=1e6)]
 Encoding = Literal["float32", "float16", "int8"]
@@ -59,10 +62,13 @@ class Method:
 class Plan:
     """What a federation learns from, and how. `proxy` names the proxy set's blob of each modality.
 
+    `run` is drawn when the coordinator's state is made, so that devices never mistake one run's rounds for another's.
+
     Raises:
         ValueError: when modalities, scaling and proxy set do not name the same modalities, or a window is too large.
     """
 
+    run: Annotated[str, Bounds(pattern=r"[0-9a-f]{0,32}")] = ""
     seed: Annotated[int, Bounds(low=0, high=2**31 - 1)]
     rounds: Count
     window: WindowSpec
@@ -88,3 +94,10 @@ class Plan:
     def modality(self, name: str) -> Modality | None:
         """The modality of this name, or None when the federation has none."""
         return next((modality for modality in self.modalities if modality.name == name), None)
+
+    @property
+    def identity(self) -> str:
+        """A short name for all that a device's model depends on; a plan that differs only in tuning keeps it."""
+        parts = (self.run, self.seed, self.window, self.modalities, self.scaling, self.proxy)
+        packed: bytes = msgpack.packb([plain(part) for part in parts] + [self.method.embedding, self.method.hidden])
+        return hashlib.sha256(packed).hexdigest()[:16]

@@ -1,0 +1,150 @@
+"""The agent as a state machine: what a device does in a round, without clock, socket, disk or torch.
+
+    idle      -> fetching   a round opened that names this device, and it has not delivered that round yet
+    fetching  -> sensing    proxy set and global knowledge are there, but too few private windows are
+    fetching  -> training   ... and enough windows are
+    sensing   -> training   enough windows have been sensed
+    training  -> sending    the knowledge is durable on this device; it is offered until a receipt comes
+    sending   -> idle       the coordinator's receipt says that it is durable there
+
+A round that closes, or a newer one, ends all of these but training, which runs to its end: its result is kept.
+`advance` maps (state, event) to (state, commands); events that do not fit the state change nothing.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Phase = Literal["idle", "fetching", "sensing", "training", "sending"]
+NEVER = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentState:
+    """Where the device stands. `open_round` is the announced round that it takes part in, or NEVER.
+
+    `trained` and `delivered` are the last rounds whose knowledge is durable here, and there.
+    """
+
+    phase: Phase = "idle"
+    open_round: int = NEVER
+    round: int = NEVER
+    trained: int = NEVER
+    delivered: int = NEVER
+    has_windows: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundOpened:
+    """The coordinator announced an open round; `invited` says whether it names this device."""
+
+    round: int
+    invited: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundClosed:
+    """No round is open any more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """Proxy set and global knowledge of a round are on this device."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowsReady:
+    """Enough private windows have been sensed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """A round's local learning is over; its model and knowledge are durable."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipted:
+    """The coordinator answered an offer: its knowledge is durable there, or refused for good."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OfferDue:
+    """The link came back, or no receipt came for a while."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartFetch:
+    """Get the proxy set and the global knowledge of this round."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartTraining:
+    """Learn locally for this round, off the network thread."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SendOffer:
+    """Offer the stored knowledge of this round to the coordinator."""
+
+    round: int
+
+
+Event = RoundOpened | RoundClosed | Fetched | WindowsReady | Trained | Receipted | OfferDue
+Command = StartFetch | StartTraining | SendOffer
+
+
+def advance(state: AgentState, event: Event) -> tuple[AgentState, tuple[Command, ...]]:
+    """The state after `event`, and what has to be done."""
+    match event:
+        case RoundOpened(round=number, invited=invited):
+            # An announcement that comes anew may be that of a coordinator that lost what this device had delivered.
+            again = invited and number == state.delivered
+            state = replace(state, delivered=NEVER if again else state.delivered)
+            return _pursue(replace(state, open_round=number if invited else NEVER))
+        case RoundClosed():
+            return _pursue(replace(state, open_round=NEVER))
+        case Fetched(round=number):
+            if state.phase == "fetching" and number == state.round:
+                return _train(state)
+        case WindowsReady():
+            state = replace(state, has_windows=True)
+            if state.phase == "sensing":
+                return _train(state)
+        case Trained(round=number):
+            if state.phase == "training" and number == state.round:
+                return _pursue(replace(state, phase="idle", trained=number))
+        case Receipted(round=number):
+            if state.phase == "sending" and number == state.round:
+                return _pursue(replace(state, phase="idle", delivered=number))
+        case OfferDue():
+            if state.phase == "sending":
+                return state, (SendOffer(round=state.round),)
+    return state, ()
+
+
+def _pursue(state: AgentState) -> tuple[AgentState, tuple[Command, ...]]:
+    """Turn to the open round, unless local learning is under way or it is already in hand."""
+    number = state.open_round
+    in_hand = state.phase != "idle" and state.round == number
+    if state.phase == "training" or in_hand:
+        return state, ()
+    if number in (NEVER, state.delivered):
+        return replace(state, phase="idle", round=NEVER), ()
+    if number == state.trained:
+        return replace(state, phase="sending", round=number), (SendOffer(round=number),)
+    return replace(state, phase="fetching", round=number), (StartFetch(round=number),)
+
+
+def _train(state: AgentState) -> tuple[AgentState, tuple[Command, ...]]:
+    if not state.has_windows:
+        return replace(state, phase="sensing"), ()
+    return replace(state, phase="training"), (StartTraining(round=state.round),)
