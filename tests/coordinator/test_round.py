@@ -1,0 +1,178 @@
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.round import (
+    Command,
+    DeviceOffline,
+    DeviceOnline,
+    Distilled,
+    DistilRound,
+    Event,
+    Finish,
+    KnowledgeStored,
+    OpenRound,
+    RoundRules,
+    RoundState,
+    Tick,
+    advance,
+    resumed,
+)
+
+RULES = RoundRules(min_devices=2, deadline_s=60.0)
+START = RoundState(rounds=2, seed=7)
+
+
+def run(
+    state: RoundState, *events: Event, rules: RoundRules = RULES, now_s: float = 0.0
+) -> tuple[RoundState, list[Command]]:
+    commands: list[Command] = []
+    for event in events:
+        state, more = advance(state, event, rules, now_s)
+        commands += more
+    return state, commands
+
+
+def both_online() -> RoundState:
+    return run(START, DeviceOnline(device="a"), DeviceOnline(device="b"))[0]
+
+
+def test_a_round_opens_when_enough_devices_are_online() -> None:
+    state, commands = run(START, DeviceOnline(device="b"))
+    assert state.phase == "waiting" and commands == []
+    state, commands = run(state, DeviceOnline(device="a"))
+    assert commands == [OpenRound(round=0, participants=("a", "b"))]
+    assert state.phase == "collecting" and state.deadline_at_s == 60.0
+
+
+def test_the_same_device_twice_is_one_device() -> None:
+    state, commands = run(START, DeviceOnline(device="a"), DeviceOnline(device="a"))
+    assert state.phase == "waiting" and commands == []
+
+
+def test_a_round_ends_as_soon_as_all_have_delivered() -> None:
+    state, commands = run(both_online(), KnowledgeStored(device="b", round=0))
+    assert commands == [] and state.waiting_for == ("a",)
+    state, commands = run(state, KnowledgeStored(device="a", round=0))
+    assert commands == [DistilRound(round=0, devices=("a", "b"))] and state.phase == "distilling"
+
+
+def test_a_round_ends_by_quorum() -> None:
+    rules = RoundRules(min_devices=3, quorum=0.5)
+    state, _ = run(START, *[DeviceOnline(device=name) for name in "abc"], rules=rules)
+    state, commands = run(state, KnowledgeStored(device="c", round=0), rules=rules)
+    assert commands == []
+    state, commands = run(state, KnowledgeStored(device="a", round=0), rules=rules)
+    assert commands == [DistilRound(round=0, devices=("a", "c"))]
+
+
+def test_a_round_ends_at_its_deadline_with_what_is_there() -> None:
+    state, _ = run(both_online(), KnowledgeStored(device="a", round=0))
+    assert run(state, Tick(), now_s=59.9)[1] == []
+    assert run(state, Tick(), now_s=60.0)[1] == [DistilRound(round=0, devices=("a",))]
+
+
+def test_a_round_without_any_knowledge_opens_anew_for_those_online() -> None:
+    state, _ = run(both_online(), DeviceOffline(device="a"), DeviceOnline(device="c"))
+    state, commands = run(state, Tick(), now_s=61.0)
+    assert commands == [OpenRound(round=0, participants=("b", "c"))]
+    assert state.deadline_at_s == 121.0
+
+
+def test_a_round_without_knowledge_or_devices_waits_for_devices() -> None:
+    state, _ = run(both_online(), DeviceOffline(device="a"), DeviceOffline(device="b"))
+    state, commands = run(state, Tick(), now_s=61.0)
+    assert state.phase == "waiting" and commands == []
+
+
+def test_knowledge_of_strangers_old_rounds_and_repeats_changes_nothing() -> None:
+    state, _ = run(both_online(), KnowledgeStored(device="a", round=0))
+    for event in (
+        KnowledgeStored(device="a", round=0),
+        KnowledgeStored(device="x", round=0),
+        KnowledgeStored(device="b", round=1),
+    ):
+        assert run(state, event) == (state, [])
+
+
+def test_knowledge_while_distilling_changes_nothing() -> None:
+    state, _ = run(both_online(), KnowledgeStored(device="a", round=0))
+    state, _ = run(state, Tick(), now_s=60.0)
+    assert run(state, KnowledgeStored(device="b", round=0), now_s=61.0) == (state, [])
+
+
+def test_after_the_last_round_the_federation_is_finished_for_good() -> None:
+    state, commands = both_online(), list[Command]()
+    for number in (0, 1):
+        state, _ = run(state, KnowledgeStored(device="a", round=number), KnowledgeStored(device="b", round=number))
+        state, commands = run(state, Distilled(round=number))
+    assert commands == [Finish()] and state.phase == "finished"
+    assert run(state, DeviceOnline(device="z"), Tick(), now_s=1e9)[1] == []
+
+
+def test_a_distillation_of_another_round_is_ignored() -> None:
+    state, _ = run(both_online(), KnowledgeStored(device="a", round=0), KnowledgeStored(device="b", round=0))
+    assert run(state, Distilled(round=1)) == (state, [])
+
+
+def test_a_share_of_the_devices_is_chosen_by_seed_and_round_alone() -> None:
+    rules = RoundRules(min_devices=6, share=0.34)
+    chosen = set()
+    for order in itertools.islice(itertools.permutations("abcdef"), 0, 720, 97):
+        _, commands = run(START, *[DeviceOnline(device=name) for name in order], rules=rules)
+        assert isinstance(commands[0], OpenRound) and len(commands[0].participants) == 3
+        chosen.add(commands[0].participants)
+    assert len(chosen) == 1
+
+
+def test_a_resumed_round_is_announced_again_with_its_participants() -> None:
+    state, commands = resumed(RoundState(rounds=3, seed=7, round=1), ("a", "b"), ("b",), RULES, 100.0)
+    assert commands == (OpenRound(round=1, participants=("a", "b")),)
+    assert state.waiting_for == ("a",) and state.deadline_at_s == 160.0
+
+
+def test_a_resumed_round_that_was_complete_is_distilled_at_once() -> None:
+    _, commands = resumed(RoundState(rounds=3, seed=7, round=1), ("a", "b"), ("b", "a"), RULES, 100.0)
+    assert commands == (DistilRound(round=1, devices=("a", "b")),)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=3, max_size=3, unique=True))
+def test_the_order_of_deliveries_does_not_matter(order: list[str]) -> None:
+    rules = RoundRules(min_devices=3)
+    state, _ = run(START, *[DeviceOnline(device=name) for name in "abc"], rules=rules)
+    _, commands = run(state, *[KnowledgeStored(device=name, round=0) for name in order], rules=rules)
+    assert commands == [DistilRound(round=0, devices=("a", "b", "c"))]
+
+
+EVENTS = st.one_of(
+    st.builds(DeviceOnline, device=st.sampled_from("abc")),
+    st.builds(DeviceOffline, device=st.sampled_from("abc")),
+    st.builds(KnowledgeStored, device=st.sampled_from("abcx"), round=st.integers(0, 3)),
+    st.builds(Distilled, round=st.integers(0, 3)),
+    st.just(Tick()),
+)
+
+
+@given(st.lists(st.tuples(EVENTS, st.floats(0, 100)), max_size=60))
+def test_whatever_happens_rounds_follow_each_other_and_end(story: list[tuple[Event, float]]) -> None:
+    state, now_s, opened = START, 0.0, -1
+    for event, later_s in story:
+        now_s += later_s
+        state, commands = advance(state, event, RULES, now_s)
+        for command in commands:
+            if isinstance(command, OpenRound):
+                assert command.round in (opened, opened + 1) and command.participants
+                opened = command.round
+            if isinstance(command, DistilRound):
+                assert command.round == opened and command.devices
+    # However it stands, time and deliveries bring it to the end.
+    for _ in range(20):
+        now_s += RULES.deadline_s + 1
+        number = state.round
+        rest: list[Event] = [DeviceOnline(device="a"), DeviceOnline(device="b")]
+        rest += [KnowledgeStored(device=device, round=number) for device in "abc"]
+        rest += [Tick(), Distilled(round=number)]
+        for event in rest:
+            state, _ = advance(state, event, RULES, now_s)
+    assert state.phase == "finished"

@@ -1,0 +1,129 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.agent import (
+    AgentState,
+    Command,
+    Event,
+    Fetched,
+    OfferDue,
+    Receipted,
+    RoundClosed,
+    RoundOpened,
+    SendOffer,
+    StartFetch,
+    StartTraining,
+    Trained,
+    WindowsReady,
+    advance,
+)
+
+
+def run(state: AgentState, *events: Event) -> tuple[AgentState, list[Command]]:
+    commands: list[Command] = []
+    for event in events:
+        state, more = advance(state, event)
+        commands += more
+    return state, commands
+
+
+def opened(number: int, invited: bool = True) -> RoundOpened:
+    return RoundOpened(round=number, invited=invited)
+
+
+def test_a_whole_round_in_order() -> None:
+    state, commands = run(
+        AgentState(), WindowsReady(), opened(3), Fetched(round=3), Trained(round=3), Receipted(round=3)
+    )
+    assert commands == [StartFetch(round=3), StartTraining(round=3), SendOffer(round=3)]
+    assert (state.phase, state.trained, state.delivered) == ("idle", 3, 3)
+
+
+def test_training_waits_for_enough_windows() -> None:
+    state, commands = run(AgentState(), opened(0), Fetched(round=0))
+    assert state.phase == "sensing" and commands == [StartFetch(round=0)]
+    assert run(state, WindowsReady())[1] == [StartTraining(round=0)]
+
+
+def test_a_device_that_is_not_invited_does_nothing() -> None:
+    assert run(AgentState(), opened(0, invited=False))[1] == []
+
+
+def test_an_announcement_heard_twice_is_followed_once() -> None:
+    state, _ = run(AgentState(), opened(0))
+    assert run(state, opened(0)) == (state, [])
+
+
+def test_a_newer_round_ends_the_fetching_of_the_older() -> None:
+    state, commands = run(AgentState(), opened(0), opened(1), Fetched(round=0))
+    assert commands == [StartFetch(round=0), StartFetch(round=1)]
+    assert state.phase == "fetching" and state.round == 1
+
+
+def test_a_newer_round_waits_for_the_end_of_training() -> None:
+    state, _ = run(AgentState(), WindowsReady(), opened(0), Fetched(round=0))
+    state, commands = run(state, opened(1))
+    assert commands == [] and state.phase == "training"
+    state, commands = run(state, Trained(round=0))
+    assert commands == [StartFetch(round=1)] and state.trained == 0
+
+
+def test_a_result_of_a_closed_round_is_kept_and_not_offered() -> None:
+    state, commands = run(AgentState(), WindowsReady(), opened(0), Fetched(round=0), RoundClosed(), Trained(round=0))
+    assert SendOffer(round=0) not in commands and state.trained == 0 and state.phase == "idle"
+
+
+def test_an_offer_is_repeated_until_a_receipt_comes() -> None:
+    state, _ = run(AgentState(), WindowsReady(), opened(0), Fetched(round=0), Trained(round=0))
+    assert run(state, OfferDue(), OfferDue())[1] == [SendOffer(round=0)] * 2
+    state, _ = run(state, Receipted(round=0))
+    assert run(state, OfferDue())[1] == []
+
+
+def test_after_a_restart_the_stored_result_is_offered_without_training_again() -> None:
+    assert run(AgentState(trained=4, delivered=3), opened(4))[1] == [SendOffer(round=4)]
+
+
+def test_a_delivered_round_announced_anew_is_offered_again() -> None:
+    """The coordinator may have lost what it had received; it answers with a receipt when it has not."""
+    assert run(AgentState(trained=4, delivered=4), opened(4))[1] == [SendOffer(round=4)]
+
+
+def test_receipts_and_results_of_other_rounds_change_nothing() -> None:
+    state, _ = run(AgentState(), WindowsReady(), opened(5), Fetched(round=5))
+    for event in (Receipted(round=5), Trained(round=4), Fetched(round=5), OfferDue()):
+        assert run(state, event) == (state, [])
+
+
+EVENTS = st.one_of(
+    st.builds(RoundOpened, round=st.integers(0, 3), invited=st.booleans()),
+    st.just(RoundClosed()),
+    st.builds(Fetched, round=st.integers(0, 3)),
+    st.just(WindowsReady()),
+    st.builds(Trained, round=st.integers(0, 3)),
+    st.builds(Receipted, round=st.integers(0, 3)),
+    st.just(OfferDue()),
+)
+
+
+@given(st.lists(EVENTS, max_size=40))
+def test_whatever_happens_one_training_runs_at_a_time_and_only_its_own_results_are_offered(story: list[Event]) -> None:
+    state, training, done = AgentState(), False, set[int]()
+    for event in story:
+        if isinstance(event, Trained):
+            if not training or event.round != state.round:
+                continue
+            done.add(event.round)
+            training = False
+        state, commands = advance(state, event)
+        for command in commands:
+            if isinstance(command, StartTraining):
+                assert not training and state.has_windows
+                training = True
+            if isinstance(command, SendOffer):
+                assert command.round in done and command.round == state.open_round
+    # Whatever happened, the next round is taken part in.
+    if training:
+        state, _ = advance(state, Trained(round=state.round))
+    _, commands = run(state, WindowsReady(), opened(9), Fetched(round=9), Trained(round=9))
+    assert commands[-1] == SendOffer(round=9)
