@@ -125,5 +125,5 @@ def test_whatever_happens_one_training_runs_at_a_time_and_only_its_own_results_a
     # Whatever happened, the next round is taken part in.
     if training:
         state, _ = advance(state, Trained(round=state.round))
-    _, commands = run(state, WindowsReady(), opened(9), Fetched(round=9), Trained(round=9))
-    assert commands[-1] == SendOffer(round=9)
+    _, last = run(state, WindowsReady(), opened(9), Fetched(round=9), Trained(round=9))
+    assert last[-1] == SendOffer(round=9)
