@@ -1,10 +1,7 @@
-"""A model's weights on disk, without pickle: a msgpack map of little-endian float32 tensors, written atomically.
+"""A model's weights on disk, without pickle: a msgpack map of little-endian float32 tensors.
 
 The bytes depend on the weights alone, so equal models have equal files.
 """
-
-import os
-from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -44,26 +41,3 @@ def load_weights(model: nn.Module, raw: bytes, origin: str) -> None:
             f"{origin}: weights of another model (other modalities, widths or architecture); delete the file"
         )
     model.load_state_dict(loaded)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Give `path` the content `data`, wholly or not at all, durable when this returns.
-
-    Raises:
-        StateError: when the disk is full or read-only; a former content is then still there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StateError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions") from error

@@ -48,7 +48,7 @@ class Method:
     local_epochs: Annotated[int, Bounds(low=1, high=1000)] = 2
     local_rate: Positive = 1e-3
     distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 10
-    distil_rate: Positive = 1e-3
+    distil_rate: Positive = 3e-3
     batch: Annotated[int, Bounds(low=1, high=65536)] = 64
     encoding: Encoding = "float16"
 

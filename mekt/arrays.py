@@ -1,0 +1,119 @@
+"""Arrays as bytes: embeddings in three encodings, and the proxy set's windows. Little endian throughout.
+
+Shapes: N windows, D embedding width, H hidden width. The receiver knows every shape before it looks at the bytes, so
+nothing a peer writes can ask for memory.
+"""
+
+import math
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from mekt.errors import WireError
+from mekt.messages import unpack
+from mekt.plan import Encoding
+
+Floats = NDArray[np.float32]
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+_DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
+
+
+def pack_array(x: Floats, encoding: Encoding) -> dict[str, Any]:
+    """Plain data for `x` (..., D): its values, and with int8 one scale for each of the last axis' D dimensions.
+
+    Raises:
+        ValueError: when a value is not finite, or too large for float16.
+    """
+    if not np.isfinite(x).all():
+        raise ValueError("an array with values that are not finite cannot be sent; the model has diverged")
+    if encoding == "int8":
+        scale = np.abs(x).max(axis=tuple(range(x.ndim - 1)), initial=0) / 127
+        divisor = np.where(scale > 0, scale, 1)
+        steps = np.clip(np.rint(x / divisor), -127, 127).astype("i1")
+        return {"encoding": encoding, "scale": scale.astype("<f4").tobytes(), "data": steps.tobytes()}
+    if encoding == "float16" and np.abs(x).max(initial=0) > np.finfo(np.float16).max:
+        raise ValueError("an array with values above 65504 cannot be sent as float16; choose float32")
+    return {"encoding": encoding, "data": x.astype(_DTYPES[encoding]).tobytes()}
+
+
+def unpack_array(data: object, shape: tuple[int, ...]) -> Floats:
+    """The float32 array of this shape in plain `data`.
+
+    Raises:
+        WireError: when it is not one: another size, an unknown encoding, values that are not finite.
+    """
+    if min(shape, default=1) < 0:
+        raise ValueError(f"a shape of {shape} is no shape")
+    if not isinstance(data, dict) or not set(data) <= {"encoding", "scale", "data"}:
+        raise WireError("an array is a map of encoding, data and scale; this is not")
+    encoding, raw = data.get("encoding"), data.get("data")
+    if encoding not in _BYTES or not isinstance(raw, bytes):
+        raise WireError(f"an array's encoding is one of {', '.join(_BYTES)}")
+    expected = math.prod(shape) * _BYTES[encoding]
+    if len(raw) != expected:
+        raise WireError(f"an array of shape {shape} in {encoding} has {expected} bytes, not {len(raw)}")
+    x = np.frombuffer(raw, dtype=_DTYPES[encoding]).reshape(shape).astype(np.float32)
+    if encoding == "int8":
+        scale = data.get("scale")
+        if not isinstance(scale, bytes) or len(scale) != 4 * shape[-1]:
+            raise WireError(f"an int8 array of shape {shape} has {4 * shape[-1]} bytes of scales")
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = x * np.frombuffer(scale, dtype="<f4")
+    elif "scale" in data:
+        raise WireError(f"an array in {encoding} has no scale")
+    if not np.isfinite(x).all():
+        raise WireError("an array has values that are not finite")
+    return x
+
+
+def pack_knowledge(embedding_ND: Floats, hidden_NH: Floats | None, encoding: Encoding) -> bytes:
+    """A knowledge blob: one modality's embeddings of the proxy set and, when it is shared, the hidden layer's.
+
+    Raises:
+        ValueError: when a value cannot be sent.
+    """
+    table = {"embedding": pack_array(embedding_ND, encoding)}
+    if hidden_NH is not None:
+        table["hidden"] = pack_array(hidden_NH, encoding)
+    raw: bytes = msgpack.packb(table)
+    return raw
+
+
+def unpack_knowledge(raw: bytes, *, windows: int, embedding: int, hidden: int | None) -> tuple[Floats, Floats | None]:
+    """Embeddings (N, D) and hidden layer (N, H), the latter exactly when `hidden` is given.
+
+    Raises:
+        WireError: when the bytes are not exactly that.
+    """
+    data = unpack(raw)
+    keys = {"embedding"} if hidden is None else {"embedding", "hidden"}
+    if not isinstance(data, dict) or set(data) != keys:
+        raise WireError(f"a knowledge blob is a map of {' and '.join(sorted(keys))}; this is not")
+    embedding_ND = unpack_array(data["embedding"], (windows, embedding))
+    return embedding_ND, None if hidden is None else unpack_array(data["hidden"], (windows, hidden))
+
+
+def largest_knowledge_bytes(windows: int, embedding: int, hidden: int | None, encoding: Encoding) -> int:
+    """The size that no knowledge blob of this plan exceeds: its numbers, its scales, and 128 bytes of names."""
+    return sum(windows * width * _BYTES[encoding] + 4 * width for width in (embedding, hidden or 0)) + 128
+
+
+def pack_windows(x: Floats) -> bytes:
+    """A proxy blob: the windows (N, T, ...) of one modality in their own unit, as float16.
+
+    Raises:
+        ValueError: when a value cannot be sent.
+    """
+    raw: bytes = msgpack.packb(pack_array(x, "float16"))
+    return raw
+
+
+def unpack_windows(raw: bytes, shape: tuple[int, ...]) -> Floats:
+    """The windows of `shape` (N, T, ...) in a proxy blob, as float32.
+
+    Raises:
+        WireError: when the bytes are not exactly that.
+    """
+    return unpack_array(unpack(raw), shape)

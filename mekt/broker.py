@@ -1,0 +1,155 @@
+"""A broker of one's own on loopback, for the demo and the tests: mosquitto where it is, else amqtt. Never ours."""
+
+import importlib.util
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from mekt.errors import LinkError, MissingPackageError
+
+START_TIMEOUT_S = 15.0
+LARGEST_PACKET_BYTES = 256 * 1024
+Kind = Literal["mosquitto", "amqtt"]
+
+
+class Broker:
+    """A broker process on 127.0.0.1. `folder` holds its configuration and log and, with `persistent`, its memory."""
+
+    def __init__(self, folder: Path, *, port: int = 0, persistent: bool = False, kind: Kind | None = None) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.kind: Kind = kind or available_kind()
+        self._persistent = persistent
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running broker."""
+        assert self._process is not None, "the broker has not been started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process and wait until it answers.
+
+        Raises:
+            LinkError: when the port is in use or the broker ends at once.
+        """
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError as error:
+                raise LinkError(f"port {self.port} is in use; choose another with --port or end its owner") from error
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log_path = self.folder / "broker.log"
+        with log_path.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
+            )
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            if self._process.poll() is not None:
+                raise LinkError(
+                    f"{self.kind} ended at once (code {self._process.returncode}); its reason is in {log_path}"
+                )
+            with socket.socket() as probe:
+                probe.settimeout(0.5)
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        self.kill()
+        raise LinkError(f"{self.kind} does not answer on port {self.port}; its log is {log_path}")
+
+    def stop(self) -> None:
+        """End the process in good order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _command(self) -> list[str]:
+        if self.kind == "mosquitto":
+            config = self.folder / "mosquitto.conf"
+            config.write_text(self._mosquitto_config(), encoding="utf-8")
+            return [str(_mosquitto()), "-c", str(config)]
+        config = self.folder / "amqtt.yaml"
+        config.write_text(
+            f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{self.port}\n"
+            "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin:\n    allow_anonymous: true\n",
+            encoding="utf-8",
+        )
+        return [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(config)]
+
+    def _mosquitto_config(self) -> str:
+        lines = [
+            f"listener {self.port} 127.0.0.1",
+            "allow_anonymous true",
+            "set_tcp_nodelay true",
+            f"max_packet_size {LARGEST_PACKET_BYTES}",
+            "max_inflight_messages 100",
+            "max_queued_messages 10000",
+            "log_type error",
+            "log_type warning",
+            "log_type notice",
+            f"persistence {'true' if self._persistent else 'false'}",
+        ]
+        if self._persistent:
+            lines += [f"persistence_location {self.folder.resolve()}/", "autosave_interval 1"]
+            lines += ["autosave_on_changes true"]
+        return "\n".join(lines) + "\n"
+
+
+def available_kind() -> Kind:
+    """Which broker this machine has.
+
+    Raises:
+        MissingPackageError: when it has none.
+    """
+    if _mosquitto() is not None:
+        return "mosquitto"
+    if importlib.util.find_spec("amqtt") is not None:
+        return "amqtt"
+    raise MissingPackageError(
+        'no MQTT broker here; `apt-get install mosquitto`, or `pip install "mekt[broker]"` for amqtt'
+    )
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _mosquitto() -> Path | None:
+    """Debian keeps the broker in /usr/sbin, which is not on every user's path."""
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
+    return Path(found) if found else None

@@ -1,0 +1,91 @@
+"""Files that are whole or absent: atomic, durable writes, and a store of blobs by content."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from mekt.blobs import blob_ref
+from mekt.errors import StateError
+from mekt.plan import BlobRef
+
+log = logging.getLogger(__name__)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Give `path` the content `data`, wholly or not at all, durable when this returns.
+
+    Raises:
+        StateError: when the disk is full or read-only; a former content is then still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions") from error
+
+
+def make_folder(path: Path) -> Path:
+    """`path` as a folder that is there, for its owner alone.
+
+    Raises:
+        StateError: when it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be made a folder ({error.strerror}); choose another state folder") from error
+    return path
+
+
+class BlobStore:
+    """Blobs in a folder, one file each, named by hash; a file that does not have its hash is removed when read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
+
+    def put(self, data: bytes) -> BlobRef:
+        """Keep `data`; durable when this returns.
+
+        Raises:
+            StateError: when the disk is full or read-only.
+        """
+        ref = blob_ref(data)
+        if not self._path(ref).exists():
+            write_atomically(self._path(ref), data)
+        return ref
+
+    def get(self, ref: BlobRef) -> bytes | None:
+        """The blob's bytes, or None when it is not here or was damaged."""
+        path = self._path(ref)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions") from error
+        if len(data) != ref.size_bytes or hashlib.sha256(data).digest() != ref.sha256:
+            log.warning("%s: damaged, removed; it will be fetched or computed again", path)
+            path.unlink(missing_ok=True)
+            return None
+        return data
+
+    def keep_only(self, refs: frozenset[bytes]) -> None:
+        """Remove every blob whose hash is not in `refs`."""
+        kept = {sha256.hex() for sha256 in refs}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _path(self, ref: BlobRef) -> Path:
+        return self.folder / ref.sha256.hex()

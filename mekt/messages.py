@@ -1,0 +1,241 @@
+"""Every message of wire version 1: its fields, its limits, and the codec that accepts nothing else.
+
+A message is a msgpack map: {"v", "kind", "federation", "round", "device", "seq", "proxy", "body"}. `KINDS` is the
+whitelist. Whatever bytes arrive, `decode` gives a valid `Envelope` or raises `WireError`, in bounded time and memory.
+No body can hold a window or a weight: the only bulk is `Chunk`, whose content is named beforehand by a `BlobRef` that
+the receiver has asked for and whose size it has checked.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgpack
+
+from mekt.errors import WireError
+from mekt.modality import ModalityName
+from mekt.plan import BlobRef, Plan
+from mekt.schema import Bounds, Count, Name, SchemaError, build, plain
+from mekt.topics import Direction, Topic
+
+VERSION = 1
+CHUNK_BYTES = 96 * 1024
+LARGEST_ROUND = 2**31 - 1
+
+Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
+Label = Annotated[str, Bounds(longest=32)]
+Devices = Annotated[tuple[Name, ...], Bounds(longest=4096)]
+Metrics = Annotated[dict[Label, float], Bounds(longest=64)]
+Seconds = Annotated[float, Bounds(low=0, high=1e9)]
+Activity = Literal["idle", "fetching", "sensing", "training", "sending"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundOpen:
+    """The coordinator's word on the round: all a device needs to take part, and how many seconds are left for it."""
+
+    state: Literal["open", "closed", "finished"]
+    deadline_s: Seconds
+    participants: Devices
+    plan: Plan
+    knowledge: dict[ModalityName, BlobRef]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Presence:
+    """A device's word on itself, retained; with `offline` it is also the last will. `modalities`: name -> encoder."""
+
+    state: Literal["online", "offline"]
+    session: Annotated[int, Bounds(low=0, high=2**53)]
+    activity: Activity
+    modalities: Annotated[dict[ModalityName, Label], Bounds(longest=16)]
+    windows: Annotated[int, Bounds(low=0, high=10**9)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """A device's knowledge of a round, by name: one blob per modality. `windows` weighs it in the aggregate."""
+
+    knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(shortest=1, longest=16)]
+    windows: Count
+    metrics: Metrics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Want:
+    """Please send these chunks of a blob."""
+
+    sha256: Sha256
+    chunks: Annotated[tuple[Annotated[int, Bounds(low=0, high=2**24)], ...], Bounds(shortest=1, longest=64)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Part `index` of `count` of a blob: all of `CHUNK_BYTES` but the last."""
+
+    sha256: Sha256
+    index: Annotated[int, Bounds(low=0, high=2**24)]
+    count: Annotated[int, Bounds(low=1, high=2**24)]
+    data: Annotated[bytes, Bounds(shortest=1, longest=CHUNK_BYTES)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """The coordinator's answer to an offer: durable, or refused for good and why."""
+
+    state: Literal["accepted", "refused"]
+    reason: Annotated[str, Bounds(longest=200)] = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """What an operator wants to know, retained."""
+
+    phase: Label
+    rounds: Count
+    online: Devices
+    waiting_for: Devices
+    received: Devices
+    metrics: Metrics
+    text: Annotated[str, Bounds(longest=500)]
+
+
+Body = RoundOpen | Presence | Offer | Want | Chunk | Receipt | Status
+
+# kind -> body, the largest message in bytes, and the directions in which it may travel.
+KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
+    "round": (RoundOpen, 512 * 1024, ("all",)),
+    "status": (Status, 1024 * 1024, ("all",)),
+    "presence": (Presence, 4096, ("up",)),
+    "offer": (Offer, 8192, ("up",)),
+    "want": (Want, 2048, ("up", "down")),
+    "chunk": (Chunk, CHUNK_BYTES + 1024, ("up", "down")),
+    "receipt": (Receipt, 2048, ("down",)),
+}
+KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
+LARGEST_MESSAGE = max(size for _, size, _ in KINDS.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Envelope:
+    """A message and where it belongs. `device` is the one it comes from or goes to, "" for all; `proxy` its hash."""
+
+    federation: str
+    round: int
+    device: str
+    sequence: int
+    proxy: bytes
+    body: Body
+
+    @property
+    def kind(self) -> str:
+        """The name of the body's kind, as in the topic."""
+        return KIND_OF[type(self.body)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Header:
+    v: Annotated[int, Bounds(low=0, high=2**31)]
+    kind: Label
+    federation: Name
+    round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
+    device: Annotated[str, Bounds(pattern=r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?")]
+    seq: Annotated[int, Bounds(low=0, high=2**53)]
+    proxy: Annotated[bytes, Bounds(longest=32)]
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The bytes of a message; equal messages have equal bytes.
+
+    Raises:
+        WireError: when the message is larger than its kind allows.
+    """
+    raw: bytes = msgpack.packb(
+        {
+            "v": VERSION,
+            "kind": envelope.kind,
+            "federation": envelope.federation,
+            "round": envelope.round,
+            "device": envelope.device,
+            "seq": envelope.sequence,
+            "proxy": envelope.proxy,
+            "body": plain(envelope.body),
+        }
+    )
+    largest = KINDS[envelope.kind][1]
+    if len(raw) > largest:
+        raise WireError(f"a {envelope.kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes")
+    return raw
+
+
+def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
+    """The message in `raw`, which has to fit the `topic` it arrived on.
+
+    Raises:
+        WireError: for any bytes that are not exactly one valid message, and never anything else.
+    """
+    largest = KINDS[topic.kind][1] if topic is not None and topic.kind in KINDS else LARGEST_MESSAGE
+    if len(raw) > largest:
+        raise WireError(f"a message of {len(raw)} bytes is over the limit of {largest} bytes")
+    data = unpack(raw)
+    if not isinstance(data, dict) or "body" not in data:
+        raise WireError("a message is a map with a body; this is not")
+    body = data.pop("body")
+    try:
+        header = build(_Header, data)
+        if header.v != VERSION:
+            raise WireError(
+                f"wire version {header.v} is not spoken here, only {VERSION}; bring both sides to one release"
+            )
+        if header.kind not in KINDS:
+            raise WireError(f"no message kind is called {header.kind!r}")
+        cls, largest, directions = KINDS[header.kind]
+        if len(raw) > largest:
+            raise WireError(f"a {header.kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes")
+        envelope = Envelope(
+            federation=header.federation,
+            round=header.round,
+            device=header.device,
+            sequence=header.seq,
+            proxy=header.proxy,
+            body=build(cls, body, header.kind),
+        )
+    except SchemaError as error:
+        raise WireError(f"{'; '.join(error.problems[:3])}"[:500]) from error
+    if topic is not None:
+        _check_topic(envelope, topic, directions)
+    return envelope
+
+
+def unpack(raw: bytes) -> Any:
+    """The plain data in msgpack bytes: maps with text keys, each once; no extension types; nothing behind the end.
+
+    Raises:
+        WireError: for anything else.
+    """
+    try:
+        return msgpack.unpackb(
+            raw, object_pairs_hook=_map_once, max_ext_len=0, strict_map_key=True, max_buffer_size=max(len(raw), 1)
+        )
+    except WireError:
+        raise
+    except Exception as error:  # msgpack names a dozen, from ValueError to its own; all mean the same here
+        raise WireError(f"not msgpack: {type(error).__name__}: {str(error)[:100]}") from error
+
+
+def _map_once(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise WireError("a map's key is not text")
+        if key in table:
+            raise WireError(f"a map names {key[:64]!r} twice")
+        table[key] = value
+    return table
+
+
+def _check_topic(envelope: Envelope, topic: Topic, directions: tuple[Direction, ...]) -> None:
+    if topic.kind != envelope.kind or topic.direction not in directions:
+        raise WireError(f"a {envelope.kind} message arrived on the topic {topic}")
+    if topic.federation != envelope.federation or topic.device != envelope.device:
+        raise WireError(f"the topic {topic} and the message's own words on federation and device disagree")

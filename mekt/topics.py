@@ -1,0 +1,58 @@
+"""The topics of a federation: one subtree per device and direction, so that an ACL by certificate name is one line.
+
+mekt/1/<federation>/round                     retained    coordinator -> all
+mekt/1/<federation>/status                    retained    coordinator -> all
+mekt/1/<federation>/up/<device>/<kind>                    device -> coordinator  (presence is retained)
+mekt/1/<federation>/down/<device>/<kind>                  coordinator -> device
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ROOT = "mekt/1"
+Direction = Literal["up", "down", "all"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Topic:
+    """Where a message of `kind` travels; `device` is empty for what goes to all."""
+
+    federation: str
+    direction: Direction
+    kind: str
+    device: str = ""
+
+    def __str__(self) -> str:
+        if self.direction == "all":
+            return f"{ROOT}/{self.federation}/{self.kind}"
+        return f"{ROOT}/{self.federation}/{self.direction}/{self.device}/{self.kind}"
+
+
+def parse_topic(text: str) -> Topic | None:
+    """The topic that `text` names, or None when it is not one of ours."""
+    if not text.startswith(f"{ROOT}/"):
+        return None
+    match text[len(ROOT) + 1 :].split("/"):
+        case [federation, "up", device, kind] if federation and device and kind:
+            return Topic(federation=federation, direction="up", device=device, kind=kind)
+        case [federation, "down", device, kind] if federation and device and kind:
+            return Topic(federation=federation, direction="down", device=device, kind=kind)
+        case [federation, kind] if federation and kind:
+            return Topic(federation=federation, direction="all", kind=kind)
+        case _:
+            return None
+
+
+def for_coordinator(federation: str) -> tuple[str, ...]:
+    """What the coordinator subscribes to: all that devices send."""
+    return (f"{ROOT}/{federation}/up/+/+",)
+
+
+def for_device(federation: str, device: str) -> tuple[str, ...]:
+    """What a device subscribes to: the round, and what is meant for it alone."""
+    return (f"{ROOT}/{federation}/round", f"{ROOT}/{federation}/down/{device}/+")
+
+
+def for_watcher(federation: str) -> tuple[str, ...]:
+    """What somebody who only looks subscribes to: the status and every device's presence."""
+    return (f"{ROOT}/{federation}/status", f"{ROOT}/{federation}/up/+/presence")
