@@ -6,6 +6,7 @@ problem at once, each with its dotted path, what was seen and what would be righ
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import re
@@ -15,6 +16,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
+
+# A peer's garbage must stay cheap to report: this much of it is looked at closely.
+UNKNOWN_KEYS_NAMED = 10
+LONGEST_KEY_SEEN = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +48,7 @@ class Bounds:
         if self.longest is not None and len(value) > self.longest:
             return f"expected at most {self.longest} entries, got {len(value)}"
         if self.pattern is not None and not re.fullmatch(self.pattern, value):
-            return f"expected text like {self.pattern}, got {value!r}"
+            return f"expected text like {self.pattern}, got {_seen(value)}"
         return None
 
 
@@ -101,9 +106,11 @@ def _dataclass(cls: type, data: object, where: str, problems: list[str]) -> obje
         return _BAD
     before = len(problems)
     known = {field.name for field, _ in _fields(cls)}
-    for key in data:
-        if key not in known:
-            problems.append(f"{_path(where, str(key)[:64])}: unknown key (known here: {', '.join(sorted(known))})")
+    unknown = [str(key)[:LONGEST_KEY_SEEN] for key in data if key not in known]
+    for key in unknown[:UNKNOWN_KEYS_NAMED]:
+        problems.append(f"{_path(where, key)}: unknown key ({_likely(key, known)})")
+    if len(unknown) > UNKNOWN_KEYS_NAMED:
+        problems.append(f"{where or 'top level'}: {len(unknown) - UNKNOWN_KEYS_NAMED} more unknown keys")
     arguments: dict[str, object] = {}
     for field, hint in _fields(cls):
         if field.name in data:
@@ -196,6 +203,12 @@ def _advice(hint: Any, data: object) -> str:
             return ""
         return " (remove the quotes)"
     return ""
+
+
+def _likely(key: str, known: set[str]) -> str:
+    """What a mistyped key was perhaps meant to be, else every key there is."""
+    near = difflib.get_close_matches(key, sorted(known), n=1)
+    return f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(known))}"
 
 
 def _path(where: str, name: str) -> str:

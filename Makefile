@@ -1,0 +1,74 @@
+# `make demo` shows Mekt at work, `make test` checks it; both do all the set-up themselves, in .venv beside this file.
+# Works with GNU make from 3.81 on (macOS) and any POSIX shell.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check clean broker
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  make demo ARGS="..."     passes options on; .venv/bin/mekt demo --help lists them'
+	@echo '  make demo PYTHON=...     sets .venv up with another Python, 3.11 or later'
+
+demo: $(READY) broker ## a whole federation on this machine: devices, coordinator, broker, wearable
+	@$(VENV)/bin/mekt demo $(ARGS)
+
+test: $(READY_TO_TEST) broker ## lint, format, types and tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	OMP_NUM_THREADS=1 $(PY) -m pytest
+
+check: test ## the same as test
+
+clean: ## remove .venv and every cache; recordings and state folders stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A set-up that was moved with its folder, or whose Python went away, is made anew: its stamp holds the folder's path.
+ifneq ($(shell $(PY) -c 'print(open("$(READY)").read().strip())' 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'Mekt needs Python 3.11 or later; "$(PYTHON)" is' "$$($(PYTHON) --version 2>&1 | tail -n 1)." \
+	    'Install one and name it: make PYTHON=python3.11' >&2; exit 1; }
+	@if $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then echo 'Bringing $(VENV) up to date.'; \
+	  else echo 'Making $(VENV), a virtual environment for Mekt alone.' && $(PYTHON) -m venv --clear $(VENV); fi
+	@echo 'Installing Mekt and its packages; with torch to download this takes some minutes.'
+	@$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable]"
+	@echo '$(CURDIR)' > $@
+
+$(READY_TO_TEST): $(READY)
+	@echo 'Installing what the tests need: pytest, hypothesis, mypy, ruff.'
+	@$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,dev]"
+	@touch $@
+
+# The demo and the tests start a broker of their own on a free port; the system's service is neither used nor needed.
+HAS_BROKER := $(PY) -c 'from mekt.broker import available_kind; available_kind()' 2>/dev/null
+
+broker: $(READY)
+	@$(HAS_BROKER) && exit 0; \
+	as_root=; [ "$$(id -u)" = 0 ] || as_root='sudo -n'; \
+	if command -v brew >/dev/null; then \
+	  echo 'Installing the MQTT broker mosquitto with brew.'; brew install --quiet mosquitto; \
+	elif $$as_root true 2>/dev/null && command -v apt-get >/dev/null; then \
+	  echo 'Installing the MQTT broker mosquitto with apt-get.'; \
+	  { $$as_root apt-get update -qq && \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mosquitto; } >&2; \
+	elif $$as_root true 2>/dev/null && command -v dnf >/dev/null; then \
+	  echo 'Installing the MQTT broker mosquitto with dnf.'; $$as_root dnf install -q -y mosquitto; \
+	fi; \
+	$(HAS_BROKER) && exit 0; \
+	echo 'mosquitto could not be installed here; installing amqtt into $(VENV) instead. It is slower and speaks only'; \
+	echo 'MQTT 3.1.1; the tests that need mosquitto are skipped. To have mosquitto: install it, then run make again.'; \
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[broker]"

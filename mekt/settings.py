@@ -1,0 +1,77 @@
+"""Settings files: TOML into a frozen dataclass, with every problem named at once by file and dotted key."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from mekt.errors import SettingsError
+from mekt.schema import SchemaError, build
+
+T = TypeVar("T")
+
+# Settings are written by hand; anything this large is another file, named by mistake.
+LARGEST_SETTINGS_BYTES = 1 << 20
+
+
+def read_toml(path: Path, cls: type[T]) -> T:
+    """The instance of dataclass `cls` that the TOML file at `path` describes.
+
+    Raises:
+        SettingsError: one line per problem, such as
+            `device.toml: sensors[0].rate_hz: expected a number, got '50' (remove the quotes)`.
+    """
+    text = _text(path)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {_syntax_problem(str(error), text)}") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: no settings are written like this ({error}); mend the file") from error
+    try:
+        return build(cls, data)
+    except SchemaError as error:
+        raise SettingsError("\n".join(f"{path}: {problem}" for problem in error.problems)) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_SETTINGS_BYTES + 1)
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path}: no such file (looked in {_folder(path)}); name one with --config") from error
+    except IsADirectoryError as error:
+        raise SettingsError(f"{path}: expected a TOML file, got a folder; name a file in it") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); mend the path or its permissions") from error
+    except ValueError as error:
+        raise SettingsError(f"{str(path)!r}: not a path ({error})") from error
+    if len(raw) > LARGEST_SETTINGS_BYTES:
+        raise SettingsError(f"{path}: more than {LARGEST_SETTINGS_BYTES} bytes; this cannot be a settings file")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{path}: line {line}: not UTF-8 text; save the file in the encoding UTF-8") from error
+
+
+def _folder(path: Path) -> Path:
+    return path.absolute().parent
+
+
+def _syntax_problem(message: str, text: str) -> str:
+    """The message of tomllib with the place in front, and the remedy of the two slips that are most common."""
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message, re.DOTALL)
+    if found is None:
+        return message
+    problem, line, column = found.groups()
+    if line is None:
+        return f"end of file: {problem}"
+    advice = ""
+    if problem == "Invalid value":
+        rest = text.splitlines()[int(line) - 1][int(column) - 1 :]
+        if re.match(r"(True|False)\b", rest):
+            advice = " (write true or false in small letters)"
+        elif re.match(r"[A-Za-z_./~]", rest):
+            advice = " (text needs quotes)"
+    return f"line {line}, column {column}: {problem}{advice}"
