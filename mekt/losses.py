@@ -22,9 +22,10 @@ def reconstruction_distance(kind: Reconstruction, rebuilt: Tensor, target: Tenso
     """How far rebuilt windows are from their targets, (B, T, C) or (B, T, Y, X): "waveform" is the mean squared error.
 
     "spectral" compares signals by the means of eight stretches and by log amplitude spectra, so an embedding need not
-    spend itself on the phase of a step, which no activity depends on. Frames are always compared by their pixels.
+    spend itself on the phase of a step, which no activity depends on. Frames are always compared by their pixels, and
+    a window of a single sample, which has no spectrum, by its value.
     """
-    if kind == "waveform" or target.dim() != 3:
+    if kind == "waveform" or target.dim() != 3 or target.shape[1] == 1:
         return functional.mse_loss(rebuilt, target)
     slow = functional.mse_loss(_stretches(rebuilt), _stretches(target))
     return slow + functional.mse_loss(_log_spectrum(rebuilt), _log_spectrum(target))

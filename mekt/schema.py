@@ -43,10 +43,11 @@ class Bounds:
             if self.high is not None and value > self.high:
                 return f"expected at most {self.high:g}, got {value!r}"
             return None
+        parts = "characters" if isinstance(value, str) else "bytes" if isinstance(value, bytes) else "entries"
         if len(value) < self.shortest:
-            return f"expected at least {self.shortest} entries, got {len(value)}"
+            return f"expected at least {self.shortest} {parts}, got {len(value)}"
         if self.longest is not None and len(value) > self.longest:
-            return f"expected at most {self.longest} entries, got {len(value)}"
+            return f"expected at most {self.longest} {parts}, got {len(value)}"
         if self.pattern is not None and not re.fullmatch(self.pattern, value):
             return f"expected text like {self.pattern}, got {_seen(value)}"
         return None
@@ -180,7 +181,7 @@ def _wanted(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(repr(option) for option in get_args(hint))
     if origin is tuple:
-        return f"a list of {_wanted(get_args(hint)[0])}"
+        return f"a list, each entry {_wanted(get_args(hint)[0])}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "a table"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text", bytes: "bytes"}.get(hint, "?")

@@ -1,0 +1,203 @@
+"""Distances against numbers worked by hand, and the laws that they promise."""
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from mekt.losses import (
+    AMPLITUDE_FLOOR,
+    cosine_distance,
+    reconstruction_distance,
+    relational_distance,
+    softened_kl,
+    transfer_loss,
+)
+from mekt.plan import Reconstruction, Transfer
+
+torch.set_num_threads(1)
+
+KINDS: tuple[Transfer, ...] = get_args(Transfer)
+RECONSTRUCTIONS: tuple[Reconstruction, ...] = get_args(Reconstruction)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rotation(width: int) -> Tensor:
+    orthogonal: Tensor = torch.linalg.qr(random(width, width, seed=9))[0]
+    return orthogonal
+
+
+def test_kl_of_two_windows_worked_by_hand() -> None:
+    # At temperature 2 the teacher's embeddings (2 ln 3, 0) soften to (3/4, 1/4), the student's (0, 0) to (1/2, 1/2):
+    # 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812. The second window agrees, so the mean is half of it; times 2 squared.
+    student = torch.tensor([[0.0, 0.0], [1.0, 5.0]])
+    teacher = torch.tensor([[2 * math.log(3), 0.0], [1.0, 5.0]])
+    expected = (0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 2 * 4
+    assert softened_kl(student, teacher, 2.0).item() == pytest.approx(expected, rel=1e-5)
+    assert expected == pytest.approx(0.261624, abs=1e-6)
+
+
+def test_kl_is_not_the_same_in_both_directions() -> None:
+    student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3), 0.0]])
+    assert softened_kl(student, teacher, 1.0).item() == pytest.approx(0.130812, abs=1e-6)
+    assert softened_kl(teacher, student, 1.0).item() == pytest.approx(0.143841, abs=1e-6)
+
+
+def test_kl_does_not_see_a_constant_added_to_a_window() -> None:
+    student, teacher = random(6, 4), random(6, 4, seed=1)
+    shifted = student + random(6, 1, seed=2)
+    torch.testing.assert_close(softened_kl(shifted, teacher, 3.0), softened_kl(student, teacher, 3.0))
+
+
+def test_kl_gradient_keeps_its_size_when_the_temperature_rises() -> None:
+    sizes = []
+    for temperature in (10.0, 100.0):
+        student = random(8, 4).requires_grad_()
+        softened_kl(student, random(8, 4, seed=1), temperature).backward()  # type: ignore[no-untyped-call]
+        assert student.grad is not None
+        sizes.append(student.grad.norm().item())
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.2)
+
+
+def test_cosine_of_right_opposite_and_equal_directions_worked_by_hand() -> None:
+    student = torch.tensor([[1.0, 0.0], [1.0, 0.0], [3.0, 4.0]])
+    teacher = torch.tensor([[0.0, 5.0], [-2.0, 0.0], [6.0, 8.0]])
+    assert cosine_distance(student, teacher).item() == pytest.approx((1 + 2 + 0) / 3)
+
+
+def test_mse_worked_by_hand() -> None:
+    student = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    teacher = torch.tensor([[1.0, 0.0], [1.0, 4.0]])
+    assert transfer_loss("mse", student, teacher, 1.0).item() == pytest.approx((1 + 0 + 0 + 9) / 4)
+
+
+def test_relational_distance_worked_by_hand() -> None:
+    # On a line at 0, 1, 3 the distances are 1, 2, 3, each twice, and three zeros: mean 12 / 9 = 4/3.
+    # At 0, 3, 4 they are 3, 1, 4: mean 16 / 9. Divided by the means: 3/4, 3/2, 9/4 against 27/16, 9/16, 9/4.
+    # Differences 15/16, 15/16, 0; Huber below 1 is half the square; each twice, over nine entries.
+    student = torch.tensor([[0.0], [1.0], [3.0]])
+    teacher = torch.tensor([[0.0], [3.0], [4.0]])
+    expected = (0.5 * (15 / 16) ** 2) * 4 / 9
+    assert relational_distance(student, teacher).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_relational_distance_is_blind_to_rotation_reflection_shift_and_scale() -> None:
+    student, teacher = random(10, 6), random(10, 4, seed=1)
+    expected = relational_distance(student, teacher)
+    for moved in (student @ rotation(6), student * torch.tensor([-1.0, 1, 1, 1, 1, 1]), student + 2, student * 7):
+        torch.testing.assert_close(relational_distance(moved, teacher), expected, atol=1e-5, rtol=1e-3)
+    assert relational_distance(student, 3 * student @ rotation(6)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_relational_distance_bears_windows_that_are_all_alike() -> None:
+    student = torch.ones(4, 3, requires_grad=True)
+    loss = relational_distance(student, random(4, 3))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.isfinite()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_transfer_is_zero_where_student_and_teacher_agree(kind: Transfer) -> None:
+    knowledge = random(12, 5)
+    assert transfer_loss(kind, knowledge, knowledge, 3.0).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_transfer_is_positive_where_they_differ(kind: Transfer) -> None:
+    assert transfer_loss(kind, random(12, 5), random(12, 5, seed=1), 3.0).item() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_gradient_reaches_the_teacher(kind: Transfer) -> None:
+    student, teacher = random(12, 5).requires_grad_(), random(12, 5, seed=1).requires_grad_()
+    transfer_loss(kind, student, teacher, 3.0).backward()  # type: ignore[no-untyped-call]
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert student.grad.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_at_agreement_is_finite(kind: Transfer) -> None:
+    student = random(6, 3).requires_grad_()
+    transfer_loss(kind, student, student.detach().clone(), 3.0).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_proxy_windows_does_not_matter(kind: Transfer) -> None:
+    student, teacher = random(12, 5), random(12, 5, seed=1)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(
+        transfer_loss(kind, student[order], teacher[order], 3.0), transfer_loss(kind, student, teacher, 3.0)
+    )
+
+
+@pytest.mark.parametrize("kind", ["kl", "cosine", "mse"])
+def test_the_number_of_proxy_windows_does_not_change_the_size(kind: Transfer) -> None:
+    student, teacher = random(12, 5), random(12, 5, seed=1)
+    torch.testing.assert_close(
+        transfer_loss(kind, student.repeat(3, 1), teacher.repeat(3, 1), 3.0),
+        transfer_loss(kind, student, teacher, 3.0),
+    )
+
+
+def test_the_waveform_distance_is_the_mean_square_worked_by_hand() -> None:
+    rebuilt, target = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[0.0], [4.0]]])
+    assert reconstruction_distance("waveform", rebuilt, target).item() == pytest.approx((1 + 4) / 2)
+
+
+def test_the_spectral_distance_of_a_shifted_level_is_the_square_of_the_shift() -> None:
+    # Stretch means all differ by 0.5; the spectra, taken without the mean, agree.
+    target = random(3, 64, 2)
+    distance = reconstruction_distance("spectral", target + 0.5, target)
+    assert distance.item() == pytest.approx(0.25, rel=1e-3)
+
+
+def test_the_spectral_distance_of_a_louder_tone_worked_by_hand() -> None:
+    # One tone of 16 periods in 128 samples: its stretch means are zero over two whole periods each. Under the Hann
+    # window it stands in bins 15, 16, 17 with amplitudes 1/2, 1, 1/2 of the 32 bins that are looked at.
+    time = torch.arange(128) / 128
+    tone = torch.cos(2 * math.pi * 16 * time)[None, :, None]
+    floor = AMPLITUDE_FLOOR
+    ratios = [math.log((2 * a + floor) / (a + floor)) for a in (0.5, 1.0, 0.5)]
+    expected = sum(ratio**2 for ratio in ratios) / 32
+    assert reconstruction_distance("spectral", 2 * tone, tone).item() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_spectral_distance_does_not_see_the_phase_of_a_tone() -> None:
+    time = torch.arange(128) / 128
+    tone = torch.cos(2 * math.pi * 16 * time)[None, :, None]
+    later = torch.sin(2 * math.pi * 16 * time)[None, :, None]
+    assert reconstruction_distance("spectral", later, tone).item() < 0.01
+    assert reconstruction_distance("waveform", later, tone).item() > 0.9
+
+
+@pytest.mark.parametrize("kind", RECONSTRUCTIONS)
+def test_frames_are_compared_by_their_pixels(kind: Reconstruction) -> None:
+    rebuilt, target = torch.zeros(2, 3, 4, 5), torch.full((2, 3, 4, 5), 2.0)
+    assert reconstruction_distance(kind, rebuilt, target).item() == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("kind", RECONSTRUCTIONS)
+@pytest.mark.parametrize("samples", [1, 2, 3, 9, 128])
+def test_windows_of_any_length_have_a_finite_distance_and_gradient(kind: Reconstruction, samples: int) -> None:
+    rebuilt, target = torch.zeros(2, samples, 3, requires_grad=True), random(2, samples, 3)
+    distance = reconstruction_distance(kind, rebuilt, target)
+    distance.backward()  # type: ignore[no-untyped-call]
+    assert distance.isfinite()
+    assert rebuilt.grad is not None
+    assert rebuilt.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", RECONSTRUCTIONS)
+def test_a_window_rebuilt_exactly_has_no_distance(kind: Reconstruction) -> None:
+    target = random(4, 50, 3)
+    assert reconstruction_distance(kind, target, target).item() == 0
