@@ -5,10 +5,13 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
+# Stamps: what is installed, and, while pip runs, that it has not come to its end.
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
+UNFINISHED := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo test check clean broker
 
 help: ## this list
@@ -21,9 +24,9 @@ demo: $(READY) broker ## a whole federation on this machine: devices, coordinato
 	@$(VENV)/bin/mekt demo $(ARGS)
 
 test: $(READY_TO_TEST) broker ## lint, format, types and tests
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest
 
 check: test ## the same as test
@@ -32,25 +35,33 @@ clean: ## remove .venv and every cache; recordings and state folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A set-up that was moved with its folder, or whose Python went away, is made anew: its stamp holds the folder's path.
-ifneq ($(shell $(PY) -c 'print(open("$(READY)").read().strip())' 2>/dev/null),$(CURDIR))
+# pip takes what it left half-written for whole when it was interrupted; a set-up that was is therefore made anew.
+BEGIN := trap 'exit 1' INT TERM; touch $(UNFINISHED)
+END := code=$$?; rm -f $(UNFINISHED); exit $$code
+
+# So is one that was moved with its folder, or whose Python went away: its stamp holds the folder's path.
+ifneq ($(shell [ -e $(UNFINISHED) ] || $(PY) -c 'print(open("$(READY)").read().strip())' 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo 'Mekt needs Python 3.11 or later; "$(PYTHON)" is' "$$($(PYTHON) --version 2>&1 | tail -n 1)." \
-	    'Install one and name it: make PYTHON=python3.11' >&2; exit 1; }
-	@if $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  echo 'Mekt needs Python 3.11 or later; "$(PYTHON) --version" says:' "$$($(PYTHON) --version 2>&1 | tail -n 1)." \
+	    'Install one and name it, such as: make demo PYTHON=python3.11' >&2; exit 1; }
+	@if [ ! -e $(UNFINISHED) ] && $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	  then echo 'Bringing $(VENV) up to date.'; \
 	  else echo 'Making $(VENV), a virtual environment for Mekt alone.' && $(PYTHON) -m venv --clear $(VENV); fi
 	@echo 'Installing Mekt and its packages; with torch to download this takes some minutes.'
-	@$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable]"
+	@$(BEGIN); \
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable]"; \
+	$(END)
 	@echo '$(CURDIR)' > $@
 
 $(READY_TO_TEST): $(READY)
 	@echo 'Installing what the tests need: pytest, hypothesis, mypy, ruff.'
-	@$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,dev]"
+	@$(BEGIN); \
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,dev]"; \
+	$(END)
 	@touch $@
 
 # The demo and the tests start a broker of their own on a free port; the system's service is neither used nor needed.
@@ -69,6 +80,8 @@ broker: $(READY)
 	  echo 'Installing the MQTT broker mosquitto with dnf.'; $$as_root dnf install -q -y mosquitto; \
 	fi; \
 	$(HAS_BROKER) && exit 0; \
-	echo 'mosquitto could not be installed here; installing amqtt into $(VENV) instead. It is slower and speaks only'; \
-	echo 'MQTT 3.1.1; the tests that need mosquitto are skipped. To have mosquitto: install it, then run make again.'; \
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[broker]"
+	echo 'mosquitto could not be installed here; installing amqtt into $(VENV) instead: slower, and only MQTT 3.1.1.'; \
+	echo 'Once mosquitto is installed, it is used.'; \
+	$(BEGIN); \
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[broker]"; \
+	$(END)

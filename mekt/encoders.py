@@ -22,6 +22,9 @@ CONV_CHANNELS = (32, 64, 64)
 CONV_KERNELS = (7, 5, 3)
 FRAME_CHANNELS = (8, 16, 16)
 FRAME_FEATURES = 64
+# A rebuilt frame's features. On UTD-MHAD's depth 24 rebuild test frames as well as 64 do (0.217 and 0.216 of the
+# variance, two seeds) with 0.38 of the parameters.
+FRAME_STEP_FEATURES = 24
 FRAME_TIME_KERNEL = 5
 LSTM_WIDTH = 64
 LSTM_LAYERS = 2
@@ -147,14 +150,14 @@ class FrameDecoder(nn.Module):
         self.window = window
         time, height, width = window
         self.small = (8, -(-height // 4), -(-width // 4))
-        self.to_steps = nn.Linear(embedding, time * FRAME_FEATURES)
-        self.to_small = nn.Linear(FRAME_FEATURES, self.small[0] * self.small[1] * self.small[2])
+        self.to_steps = nn.Linear(embedding, time * FRAME_STEP_FEATURES)
+        self.to_small = nn.Linear(FRAME_STEP_FEATURES, self.small[0] * self.small[1] * self.small[2])
         self.up = nn.ConvTranspose2d(self.small[0], 8, 4, stride=2, padding=1)
         self.to_frame = nn.ConvTranspose2d(8, 1, 4, stride=2, padding=1)
 
     def forward(self, z_BD: Tensor) -> Tensor:
         time, height, width = self.window
-        steps = torch.relu(self.to_steps(z_BD)).reshape(-1, FRAME_FEATURES)
+        steps = torch.relu(self.to_steps(z_BD)).reshape(-1, FRAME_STEP_FEATURES)
         small = torch.relu(self.to_small(steps)).reshape(-1, *self.small)
         frames: Tensor = self.to_frame(torch.relu(self.up(small)))[:, 0, :height, :width]
         return frames.reshape(-1, time, height, width)

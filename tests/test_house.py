@@ -16,7 +16,7 @@ def text_of(name: str) -> str:
 
 
 def pip_commands(name: str) -> list[str]:
-    return [match.strip() for match in re.findall(r"-m (pip install [^\n]*)", text_of(name))]
+    return re.findall(r'-m (pip install .*?"\.\[[a-z,]+\]")', text_of(name))
 
 
 def errors_of_the_code() -> dict[str, int]:
