@@ -9,7 +9,8 @@
     |-- StateError            7   the disk: a state directory that is locked, damaged or full
     `-- MissingPackageError   8   the installation: an optional package is not there
 
-A message says where, what was seen, and what to do. The command line prints it as one line and exits with the code.
+A message says where, what was seen, and what to do: one line, or one line per problem of a settings file. The command
+line prints it and exits with the code. docs/errors.md holds the remedies.
 """
 
 from typing import ClassVar

@@ -123,7 +123,9 @@ def _dataclass(cls: type, data: object, where: str, problems: list[str]) -> obje
     try:
         return cls(**arguments)
     except ValueError as error:
-        problems.append(f"{where or 'top level'}: {error}" if not str(error).startswith(where or "\0") else str(error))
+        # A rule over several fields names the one to change first, `scaling.acc: ...`, or none.
+        named = re.match(r"(\w+)[.\[:]", str(error))
+        problems.append(_path(where, str(error)) if named and named[1] in known else f"{where or 'top level'}: {error}")
         return _BAD
 
 

@@ -99,6 +99,19 @@ def test_the_readme_starts_with_the_two_commands() -> None:
     assert commands == ["make demo", "make test"]
 
 
+def test_the_settings_in_the_readme_are_toml() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", text_of("README.md"), re.S)
+    assert len(blocks) >= 2
+    assert all(tomllib.loads(block) for block in blocks)
+
+
+def test_the_readme_shows_the_commands_that_the_images_run() -> None:
+    for command in re.findall(r"^CMD (.*)$", text_of("Dockerfile"), re.M):
+        *words, path = ast.literal_eval(command)
+        assert f"mekt {' '.join(words)} {Path(path).name}" in text_of("README.md")
+        assert path in text_of("README.md")
+
+
 def test_links_between_the_papers_lead_somewhere() -> None:
     for paper in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", paper.read_text(encoding="utf-8")):

@@ -37,6 +37,16 @@ class Device:
             raise ValueError("windows: a quick device has at most 100")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low lies above high")
+
+
 def problems_of(data: object, cls: type[Any] = Device, where: str = "") -> list[str]:
     with pytest.raises(SchemaError) as caught:
         build(cls, data, where)
@@ -207,10 +217,16 @@ def test_what_was_seen_is_shown_short() -> None:
         assert all(len(problem) < 400 for problem in problems_of(data))
 
 
-def test_a_rule_over_several_fields_is_reported_where_its_table_is() -> None:
-    assert problems_of({"name": "a", "quick": True, "windows": 101}) == [
-        "top level: windows: a quick device has at most 100"
-    ]
+def test_a_rule_over_several_fields_is_reported_at_the_field_it_names() -> None:
+    data = {"name": "a", "quick": True, "windows": 101}
+    assert problems_of(data) == ["windows: a quick device has at most 100"]
+    assert problems_of(data, where="devices[0]") == ["devices[0].windows: a quick device has at most 100"]
+
+
+def test_a_rule_that_names_no_field_is_reported_where_its_table_is() -> None:
+    data = {"low": 2, "high": 1}
+    assert problems_of(data, Span) == ["top level: low lies above high"]
+    assert problems_of(data, Span, "low") == ["low: low lies above high"]
 
 
 def test_only_field_rules_are_asked_while_fields_are_wrong() -> None:
