@@ -28,6 +28,7 @@ LEAN = {
 }
 # Beyond Python itself. protobuf and flatbuffers are onnxruntime's own.
 LEAN_PACKAGES = {"numpy", "msgpack", "paho", "onnxruntime", "google", "flatbuffers", "packaging"}
+BY_NAME = {"importlib.import_module", "import_module", "__import__"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -53,11 +54,10 @@ def imported(name: str) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 yield node.lineno, full if full in MODULES else str(node.module)
-        elif isinstance(node, ast.Call) and not name.startswith("mekt"):
-            if ast.unparse(node.func) in {"importlib.import_module", "import_module", "__import__"}:
-                target = node.args[0]
-                assert isinstance(target, ast.Constant), f"{name}:{node.lineno}: imports what nobody can check"
-                yield node.lineno, str(target.value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in BY_NAME and not name.startswith("mekt"):
+            target = node.args[0]
+            assert isinstance(target, ast.Constant), f"{name}:{node.lineno}: imports what nobody can check"
+            yield node.lineno, str(target.value)
 
 
 @pytest.mark.parametrize("name", MODULES)
