@@ -24,7 +24,7 @@ LEAN = {
     *("edge.infer", "edge.runtime"),
     *LEAN_EXPORT,
     *("mekt.arrays", "mekt.blobs", "mekt.broker", "mekt.errors", "mekt.files", "mekt.link", "mekt.messages"),
-    *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.settings", "mekt.topics"),
+    *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
 }
 # Beyond Python itself. protobuf and flatbuffers are onnxruntime's own.
 LEAN_PACKAGES = {"numpy", "msgpack", "paho", "onnxruntime", "google", "flatbuffers", "packaging"}
