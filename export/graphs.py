@@ -1,0 +1,84 @@
+"""Encoders and classifiers as ONNX models: the same layers in the same order as in mekt/encoders.py, no tracing.
+
+Shapes: B windows, T samples, C channels, frames of (Y, X) pixels, F features, D embedding width, K classes.
+An encoder maps its modality's normalised window to `embedding` (B, D), a classifier `embeddings` (B, sum of D) to
+`probabilities` (B, K). B and T are open.
+"""
+
+import numpy as np
+
+from export.layers import Floats, Graph
+from mekt.encoders import (
+    CONV_KERNELS,
+    FRAME_CHANNELS,
+    FRAME_TIME_KERNEL,
+    LSTM_LAYERS,
+    Encoder,
+    FrameConv,
+    SignalConv,
+    SignalLstm,
+)
+
+EMBEDDING = "embedding"
+EMBEDDINGS = "embeddings"
+PROBABILITIES = "probabilities"
+
+
+def encoder_model(modality: str, encoder: Encoder) -> bytes:
+    """The ONNX model of `encoder`: input `modality` (B, T, ...), output `embedding` (B, D).
+
+    Raises:
+        ReleaseError: when the encoder has weights that the export does not know.
+    """
+    weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in encoder.state_dict().items()}
+    graph = Graph(weights)
+    hidden = graph.relu(graph.linear(_features(graph, modality, encoder), "to_hidden"))
+    graph.linear(hidden, "to_embedding")
+    dimensions: tuple[int | str, ...] = ("B", "T", *encoder.sizes.shape)
+    return graph.model(f"encoder_{modality}", x=(modality, dimensions), y=(EMBEDDING, ("B", encoder.sizes.embedding)))
+
+
+def classifier_model(name: str, weight_KD: Floats, bias_K: Floats) -> bytes:
+    """The ONNX model of a linear classifier: input `embeddings` (B, sum of D), output `probabilities` (B, K)."""
+    graph = Graph({"linear.weight": weight_KD.astype(np.float32), "linear.bias": bias_K.astype(np.float32)})
+    graph.node("Softmax", graph.linear(EMBEDDINGS, "linear"), axis=1)
+    classes, width = weight_KD.shape
+    return graph.model(f"classifier_{name}", x=(EMBEDDINGS, ("B", width)), y=(PROBABILITIES, ("B", classes)))
+
+
+def _features(graph: Graph, x: str, encoder: Encoder) -> str:
+    match encoder.backbone:
+        case SignalConv():
+            return signal_conv(graph, x)
+        case SignalLstm():
+            return signal_lstm(graph, x)
+        case FrameConv():
+            return frame_conv(graph, x, encoder.sizes.shape)
+
+
+def signal_conv(graph: Graph, x_BTC: str) -> str:
+    """SignalConv: (B, T, C) -> (B, width)."""
+    x_BCT = graph.node("Transpose", x_BTC, perm=[0, 2, 1])
+    for index, kernel in enumerate(CONV_KERNELS):
+        x_BCT = graph.relu(graph.conv(x_BCT, f"backbone.convolutions.{index}", stride=2, padding=kernel // 2))
+    return graph.mean_and_max(x_BCT)
+
+
+def signal_lstm(graph: Graph, x_BTC: str) -> str:
+    """SignalLstm: (B, T, C) -> (B, width)."""
+    return graph.lstm(x_BTC, "backbone.lstm", layers=LSTM_LAYERS)
+
+
+def frame_conv(graph: Graph, x_BTYX: str, shape: tuple[int, ...]) -> str:
+    """FrameConv: (B, T, Y, X) -> (B, width); `shape` is (Y, X)."""
+    each_frame = graph.constant("each_frame", np.array([-1, 1, *shape]))
+    frames = graph.node("Reshape", x_BTYX, each_frame)
+    for index in range(len(FRAME_CHANNELS)):
+        frames = graph.relu(graph.conv(frames, f"backbone.convolutions.{index}", stride=2, padding=1))
+    features = graph.relu(graph.linear(graph.node("Flatten", frames, axis=1), "backbone.to_features"))
+    batch_and_time = graph.node("Shape", x_BTYX, start=0, end=2)
+    steps = graph.node("Concat", batch_and_time, graph.constant("features", np.array([-1])), axis=0)
+    x_BTF = graph.node("Reshape", features, steps)
+    x_BFT = graph.node("Transpose", x_BTF, perm=[0, 2, 1])
+    x_BFT = graph.relu(graph.conv(x_BFT, "backbone.over_time", stride=1, padding=FRAME_TIME_KERNEL // 2))
+    return graph.mean_and_max(x_BFT)

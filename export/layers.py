@@ -1,0 +1,127 @@
+"""The layers of encoders and classifiers as ONNX nodes, built from the weights of their torch counterparts.
+
+Shapes: B windows, T samples, C or F channels in and out, H width of an LSTM. B and T stay open in every graph.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from mekt.errors import ReleaseError
+
+OPSET = 17
+IR_VERSION = 9
+
+Floats = NDArray[np.float32]
+
+
+class Graph:
+    """A graph under construction over `weights`, by their torch names; a method adds a layer, names its output."""
+
+    def __init__(self, weights: Mapping[str, Floats]) -> None:
+        self._weights = weights
+        self._used: set[str] = set()
+        self._nodes: list[onnx.NodeProto] = []
+        self._tensors: list[onnx.TensorProto] = []
+
+    def node(self, operator: str, *inputs: str, output: int = 0, **attributes: Any) -> str:
+        """One ONNX operator; of its outputs the one with number `output`."""
+        name = f"{operator.lower()}_{len(self._nodes)}"
+        outputs = [""] * output + [name]
+        self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=name, **attributes))
+        return name
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        """A tensor that the graph carries."""
+        self._tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def conv(self, x: str, layer: str, *, stride: int, padding: int) -> str:
+        """nn.Conv1d or nn.Conv2d, told by the weight: (B, C, ...) -> (B, F, ...)."""
+        weight = self._weight(f"{layer}.weight")
+        axes = weight.ndim - 2
+        return self.node(
+            "Conv",
+            x,
+            self.constant(f"{layer}.weight", weight),
+            self.constant(f"{layer}.bias", self._weight(f"{layer}.bias")),
+            kernel_shape=list(weight.shape[2:]),
+            strides=[stride] * axes,
+            pads=[padding] * 2 * axes,
+        )
+
+    def linear(self, x_BC: str, layer: str) -> str:
+        """nn.Linear: (B, C) -> (B, F)."""
+        weight = self.constant(f"{layer}.weight", self._weight(f"{layer}.weight"))
+        bias = self.constant(f"{layer}.bias", self._weight(f"{layer}.bias"))
+        return self.node("Gemm", x_BC, weight, bias, transB=1)
+
+    def relu(self, x: str) -> str:
+        """Negative values become 0."""
+        return self.node("Relu", x)
+
+    def lstm(self, x_BTC: str, layer: str, *, layers: int) -> str:
+        """The last hidden state of nn.LSTM(batch_first=True) of any number of layers: (B, T, C) -> (B, H)."""
+        x = self.node("Transpose", x_BTC, perm=[1, 0, 2])
+        for index in range(layers - 1):
+            y_TDBH = self._lstm_layer(x, layer, index, output=0)
+            x = self.node("Squeeze", y_TDBH, self.constant(f"{layer}.direction_{index}", np.array([1])))
+        last_DBH = self._lstm_layer(x, layer, layers - 1, output=1)
+        return self.node("Squeeze", last_DBH, self.constant(f"{layer}.direction_{layers - 1}", np.array([0])))
+
+    def mean_and_max(self, x_BCT: str) -> str:
+        """Mean and maximum over time, side by side: (B, C, T) -> (B, 2C)."""
+        mean = self.node("ReduceMean", x_BCT, axes=[2], keepdims=0)
+        most = self.node("ReduceMax", x_BCT, axes=[2], keepdims=0)
+        return self.node("Concat", mean, most, axis=1)
+
+    def model(self, name: str, *, x: tuple[str, Sequence[int | str]], y: tuple[str, Sequence[int | str]]) -> bytes:
+        """The finished model with input and output (name, dimensions); equal weights give equal bytes.
+
+        Raises:
+            ReleaseError: when a weight was left out, so that the graph cannot compute what the module does.
+        """
+        left_out = sorted(set(self._weights) - self._used)
+        if left_out:
+            raise ReleaseError(f"{name}: the export does not know the weights {', '.join(left_out)}; extend export/")
+        last = self._nodes[-1]
+        last.output[-1] = y[0]
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            [helper.make_tensor_value_info(x[0], TensorProto.FLOAT, list(x[1]))],
+            [helper.make_tensor_value_info(y[0], TensorProto.FLOAT, list(y[1]))],
+            self._tensors,
+        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name="mekt")
+        onnx.checker.check_model(model, full_check=True)
+        packed: bytes = model.SerializeToString(deterministic=True)
+        return packed
+
+    def _weight(self, name: str) -> Floats:
+        self._used.add(name)
+        return self._weights[name]
+
+    def _lstm_layer(self, x_TBC: str, layer: str, index: int, *, output: int) -> str:
+        into, across = (self._weight(f"{layer}.weight_{kind}_l{index}") for kind in ("ih", "hh"))
+        biases = [_gates(self._weight(f"{layer}.bias_{kind}_l{index}")) for kind in ("ih", "hh")]
+        return self.node(
+            "LSTM",
+            x_TBC,
+            self.constant(f"{layer}.W_{index}", _gates(into)[None]),
+            self.constant(f"{layer}.R_{index}", _gates(across)[None]),
+            self.constant(f"{layer}.B_{index}", np.concatenate(biases)[None]),
+            output=output,
+            hidden_size=across.shape[1],
+        )
+
+
+def _gates(stacked: Floats) -> Floats:
+    """Torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
+    into, forget, cell, out = np.split(stacked, 4)
+    return np.concatenate([into, out, forget, cell])

@@ -1,0 +1,77 @@
+"""Releases on disk, as a wearable reads them: a folder with a manifest and the models that it names, nothing else.
+
+Every byte is checked before it is used, and what was checked is what is used: the models come along in memory.
+"""
+
+import hashlib
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.manifest import LARGEST_MANIFEST_BYTES, MANIFEST, Manifest, unpack_manifest
+from mekt.errors import ReleaseError
+
+AGAIN = "copy the release again from the coordinator"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """A release whose files all have the content that its manifest names; `models` holds them by file name."""
+
+    path: Path
+    manifest: Manifest
+    models: Mapping[str, bytes]
+
+
+def read_release(path: Path) -> Release:
+    """The release in folder `path`, every file of it verified.
+
+    Raises:
+        ReleaseError: when the folder is missing, a file is missing, damaged, unknown or not a plain file, or the
+            release was written by a newer Mekt.
+    """
+    try:
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "is not there"
+            raise ReleaseError(
+                f"{path}: expected the folder of a release, it {what} (looked in {path.absolute().parent})"
+            )
+        there = {each.name for each in path.iterdir()}
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
+    if MANIFEST not in there:
+        raise ReleaseError(f"{path}: has no {MANIFEST}, so it is no release; name the folder that holds one")
+    try:
+        manifest = unpack_manifest(_content(path / MANIFEST, LARGEST_MANIFEST_BYTES))
+    except ReleaseError as error:
+        raise ReleaseError(f"{path}: {error}") from error
+    unknown = sorted(there - {MANIFEST} - set(manifest.files))
+    if unknown:
+        raise ReleaseError(f"{path}: holds {unknown[0]!r}, which its manifest does not name; remove it, or {AGAIN}")
+    models: dict[str, bytes] = {}
+    for name, entry in manifest.files.items():
+        if name not in there:
+            raise ReleaseError(f"{path}: {name} is missing; {AGAIN}")
+        data = _content(path / name, entry.size_bytes)
+        if len(data) != entry.size_bytes:
+            raise ReleaseError(f"{path}: {name} has {len(data)} bytes instead of {entry.size_bytes}; {AGAIN}")
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise ReleaseError(f"{path}: {name} is damaged, its SHA-256 is not {entry.sha256[:12]}...; {AGAIN}")
+        models[name] = data
+    return Release(path=path, manifest=manifest, models=models)
+
+
+def _content(path: Path, largest: int) -> bytes:
+    """The bytes of a plain file of at most `largest` bytes."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ReleaseError(f"{path}: not a plain file; {AGAIN}")
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions") from error
+    if len(data) > largest:
+        raise ReleaseError(f"{path}: has more than {largest} bytes; {AGAIN}")
+    return data

@@ -1,0 +1,231 @@
+"""Writes releases: exports what was trained, proves on real windows that it computes the same, then puts it on disk.
+
+Shapes: N windows, D embedding width, K classes. A release appears whole under its name or not at all.
+"""
+
+import copy
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from export.graphs import EMBEDDING, EMBEDDINGS, PROBABILITIES, classifier_model, encoder_model
+from export.layers import OPSET, Floats
+from export.manifest import MANIFEST, ClassifierEntry, EncoderEntry, FileEntry, Manifest, checked, pack_manifest
+from export.release import read_release
+from mekt.encoders import Encoder
+from mekt.errors import ReleaseError, StateError
+from mekt.files import write_atomically
+from mekt.modality import Scaling
+from mekt.plan import Plan
+
+# The largest difference to torch that a release may have; relative to outputs that are larger than 1.
+LARGEST_DIFFERENCE = 1e-4
+BATCHES = (1, 5, 64)
+
+Classifier = tuple[tuple[str, ...], Floats, Floats]
+
+
+def write_release(
+    out: Path,
+    *,
+    plan: Plan,
+    federation: str,
+    round: int,
+    encoders: Mapping[str, Encoder],
+    classifiers: Mapping[str, Classifier],
+    labels: Sequence[str],
+    windows: Mapping[str, Floats],
+    metrics: Mapping[str, float],
+) -> Manifest:
+    """Write the release of these encoders and classifiers as folder `out`; durable when this returns.
+
+    A classifier is (modalities in the order of its features, weight (K, sum of D), bias (K,)). `windows` are real
+    ones as sensed (N, T, ...), not normalised; the export is checked on them. Writing what is already there, as after
+    a crash, changes nothing.
+
+    Raises:
+        ReleaseError: when the export does not compute what was trained, the parts do not fit together, or `out`
+            holds anything else; nothing is written then.
+        StateError: when the disk is full or read-only.
+    """
+    _fit_together(plan, encoders, classifiers, labels, windows)
+    trained = {name: copy.deepcopy(encoders[name]).cpu().float().eval() for name in sorted(encoders)}
+    models = {_file("encoder", name): encoder_model(name, encoder) for name, encoder in trained.items()}
+    for name, (_, weight_KD, bias_K) in classifiers.items():
+        models[_file("classifier", name)] = classifier_model(name, weight_KD, bias_K)
+    parity = _parity(models, plan, trained, classifiers, windows)
+    unfaithful = [f"{file} by {parity[file]:.3g}" for file in models if not parity[file] <= LARGEST_DIFFERENCE]
+    if unfaithful:
+        raise ReleaseError(
+            f"{out}: not written, the exported models differ from the trained ones by more than {LARGEST_DIFFERENCE}: "
+            f"{', '.join(unfaithful)}; look for weights that are not finite, or a layer that export/ does not know"
+        )
+    entries = tuple(_entry(plan, name, encoder) for name, encoder in trained.items())
+    manifest = checked(
+        Manifest(
+            federation=federation,
+            round=round,
+            opset=OPSET,
+            window=plan.window,
+            encoders=entries,
+            classifiers={
+                name: ClassifierEntry(modalities=tuple(modalities), file=_file("classifier", name))
+                for name, (modalities, _, _) in classifiers.items()
+            },
+            labels=tuple(labels),
+            files={
+                name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+                for name, data in models.items()
+            },
+            metrics=dict(metrics),
+            parity=parity,
+        )
+    )
+    if out.exists():
+        _must_be_the_same(out, manifest)
+    else:
+        _publish(out, {**models, MANIFEST: pack_manifest(manifest)})
+    return manifest
+
+
+def _fit_together(
+    plan: Plan,
+    encoders: Mapping[str, Encoder],
+    classifiers: Mapping[str, Classifier],
+    labels: Sequence[str],
+    windows: Mapping[str, Floats],
+) -> None:
+    for name, encoder in encoders.items():
+        modality = plan.modality(name)
+        if modality is None or modality.shape != encoder.sizes.shape:
+            raise ReleaseError(f"encoders.{name}: the plan has no such modality of shape {encoder.sizes.shape}")
+        given = windows[name].shape if name in windows else ()
+        if given[1:] != plan.window.shape(modality) or given[0] == 0 or given[0] != len(windows[min(encoders)]):
+            wanted = ("N", *plan.window.shape(modality))
+            raise ReleaseError(f"windows.{name}: expected an array {wanted} to check the export on, got {given}")
+    for name, (modalities, weight_KD, bias_K) in classifiers.items():
+        missing = sorted(set(modalities) - set(encoders))
+        if missing or not modalities:
+            raise ReleaseError(f"classifiers.{name}: needs encoders for its modalities; lacks {', '.join(missing)}")
+        width = sum(encoders[each].sizes.embedding for each in modalities)
+        if weight_KD.shape != (len(labels), width) or bias_K.shape != (len(labels),):
+            raise ReleaseError(
+                f"classifiers.{name}: expected weight ({len(labels)}, {width}) and bias ({len(labels)},), "
+                f"got {weight_KD.shape} and {bias_K.shape}"
+            )
+
+
+def _entry(plan: Plan, name: str, encoder: Encoder) -> EncoderEntry:
+    modality = plan.modality(name)
+    assert modality is not None, "checked before"
+    return EncoderEntry(
+        modality=modality,
+        scaling=plan.scaling[name],
+        architecture="conv" if modality.is_frames else encoder.sizes.architecture,
+        embedding=encoder.sizes.embedding,
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        file=_file("encoder", name),
+    )
+
+
+def _file(kind: str, name: str) -> str:
+    return f"{kind}-{name}.onnx"
+
+
+# Parity
+
+
+def _parity(
+    models: Mapping[str, bytes],
+    plan: Plan,
+    encoders: Mapping[str, Encoder],
+    classifiers: Mapping[str, Classifier],
+    windows: Mapping[str, Floats],
+) -> dict[str, float]:
+    """Per file the largest difference to torch over some of `windows`, in batches of several sizes.
+
+    A classifier is run as a wearable would, on the embeddings of the exported encoders.
+    """
+    sessions = {name: _session(data) for name, data in models.items()}
+    worst = dict.fromkeys(models, 0.0)
+    for size in BATCHES:
+        rows = np.unique(np.linspace(0, len(next(iter(windows.values()))) - 1, size).astype(np.intp))
+        trained: dict[str, Floats] = {}
+        exported: dict[str, Floats] = {}
+        for name, encoder in encoders.items():
+            x = _normalised(windows[name][rows], plan.scaling[name])
+            with torch.inference_mode():
+                trained[name] = encoder(torch.from_numpy(x))[1].numpy()
+            file = _file("encoder", name)
+            [exported[name]] = sessions[file].run([EMBEDDING], {name: x})
+            worst[file] = _worse(worst[file], difference(exported[name], trained[name]))
+        for name, (modalities, weight_KD, bias_K) in classifiers.items():
+            features = torch.from_numpy(np.concatenate([trained[each] for each in modalities], axis=1))
+            scores = features @ torch.from_numpy(weight_KD).float().T + torch.from_numpy(bias_K).float()
+            file = _file("classifier", name)
+            joined = np.concatenate([exported[each] for each in modalities], axis=1)
+            [probabilities] = sessions[file].run([PROBABILITIES], {EMBEDDINGS: joined})
+            worst[file] = _worse(worst[file], difference(probabilities, torch.softmax(scores, dim=1).numpy()))
+    return worst
+
+
+def difference(exported_ND: Floats, trained_ND: Floats) -> float:
+    """The largest difference of two outputs, relative per dimension where that goes beyond 1; NaN when any is NaN."""
+    if exported_ND.shape != trained_ND.shape:
+        return float("inf")
+    scale_D = np.maximum(1.0, np.abs(trained_ND).max(axis=0))
+    return float((np.abs(exported_ND - trained_ND) / scale_D).max())
+
+
+def _worse(one: float, other: float) -> float:
+    """The larger one; NaN is worse than any number."""
+    return float(np.maximum(one, other))
+
+
+def _normalised(values: Floats, scaling: Scaling) -> Floats:
+    mean, std = (np.asarray(each, dtype=np.float32) for each in (scaling.mean, scaling.std))
+    scaled: Floats = ((values - mean) / std).astype(np.float32)
+    return scaled
+
+
+def _session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+# Disk
+
+
+def _publish(out: Path, files: Mapping[str, bytes]) -> None:
+    """Put `files` into a new folder `out`: written beside it, then renamed, so that it is whole or absent."""
+    beside = out.with_name(f".{out.name}.tmp")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for name, data in files.items():
+            write_atomically(beside / name, data)
+        beside.rename(out)
+        folder = os.open(out.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StateError(f"{out}: cannot be written ({error.strerror}); free space or mend permissions") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _must_be_the_same(out: Path, manifest: Manifest) -> None:
+    there = read_release(out).manifest
+    # How torch rounds may differ between two runs; the models themselves may not.
+    if replace(there, parity={}) != replace(manifest, parity={}):
+        raise ReleaseError(f"{out}: holds another release (round {there.round}); releases are never overwritten")
