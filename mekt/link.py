@@ -225,7 +225,7 @@ class Link:
         client.on_subscribe = self._guarded(self._on_subscribe)
         client.on_socket_open = self._guarded(self._on_socket_open)
         client.on_socket_close = self._guarded(self._on_socket_close)
-        properties = Properties(PacketTypes.CONNECT) if v5 else None
+        properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
             properties.SessionExpiryInterval = settings.session_expiry_s
         client.connect_async(
@@ -363,7 +363,7 @@ def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
             context.load_cert_chain(tls.certificate, tls.key)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
-            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check the paths and the key"
+            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key"
         ) from error
     return context
 

@@ -1,0 +1,117 @@
+"""A recording played as if it were a sensor: in real time, faster, or as fast as it is read. Labels stay behind."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from mekt.errors import SensorError
+from sensors.source import Gap, Item
+from sensors.stream import Recording, Segment
+
+# At most so many items a call: a reader sees progress, and what it holds stays small.
+MOST_ITEMS = 64
+
+
+class ReplaySource:
+    """Plays recordings one after the other, with a gap before each segment; times are the recordings' own."""
+
+    def __init__(
+        self,
+        recordings: Recording | Sequence[Recording],
+        modalities: Sequence[str],
+        *,
+        speed: float = 1.0,
+        block_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Nothing is played before `open`.
+
+        Args:
+            recordings: all of them with the same modalities.
+            modalities: the names of those that are delivered.
+            speed: how many times faster than real time; infinity plays as fast as it is read.
+            block_s: the span of one block, in seconds of the recording.
+            clock: the seconds by which playing is paced.
+            wait: lets that many seconds of `clock` pass.
+
+        Raises:
+            SensorError: when a recording lacks a modality or has it in another form than the first, or when
+                `speed` or `block_s` is not more than 0.
+        """
+        if not speed > 0:
+            raise SensorError(f"speed: expected more than 0, got {speed:g}; 1 is real time, inf as fast as it is read")
+        if not block_s > 0:
+            raise SensorError(f"block_s: expected more than 0, got {block_s:g}; 0.5 suits most readers")
+        played = [recordings] if isinstance(recordings, Recording) else list(recordings)
+        if not played or not modalities:
+            raise SensorError("a replay of nothing; name at least one recording and one modality")
+        first = {each.name: each for each in played[0].modalities}
+        for recording in played:
+            there = {each.name: each for each in recording.modalities}
+            for name in modalities:
+                if name not in there:
+                    has = ", ".join(there)
+                    raise SensorError(f"{recording.name}: has no modality {name}; it has {has}: name these")
+                if there[name] != first[name]:
+                    raise SensorError(
+                        f"{recording.name}: {name} is not what it is in {played[0].name}; replay recordings of one kind"
+                    )
+        self.modalities = tuple(first[name] for name in modalities)
+        self._names = tuple(modalities)
+        # A source cannot leak what it does not have: labels and other modalities are left out here.
+        self._segments = [
+            Segment(name=segment.name, streams={name: segment.streams[name] for name in self._names})
+            for recording in played
+            for segment in recording.segments
+        ]
+        self._speed, self._block_s = speed, block_s
+        self._clock, self._wait = clock, wait
+        self._began_s: float | None = None
+        self._items: Iterator[tuple[float, Item]] = iter(())
+        self._pending: tuple[float, Item] | None = None
+
+    def open(self) -> None:
+        """Play from the beginning."""
+        self._items = self._timeline()
+        self._pending = next(self._items, None)
+        self._began_s = self._clock()
+
+    def read(self, timeout_s: float) -> Sequence[Item] | None:
+        """What is due by now, waiting up to `timeout_s` (real seconds) for it; None behind the end and once closed.
+
+        Raises:
+            SensorError: when it was never opened.
+        """
+        if self._began_s is None:
+            raise SensorError("the replay was not opened; open a source before it is read")
+        if self._pending is None:
+            return None
+        left_s = self._pending[0] - (self._clock() - self._began_s)
+        if left_s > 0:
+            if timeout_s > 0:
+                self._wait(min(left_s, timeout_s))
+            if left_s > timeout_s:
+                return ()
+        # What was waited for is due, however the clock rounds.
+        due_s = max(self._clock() - self._began_s, self._pending[0])
+        items: list[Item] = []
+        while self._pending is not None and self._pending[0] <= due_s and len(items) < MOST_ITEMS:
+            items.append(self._pending[1])
+            self._pending = next(self._items, None)
+        return items
+
+    def close(self) -> None:
+        """End the playing."""
+        self._items, self._pending = iter(()), None
+
+    def _timeline(self) -> Iterator[tuple[float, Item]]:
+        """Every item with the moment, in real seconds since the start, at which a sensor would have it ready."""
+        # Times that leap or go back must not stop the clock of the replay: it only goes forward, a block at a time.
+        played_s = 0.0
+        for segment in self._segments:
+            yield played_s / self._speed, Gap()
+            newest_s = min(float(segment.streams[name].t_s[0]) for name in self._names)
+            for block in segment.blocks(self._names, self._block_s):
+                played_s += max(0.0, float(block.t_s.max()) - newest_s)
+                newest_s = max(newest_s, float(block.t_s.max()))
+                yield played_s / self._speed, block

@@ -1,0 +1,105 @@
+"""One modality's way into windows: which samples are kept, where the holes are, what lies at the instants of a grid."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mekt.errors import SensorError
+from mekt.modality import Modality
+from sensors.buffer import SampleBuffer
+from sensors.source import Block, Floats, Seconds
+
+# Between two samples there is a hole when they are further apart than this many periods and this many seconds.
+HOLE_PERIODS = 2.5
+HOLE_S = 0.25
+# How far one modality may lag behind another before windows are given up for lack of it; bounds the memory.
+LAG_S = 30.0
+# A time stamp this far behind the newest means that the clock was set back, not that samples were swapped.
+CLOCK_SET_BACK_S = 5.0
+# Grid points and samples this close together are the same instant: time stamps are rounded.
+SLACK_S = 2e-6
+# Beyond any clock (30,000 years); such a time is noise.
+LATEST_S = 1e12
+
+
+class Track:
+    """The samples of one modality that windows still need, and the windows' grid in this modality's rate."""
+
+    def __init__(self, modality: Modality, samples: int, lag_s: float) -> None:
+        self.modality = modality
+        self.grid_s: Seconds = np.arange(samples) / modality.rate_hz
+        self.span_s = float(self.grid_s[-1])
+        self.hole_s = max(HOLE_PERIODS / modality.rate_hz, HOLE_S)
+        self.lag_s = lag_s
+        # No honest sensor is this much faster than its nominal rate for so long.
+        self.most_samples = int(16 * modality.rate_hz * lag_s) + 16
+        self.buffer = SampleBuffer(modality.shape)
+
+    def checked(self, block: Block) -> tuple[Seconds, Floats]:
+        """The block's samples that can be used: those whose time and values are numbers.
+
+        Raises:
+            SensorError: when the samples do not have the modality's shape.
+        """
+        if block.values.shape[1:] != self.modality.shape:
+            raise SensorError(
+                f"{block.modality}: samples have shape {block.values.shape[1:]}, expected {self.modality.shape};"
+                " give the sensor and the plan the same shape"
+            )
+        sound = np.abs(block.t_s) < LATEST_S
+        sound &= np.isfinite(block.values).reshape(len(sound), -1).all(axis=1)
+        return (block.t_s, block.values) if sound.all() else (block.t_s[sound], block.values[sound])
+
+    def append(self, t_s: Seconds, values: Floats) -> int:
+        """Keep the samples that are later than all before them, and say how many rows are used up.
+
+        Fewer than there are when the clock is set back at the next one.
+        """
+        before_s = self.buffer.newest_s
+        newest_s = np.maximum.accumulate(np.concatenate([[before_s], t_s]))[:-1]
+        back = np.flatnonzero(t_s < newest_s - CLOCK_SET_BACK_S)
+        used = int(back[0]) if len(back) else len(t_s)
+        later = t_s[:used] > newest_s[:used]
+        # What lags too far behind goes before the block comes in, so that a block of any length is kept whole.
+        self.buffer.keep_newest(self.most_samples)
+        self.buffer.forget_before(before_s - self.lag_s)
+        if later.all():
+            self.buffer.append(t_s[:used], values[:used])
+        else:
+            self.buffer.append(t_s[:used][later], values[:used][later])
+        return used
+
+    def clear(self) -> None:
+        """Forget all samples."""
+        self.buffer = SampleBuffer(self.modality.shape)
+
+    def runs(self) -> tuple[Seconds, Seconds]:
+        """First and last instants (r,) of the stretches without a hole that are long enough for a window."""
+        t_s = self.buffer.t_s
+        ends = np.flatnonzero(np.diff(t_s) > self.hole_s)
+        first_s, last_s = t_s[np.concatenate([[0], ends + 1])], t_s[np.concatenate([ends, [len(t_s) - 1]])]
+        long = last_s - first_s >= self.span_s - 4 * SLACK_S
+        return first_s[long], last_s[long]
+
+    def covers(self, starts_s: Seconds) -> NDArray[np.bool_]:
+        """For each window (N,): all of its grid points lie in one stretch without a hole."""
+        first_s, last_s = self.runs()
+        if len(first_s) == 0:
+            return np.zeros(len(starts_s), dtype=np.bool_)
+        run = np.searchsorted(first_s, starts_s + SLACK_S, side="right") - 1
+        return (run >= 0) & (starts_s + self.span_s - SLACK_S <= last_s[run])
+
+    def resample(self, starts_s: Seconds) -> Floats:
+        """Windows (N, T, *shape): signals linearly between their neighbours, of frames the nearest."""
+        t_s, values = self.buffer.t_s, self.buffer.values
+        grid_s = (starts_s[:, None] + self.grid_s).ravel()
+        right = np.minimum(np.searchsorted(t_s, grid_s - SLACK_S), len(t_s) - 1)
+        left = np.maximum(right - 1, 0)
+        ahead_s, behind_s = t_s[right] - grid_s, grid_s - t_s[left]
+        same = ahead_s <= SLACK_S
+        shape = (len(starts_s), len(self.grid_s), *self.modality.shape)
+        if self.modality.is_frames:
+            return values[np.where(same | (ahead_s < behind_s), right, left)].reshape(shape)
+        span_s = np.where(same, 1.0, ahead_s + behind_s)
+        share = np.where(same, 1.0, behind_s / span_s)[:, None]
+        mixed: NDArray[np.float64] = values[left] * (1 - share) + values[right] * share
+        return mixed.astype(np.float32).reshape(shape)

@@ -1,0 +1,226 @@
+"""Windows out of streams: each modality resampled to its nominal rate, all of them on one grid.
+
+Shapes: n samples, T samples of a window, N windows. Sample i of window k lies at origin + k * stride + i / rate, where
+the origin is the first instant at which every modality has data. What a grid point becomes depends only on the samples
+around it, so windows do not depend on how a stream is cut into blocks, nor on the order in which blocks of different
+modalities arrive, as long as none lags more than `LAG_S` behind another.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mekt.errors import SensorError
+from mekt.modality import Modality, WindowSpec
+from sensors.source import Block, Floats, Seconds
+from sensors.stream import Labels, Recording
+from sensors.track import LAG_S, SLACK_S, Track
+
+# A recording is windowed in pieces of this length, which bounds what is held twice.
+PIECE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Window:
+    """One window: its start on the source's clock, per modality an array (T, *shape)."""
+
+    start_s: float
+    arrays: dict[str, Floats]
+
+
+class Windower:
+    """Takes blocks of several modalities and gives the windows that all of them cover. Pure; its memory is bounded."""
+
+    def __init__(self, modalities: Sequence[Modality], spec: WindowSpec) -> None:
+        lag_s = LAG_S + spec.window_s
+        self._stride_s = spec.stride_s
+        self._tracks = {each.name: Track(each, spec.samples(each), lag_s) for each in modalities}
+        self._origin_s: float | None = None
+        self._next = 0
+
+    def gap(self) -> None:
+        """The stream starts anew: samples that no window has used are forgotten, and the grid with them."""
+        self._origin_s, self._next = None, 0
+        for track in self._tracks.values():
+            track.clear()
+
+    def feed(self, block: Block) -> list[Window]:
+        """The windows that `block` completes, in order of time; other modalities than the windower's are passed over.
+
+        A clock that is set back acts as a gap. Windows of one call may share memory; copy what is kept for long.
+
+        Raises:
+            SensorError: when the samples do not have the modality's shape.
+        """
+        track = self._tracks.get(block.modality)
+        if track is None:
+            return []
+        t_s, values = track.checked(block)
+        given: list[Window] = []
+        while len(t_s):
+            used = track.append(t_s, values)
+            given += self._completed()
+            t_s, values = t_s[used:], values[used:]
+            if len(t_s):
+                self.gap()
+        return given
+
+    def _completed(self) -> list[Window]:
+        tracks = list(self._tracks.values())
+        if any(len(track.buffer) == 0 for track in tracks):
+            return []
+        if self._origin_s is None:
+            self._origin_s = max(track.buffer.oldest_s for track in tracks)
+        last = self._last_decided(tracks)
+        if last < self._next:
+            return []
+        chosen = self._covered(tracks, last)
+        self._next = last + 1
+        given: list[Window] = []
+        if len(chosen):
+            starts_s = _starts_s(self._origin_s, chosen, self._stride_s)
+            arrays = {name: track.resample(starts_s) for name, track in self._tracks.items()}
+            given = [
+                Window(start_s=start_s, arrays={name: array[row] for name, array in arrays.items()})
+                for row, start_s in enumerate(starts_s.tolist())
+            ]
+        for track in tracks:
+            track.buffer.forget_before(self._start_s(self._next))
+        return given
+
+    def _start_s(self, window: int) -> float:
+        assert self._origin_s is not None
+        return self._origin_s + window * self._stride_s
+
+    def _last_decided(self, tracks: Sequence[Track]) -> int:
+        """The last window behind whose last grid point every modality has a sample."""
+
+        def decided(window: int) -> bool:
+            end_s = self._start_s(window) - SLACK_S
+            return all(end_s + track.span_s <= track.buffer.newest_s for track in tracks)
+
+        end_s = min(track.buffer.newest_s - track.span_s for track in tracks) + SLACK_S
+        about = int((end_s - self._start_s(0)) // self._stride_s)
+        # The quotient is rounded; what counts is the comparison.
+        return next((window for window in (about + 1, about, about - 1) if decided(window)), about - 2)
+
+    def _covered(self, tracks: Sequence[Track], last: int) -> NDArray[np.int64]:
+        """The windows up to `last` that lie in a stretch without a hole of every modality.
+
+        The cost is that of the windows found, not of the time that has passed: a clock may leap ahead by years.
+        """
+        origin_s, stride_s = self._start_s(0), self._stride_s
+        spans: list[tuple[float, float]] = [(self._next, last)]
+        for track in tracks:
+            first_s, last_s = track.runs()
+            begin = np.floor((first_s - SLACK_S - origin_s) / stride_s)
+            end = np.floor((last_s + SLACK_S - track.span_s - origin_s) / stride_s) + 1
+            spans = list(_overlaps(spans, list(zip(begin.tolist(), end.tolist(), strict=True))))
+        pieces = [np.arange(int(begin), int(end) + 1) for begin, end in spans]
+        windows: NDArray[np.int64] = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *pieces]))
+        for track in tracks:
+            windows = windows[track.covers(_starts_s(origin_s, windows, stride_s))]
+        return windows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class WindowSet:
+    """The windows of recordings: per modality (N, T, *shape), and the label of each (N,) where there are labels."""
+
+    arrays: dict[str, Floats]
+    labels: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def select(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "WindowSet":
+        """The windows of these rows."""
+        labels = None if self.labels is None else self.labels[rows]
+        return WindowSet(arrays={name: array[rows] for name, array in self.arrays.items()}, labels=labels)
+
+
+def windows_of(
+    recordings: Recording | Sequence[Recording],
+    modalities: Sequence[Modality] | Sequence[str],
+    spec: WindowSpec,
+    unlabelled: int = 0,
+) -> WindowSet:
+    """Every window of the recordings, in their order, through the same windower that live streams use.
+
+    A modality that is given by name alone is resampled to the first recording's nominal rate. A window's label is the
+    value that most of its labelled instants have, of equally many the lowest; `unlabelled` where there is no instant.
+
+    Raises:
+        SensorError: when a recording lacks a modality or has it in another shape or unit.
+    """
+    played = [recordings] if isinstance(recordings, Recording) else list(recordings)
+    if not played:
+        raise SensorError("windows of no recordings; name at least one")
+    kinds = [_modality(played, each) for each in modalities]
+    found: dict[str, list[Floats]] = {each.name: [np.empty((0, *spec.shape(each)), np.float32)] for each in kinds}
+    labels: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    for segment in (segment for recording in played for segment in recording.segments):
+        windower, starts_s = Windower(kinds, spec), []
+        for block in segment.blocks([each.name for each in kinds], PIECE_S):
+            for window in windower.feed(block):
+                starts_s.append(window.start_s)
+                for name, array in window.arrays.items():
+                    found[name].append(array[None])
+        labels.append(_window_labels(segment.labels, np.array(starts_s), spec.window_s, unlabelled))
+    has_labels = any(segment.labels is not None for recording in played for segment in recording.segments)
+    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
+    return WindowSet(arrays=arrays, labels=np.concatenate(labels) if has_labels else None)
+
+
+def _starts_s(origin_s: float, windows: NDArray[np.int64], stride_s: float) -> Seconds:
+    starts_s: Seconds = origin_s + windows.astype(np.float64) * stride_s
+    return starts_s
+
+
+def _overlaps(
+    spans: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> Iterator[tuple[float, float]]:
+    """Where two ascending rows of spans (first, last) both are."""
+    a = b = 0
+    while a < len(spans) and b < len(others):
+        first, last = max(spans[a][0], others[b][0]), min(spans[a][1], others[b][1])
+        if first <= last:
+            yield first, last
+        if spans[a][1] < others[b][1]:
+            a += 1
+        else:
+            b += 1
+
+
+def _modality(recordings: Sequence[Recording], wanted: Modality | str) -> Modality:
+    name = wanted if isinstance(wanted, str) else wanted.name
+    for recording in recordings:
+        there = {each.name: each for each in recording.modalities}
+        if name not in there:
+            raise SensorError(f"{recording.name}: has no modality {name}; it has {', '.join(there)}: name these")
+        if isinstance(wanted, str):
+            wanted = there[name]
+        if (there[name].shape, there[name].unit) != (wanted.shape, wanted.unit):
+            raise SensorError(
+                f"{recording.name}: {name} has shape {there[name].shape} in {there[name].unit}, expected {wanted.shape}"
+                f" in {wanted.unit}; use recordings of one kind"
+            )
+    assert isinstance(wanted, Modality)
+    return wanted
+
+
+def _window_labels(labels: Labels | None, starts_s: Seconds, window_s: float, unlabelled: int) -> NDArray[np.int64]:
+    if labels is None or len(labels.t_s) == 0 or len(starts_s) == 0:
+        return np.full(len(starts_s), unlabelled, dtype=np.int64)
+    order = np.argsort(labels.t_s, kind="stable")
+    t_s = labels.t_s[order]
+    kinds, values = np.unique(labels.values[order], return_inverse=True)
+    # Row i of the running counts holds how often each value occurs before instant i.
+    running = np.zeros((len(values) + 1, len(kinds)), dtype=np.int32)
+    running[np.arange(1, len(values) + 1), values.ravel()] = 1
+    running = np.cumsum(running, axis=0, dtype=np.int32)
+    counts = running[np.searchsorted(t_s, starts_s + window_s - SLACK_S)]
+    counts = counts - running[np.searchsorted(t_s, starts_s - SLACK_S)]
+    return np.where(counts.sum(axis=1) == 0, unlabelled, kinds[np.argmax(counts, axis=1)]).astype(np.int64)
