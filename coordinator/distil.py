@@ -1,17 +1,19 @@
 """Global distillation: the coordinator's encoders learn from the aggregated knowledge on the proxy set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mekt.encoders import Architecture, SplitAutoencoder
 from mekt.learning import (
+    Arrays,
     Knowledge,
+    Progress,
     Windows,
+    batch_count,
     batches,
     knowledge_loss,
     proxy_knowledge,
@@ -21,8 +23,6 @@ from mekt.learning import (
 )
 from mekt.losses import transfer_loss
 from mekt.plan import Plan
-
-Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class Distiller(nn.Module):
         proxy: Arrays,
         aggregate: Mapping[str, Knowledge],
         seed: int,
-        progress: Callable[[int, int], None] = lambda epoch, epochs: None,
+        progress: Progress = lambda done, whole: None,
     ) -> DistilLoss:
         """Train for the plan's distillation epochs; equal inputs and seed give equal weights.
 
@@ -64,7 +64,7 @@ class Distiller(nn.Module):
             proxy: the normalised proxy set, per modality (N, T, ...).
             aggregate: the devices' aggregated knowledge, of all modalities or some.
             seed: orders the batches.
-            progress: is told (epochs done, epochs in all).
+            progress: is told how far it is after each batch.
         """
         method = self.plan.method
         generator = torch.Generator().manual_seed(seed)
@@ -72,7 +72,8 @@ class Distiller(nn.Module):
         hidden_teacher, embedding_teacher = teachers(aggregate, self.device)
         optimizer = torch.optim.Adam(self.parameters(), lr=method.distil_rate)
         means = (0.0, 0.0)
-        for epoch in range(method.distil_epochs):
+        done, whole = 0, method.distil_epochs * batch_count(self.plan.proxy_windows, method.batch)
+        for _ in range(method.distil_epochs):
             sums = torch.zeros(2, device=self.device)
             for rows in batches(self.plan.proxy_windows, method.batch, generator):
                 rows = rows.to(self.device)
@@ -89,9 +90,10 @@ class Distiller(nn.Module):
                 torch.autograd.backward(loss)
                 optimizer.step()
                 sums += torch.stack([rebuilt.detach(), transferred.detach()]) * len(rows)
+                done += 1
+                progress(done, whole)
             rebuilt_mean, transferred_mean = (sums / self.plan.proxy_windows).tolist()
             means = (rebuilt_mean, transferred_mean)
-            progress(epoch + 1, method.distil_epochs)
         return DistilLoss(reconstruction=means[0], transfer=means[1])
 
     def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:

@@ -1,15 +1,16 @@
 """Local learning on a device: it rebuilds private windows and follows the global knowledge of the proxy set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mekt.encoders import Architecture, SplitAutoencoder
 from mekt.learning import (
+    Arrays,
     Knowledge,
+    Progress,
+    batch_count,
     batches,
     endless_batches,
     knowledge_loss,
@@ -19,9 +20,6 @@ from mekt.learning import (
     tensors,
 )
 from mekt.plan import Plan
-
-Arrays = Mapping[str, NDArray[np.float32]]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +43,7 @@ class LocalTrainer:
         proxy: Arrays,
         knowledge: Mapping[str, Knowledge],
         seed: int,
-        progress: Progress = lambda epoch, epochs: None,
+        progress: Progress = lambda done, whole: None,
     ) -> LocalLoss:
         """Train for the plan's local epochs; equal inputs and seed give equal weights.
 
@@ -54,7 +52,7 @@ class LocalTrainer:
             proxy: the normalised proxy set, per modality (N, T, ...).
             knowledge: global knowledge of the round, per modality.
             seed: orders the batches.
-            progress: is told (epochs done, epochs in all).
+            progress: is told how far it is after each batch.
         """
         method = self.plan.method
         generator = torch.Generator().manual_seed(seed)
@@ -64,7 +62,8 @@ class LocalTrainer:
         proxy_batches = endless_batches(self.plan.proxy_windows, method.batch, generator)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=method.local_rate)
         means = (0.0, 0.0)
-        for epoch in range(method.local_epochs):
+        done, whole = 0, method.local_epochs * batch_count(count, method.batch)
+        for _ in range(method.local_epochs):
             sums = [0.0, 0.0]
             for index in batches(count, method.batch, generator):
                 batch = {name: array[index] for name, array in private.items()}
@@ -82,8 +81,9 @@ class LocalTrainer:
                 optimizer.step()
                 sums[0] += float(rebuilt.detach()) * len(index)
                 sums[1] += float(transferred.detach()) * len(index)
+                done += 1
+                progress(done, whole)
             means = (sums[0] / count, sums[1] / count)
-            progress(epoch + 1, method.local_epochs)
         return LocalLoss(reconstruction=means[0], transfer=means[1])
 
     def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:

@@ -3,7 +3,7 @@
 Shapes: B windows of a batch, N proxy windows, H hidden width, D embedding width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ from mekt.losses import reconstruction_distance, transfer_loss
 from mekt.plan import Method, Reconstruction
 
 Windows = Mapping[str, Tensor]
+Arrays = Mapping[str, NDArray[np.float32]]
+# Is told (batches done, batches in all) after each batch; what it raises ends the learning.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,11 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
     yield from torch.split(order, size)
 
 
+def batch_count(count: int, size: int) -> int:
+    """How many batches of at most `size` hold `count` rows."""
+    return -(-count // size)
+
+
 def endless_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """`batches`, epoch after epoch without end."""
     while True:
@@ -69,7 +77,7 @@ def proxy_knowledge(model: SplitAutoencoder, proxy: Windows, sends_hidden: bool)
     }
 
 
-def tensors(arrays: Mapping[str, NDArray[np.float32]], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def tensors(arrays: Arrays, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The arrays as tensors on `device`, without a copy where memory allows it."""
     return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
 

@@ -21,12 +21,14 @@ from mekt.topics import Direction, Topic
 VERSION = 1
 CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
+REPORTS_KEPT = 50
 
 Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
 Devices = Annotated[tuple[Name, ...], Bounds(longest=4096)]
 Metrics = Annotated[dict[Label, float], Bounds(longest=64)]
 Seconds = Annotated[float, Bounds(low=0, high=1e9)]
+Bytes = Annotated[int, Bounds(low=0, high=2**53)]
 Activity = Literal["idle", "fetching", "sensing", "training", "sending"]
 
 
@@ -43,13 +45,20 @@ class RoundOpen:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Presence:
-    """A device's word on itself, retained; with `offline` it is also the last will. `modalities`: name -> encoder."""
+    """A device's word on itself, retained; with `offline` it is also the last will. `modalities`: name -> encoder.
+
+    `progress` is the share of the activity that is done, `windows` the private windows kept, `up_bytes` and
+    `down_bytes` what crossed the device's connection in this session, as its kernel counted it.
+    """
 
     state: Literal["online", "offline"]
     session: Annotated[int, Bounds(low=0, high=2**53)]
     activity: Activity
+    progress: Annotated[float, Bounds(low=0, high=1)] = 0.0
     modalities: Annotated[dict[ModalityName, Label], Bounds(longest=16)]
-    windows: Annotated[int, Bounds(low=0, high=10**9)]
+    windows: Annotated[int, Bounds(low=0, high=10**9)] = 0
+    up_bytes: Bytes = 0
+    down_bytes: Bytes = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,15 +97,26 @@ class Receipt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RoundReport:
+    """A round that is over: who delivered, the metrics of the global encoders after it, the seconds of each phase."""
+
+    round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
+    devices: Devices
+    metrics: Metrics
+    seconds: Annotated[dict[Label, Seconds], Bounds(longest=16)]
+    release: Annotated[str, Bounds(longest=128)] = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """What an operator wants to know, retained."""
+    """What an operator wants to know, retained: where the round stands, in words too, and the latest reports."""
 
     phase: Label
     rounds: Count
     online: Devices
     waiting_for: Devices
     received: Devices
-    metrics: Metrics
+    reports: Annotated[tuple[RoundReport, ...], Bounds(longest=REPORTS_KEPT)]
     text: Annotated[str, Bounds(longest=500)]
 
 
