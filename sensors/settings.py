@@ -63,21 +63,20 @@ def open_source(settings: SensorSettings, base: Path) -> Source:
     """
     match settings.kind:
         case "replay":
-            for path in settings.recordings:
-                if not (base / path).is_file():
-                    try:
-                        read_recording(base / path)
-                    except SensorError as error:
-                        raise SettingsError(f"sensors.recordings: {error}") from error
-            recordings = [read_recording(base / path, settings.modalities) for path in settings.recordings]
+            paths = [base / path for path in settings.recordings]
+            if missing := [path for path in paths if not path.is_file()]:
+                try:
+                    read_recording(missing[0])
+                except SensorError as error:
+                    raise SettingsError(f"sensors.recordings: {error}") from error
+            recordings = [read_recording(path, settings.modalities) for path in paths]
+            return ReplaySource(recordings, settings.modalities, speed=settings.speed)
         case "simulator":
             assert settings.subject is not None
-            recordings = [
-                simulate(
-                    settings.subject,
-                    seed=settings.seed,
-                    duration_s=settings.duration_s,
-                    modalities=settings.modalities,
-                )
-            ]
-    return ReplaySource(recordings, settings.modalities, speed=settings.speed)
+            recording = simulate(
+                settings.subject,
+                seed=settings.seed,
+                duration_s=settings.duration_s,
+                modalities=settings.modalities,
+            )
+            return ReplaySource(recording, settings.modalities, speed=settings.speed)

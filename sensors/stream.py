@@ -58,7 +58,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Recording:
-    """Segments that all have the same modalities. `label_names` leaves out the value that means unlabelled."""
+    """Segments that all have the same modalities. What `label_names` does not name is unlabelled."""
 
     name: str
     segments: tuple[Segment, ...]
@@ -68,6 +68,15 @@ class Recording:
     def modalities(self) -> tuple[Modality, ...]:
         """What was recorded, in the file's order."""
         return tuple(stream.modality for stream in self.segments[0].streams.values())
+
+
+def class_names(recordings: Sequence[Recording]) -> tuple[str, ...]:
+    """Every label's name in the recordings once, in ascending order of the value that it was first seen with."""
+    values: dict[str, int] = {}
+    for recording in recordings:
+        for value, name in sorted(recording.label_names.items()):
+            values.setdefault(name, value)
+    return tuple(sorted(values, key=lambda name: (values[name], name)))
 
 
 def as_stream(modality: Modality, t_s: Array, values: Array) -> Stream:

@@ -6,8 +6,9 @@ around it, so windows do not depend on how a stream is cut into blocks, nor on t
 modalities arrive, as long as none lags more than `LAG_S` behind another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from sensors.source import Block, Floats, Seconds
 from sensors.stream import Labels, Recording
 from sensors.track import LAG_S, SLACK_S, Track
 
+# The label of a window that belongs to no class.
+UNLABELLED = -1
 # A recording is windowed in pieces of this length, which bounds what is held twice.
 PIECE_S = 60.0
 
@@ -127,30 +130,30 @@ class Windower:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WindowSet:
-    """The windows of recordings: per modality (N, T, *shape), and the label of each (N,) where there are labels."""
+    """The windows of recordings: per modality (N, T, *shape), and of each its class index or UNLABELLED, (N,)."""
 
     arrays: dict[str, Floats]
-    labels: NDArray[np.int64] | None
+    labels: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return len(self.labels)
 
-    def select(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "WindowSet":
+    def select(self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "WindowSet":
         """The windows of these rows."""
-        labels = None if self.labels is None else self.labels[rows]
-        return WindowSet(arrays={name: array[rows] for name, array in self.arrays.items()}, labels=labels)
+        return WindowSet(arrays={name: array[rows] for name, array in self.arrays.items()}, labels=self.labels[rows])
 
 
 def windows_of(
     recordings: Recording | Sequence[Recording],
     modalities: Sequence[Modality] | Sequence[str],
     spec: WindowSpec,
-    unlabelled: int = 0,
+    classes: Sequence[str] = (),
 ) -> WindowSet:
     """Every window of the recordings, in their order, through the same windower that live streams use.
 
     A modality that is given by name alone is resampled to the first recording's nominal rate. A window's label is the
-    value that most of its labelled instants have, of equally many the lowest; `unlabelled` where there is no instant.
+    one that most of its labelled instants have, of equally many the first among `classes`, as an index of `classes`;
+    UNLABELLED where that label is none of them or no instant is labelled. Labels are told apart by their names.
 
     Raises:
         SensorError: when a recording lacks a modality or has it in another shape or unit.
@@ -161,17 +164,17 @@ def windows_of(
     kinds = [_modality(played, each) for each in modalities]
     found: dict[str, list[Floats]] = {each.name: [np.empty((0, *spec.shape(each)), np.float32)] for each in kinds}
     labels: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
-    for segment in (segment for recording in played for segment in recording.segments):
-        windower, starts_s = Windower(kinds, spec), []
-        for block in segment.blocks([each.name for each in kinds], PIECE_S):
-            for window in windower.feed(block):
-                starts_s.append(window.start_s)
-                for name, array in window.arrays.items():
-                    found[name].append(array[None])
-        labels.append(_window_labels(segment.labels, np.array(starts_s), spec.window_s, unlabelled))
-    has_labels = any(segment.labels is not None for recording in played for segment in recording.segments)
+    for recording in played:
+        for segment in recording.segments:
+            windower, starts_s = Windower(kinds, spec), []
+            for block in segment.blocks([each.name for each in kinds], PIECE_S):
+                for window in windower.feed(block):
+                    starts_s.append(window.start_s)
+                    for name, array in window.arrays.items():
+                        found[name].append(array[None])
+            labels.append(_vote(segment.labels, recording.label_names, np.array(starts_s), spec.window_s, classes))
     arrays = {name: np.concatenate(parts) for name, parts in found.items()}
-    return WindowSet(arrays=arrays, labels=np.concatenate(labels) if has_labels else None)
+    return WindowSet(arrays=arrays, labels=np.concatenate(labels))
 
 
 def _starts_s(origin_s: float, windows: NDArray[np.int64], stride_s: float) -> Seconds:
@@ -211,16 +214,22 @@ def _modality(recordings: Sequence[Recording], wanted: Modality | str) -> Modali
     return wanted
 
 
-def _window_labels(labels: Labels | None, starts_s: Seconds, window_s: float, unlabelled: int) -> NDArray[np.int64]:
-    if labels is None or len(labels.t_s) == 0 or len(starts_s) == 0:
-        return np.full(len(starts_s), unlabelled, dtype=np.int64)
+def _vote(
+    labels: Labels | None, names: Mapping[int, str], starts_s: Seconds, window_s: float, classes: Sequence[str]
+) -> NDArray[np.int64]:
+    """Class indexes (N,) of the windows that start at `starts_s` (N,): what most labelled instants of each say."""
+    # Labels that are no class vote too, behind the classes, so that they do not win when votes are equal.
+    ranked = {name: rank for rank, name in enumerate((*classes, *sorted(set(names.values()) - set(classes))))}
+    if labels is None or not ranked:
+        return np.full(len(starts_s), UNLABELLED, dtype=np.int64)
     order = np.argsort(labels.t_s, kind="stable")
-    t_s = labels.t_s[order]
-    kinds, values = np.unique(labels.values[order], return_inverse=True)
-    # Row i of the running counts holds how often each value occurs before instant i.
-    running = np.zeros((len(values) + 1, len(kinds)), dtype=np.int32)
-    running[np.arange(1, len(values) + 1), values.ravel()] = 1
-    running = np.cumsum(running, axis=0, dtype=np.int32)
-    counts = running[np.searchsorted(t_s, starts_s + window_s - SLACK_S)]
-    counts = counts - running[np.searchsorted(t_s, starts_s - SLACK_S)]
-    return np.where(counts.sum(axis=1) == 0, unlabelled, kinds[np.argmax(counts, axis=1)]).astype(np.int64)
+    t_s, values = labels.t_s[order], labels.values[order]
+    # Row i of the running counts holds how often each label occurs before instant i.
+    running = np.zeros((len(values) + 1, len(ranked)), dtype=np.int64)
+    for value, name in names.items():
+        running[1:, ranked[name]] += values == value
+    running = running.cumsum(axis=0)
+    first, end = (np.searchsorted(t_s, instants_s - SLACK_S) for instants_s in (starts_s, starts_s + window_s))
+    counts = running[end] - running[first]
+    winners = counts.argmax(axis=1)
+    return np.where((counts.max(axis=1) > 0) & (winners < len(classes)), winners, UNLABELLED)
