@@ -5,13 +5,15 @@ A file is an `.npz` without pickled objects. Its layout is told by the names of 
     HAPT       acc, gyro (n, 3), y, exp (n,)                        one segment for each stretch of equal `exp`
     UTD-MHAD   acc, gyro (n, 3), depth (f, 48, 64), trials (k, 8)   one segment for each trial
     UR Fall    acc (n, 3), acc_t_ms (n,), feat (f, 8), feat_t_ms    one segment
-    Mekt       meta, <segment>/<modality>/t_s and /values           what `write_recording` writes
+    Mekt       meta, <segment>/<modality>/t_s and /values,          what `write_recording` writes
+               where there are labels <segment>/label_t_s and _values
 
 The public sets are read by `sensors.layouts`; here are Mekt's own layout and what every layout must keep.
 """
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,7 @@ from mekt.files import write_atomically
 from mekt.modality import Modality
 from mekt.schema import Bounds, build, plain
 from sensors.layouts import LAYOUTS
-from sensors.stream import Array, Arrays, Labels, Recording, Segment, Stream, as_labels, as_stream
-
-__all__ = ["Labels", "Recording", "Segment", "Stream", "read_recording", "write_recording"]
+from sensors.stream import Array, Arrays, Recording, Segment, as_labels, as_stream
 
 REMEDY = "record or fetch the file again"
 
@@ -37,21 +37,14 @@ def read_recording(path: Path, modalities: Sequence[str] | None = None) -> Recor
     Raises:
         SensorError: when the file is missing, damaged, of no known layout, or lacks a modality.
     """
-    wanted = None if modalities is None else frozenset(modalities)
     if not path.is_file():
-        raise SensorError(_not_there(path))
+        raise SensorError(not_there(path))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an .npz archive")
-            layouts = (("Mekt", {"meta"}, _mekt), *LAYOUTS)
-            reader = next((read for _, needed, read in layouts if needed <= set(file.files)), None)
-            if reader is None:
-                kinds = "; ".join(f"{name} needs {', '.join(sorted(needed))}" for name, needed, _ in layouts)
-                raise SensorError(f"{path}: no known layout, its arrays are {_some(file.files)} ({kinds})")
-            recording = reader(path.stem, file, wanted)
+        recording = _read(path, None if modalities is None else frozenset(modalities))
     except SensorError:
         raise
+    except PermissionError as error:
+        raise SensorError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
     except KeyError as error:
         raise SensorError(f"{path}: an array is missing, {error.args[0]}; {REMEDY}") from error
     except ValueError as error:
@@ -59,12 +52,13 @@ def read_recording(path: Path, modalities: Sequence[str] | None = None) -> Recor
         raise SensorError(f"{path}: not a readable recording, {hint}; {REMEDY}") from error
     except Exception as error:  # A damaged archive fails anywhere: zip, zlib, numpy's header, memory.
         raise SensorError(f"{path}: a damaged file, {type(error).__name__} {error}; {REMEDY}") from error
-    if not recording.segments:
-        raise SensorError(f"{path}: holds no segment; {REMEDY}")
-    for segment in recording.segments:
-        if (problem := _problem(segment)) is not None:
-            raise SensorError(f"{path}: segment {segment.name}: {problem}; {REMEDY}")
-    return recording if modalities is None else _only(path, recording, modalities)
+    if modalities is None:
+        return recording
+    there = [each.name for each in recording.modalities]
+    if missing := [name for name in modalities if name not in there]:
+        has = ", ".join(each.name for each in read_recording(path).modalities)
+        raise SensorError(f"{path}: has no modality {', '.join(missing)}; it has {has}: name these")
+    return recording.only(modalities)
 
 
 def write_recording(path: Path, recording: Recording) -> None:
@@ -84,7 +78,7 @@ def write_recording(path: Path, recording: Recording) -> None:
         for name, stream in segment.streams.items():
             arrays[f"{index}/{name}/t_s"], arrays[f"{index}/{name}/values"] = stream.t_s, stream.values
         if segment.labels is not None:
-            arrays[f"{index}/labels/t_s"], arrays[f"{index}/labels/values"] = segment.labels.t_s, segment.labels.values
+            arrays[f"{index}/label_t_s"], arrays[f"{index}/label_values"] = segment.labels.t_s, segment.labels.values
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     try:
@@ -101,9 +95,24 @@ class _Meta:
     """The head of a file in Mekt's own layout."""
 
     name: str
-    label_names: dict[Annotated[str, Bounds(pattern=r"-?[0-9]{1,9}")], str]
+    label_names: dict[Annotated[str, Bounds(pattern=r"-?[0-9]{1,19}")], str]
     modalities: Annotated[tuple[Modality, ...], Bounds(shortest=1, longest=64)]
     segments: Annotated[tuple[str, ...], Bounds(shortest=1)]
+
+
+def _read(path: Path, wanted: frozenset[str] | None) -> Recording:
+    """The recording in the file; what is wrong with it comes as any exception."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz archive, or only a part of one")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            layouts = (("Mekt", {"meta"}, _mekt), *LAYOUTS)
+            reader = next((read for _, needed, read in layouts if needed <= set(arrays.files)), None)
+            if reader is None:
+                kinds = "; ".join(f"{name} needs {', '.join(sorted(needed))}" for name, needed, _ in layouts)
+                raise SensorError(f"{path}: of no known layout, its arrays are {_some(arrays.files)} ({kinds})")
+            return reader(path.stem, arrays, wanted)
 
 
 def _mekt(name: str, arrays: Arrays, wanted: frozenset[str] | None) -> Recording:
@@ -118,38 +127,15 @@ def _mekt(name: str, arrays: Arrays, wanted: frozenset[str] | None) -> Recording
             if wanted is None or modality.name in wanted
         }
         labels = None
-        if f"{index}/labels/t_s" in arrays:
-            labels = as_labels(arrays[f"{index}/labels/t_s"], arrays[f"{index}/labels/values"])
+        if f"{index}/label_t_s" in arrays:
+            labels = as_labels(arrays[f"{index}/label_t_s"], arrays[f"{index}/label_values"])
         segments.append(Segment(name=each, streams=streams, labels=labels))
     label_names = {int(value): label for value, label in meta.label_names.items()}
     return Recording(name=meta.name, segments=tuple(segments), label_names=label_names)
 
 
-def _problem(segment: Segment) -> str | None:
-    for name, stream in segment.streams.items():
-        if len(stream.t_s) == 0:
-            return f"{name} has no samples"
-        if not np.isfinite(stream.t_s).all() or not np.isfinite(stream.values).all():
-            return f"{name} holds values that are not finite (NaN or infinity)"
-    if segment.labels is not None and not np.isfinite(segment.labels.t_s).all():
-        return "labels have times that are not finite (NaN or infinity)"
-    return None
-
-
-def _only(path: Path, recording: Recording, modalities: Sequence[str]) -> Recording:
-    there = recording.segments[0].streams
-    if missing := [name for name in modalities if name not in there]:
-        with_all = read_recording(path)
-        has = ", ".join(modality.name for modality in with_all.modalities)
-        raise SensorError(f"{path}: has no modality {', '.join(missing)}; it has {has}: name these")
-    segments = tuple(
-        Segment(name=each.name, streams={name: each.streams[name] for name in modalities}, labels=each.labels)
-        for each in recording.segments
-    )
-    return Recording(name=recording.name, segments=segments, label_names=recording.label_names)
-
-
-def _not_there(path: Path) -> str:
+def not_there(path: Path) -> str:
+    """What to say about a `path` at which there is no file."""
     folder = path.absolute().parent
     if path.is_dir():
         return f"{path}: a folder, expected a recording; name an .npz file in it"

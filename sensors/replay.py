@@ -45,18 +45,14 @@ class ReplaySource:
         played = [recordings] if isinstance(recordings, Recording) else list(recordings)
         if not played or not modalities:
             raise SensorError("a replay of nothing; name at least one recording and one modality")
-        first = {each.name: each for each in played[0].modalities}
+        self.modalities = tuple(played[0].modality(name) for name in modalities)
         for recording in played:
-            there = {each.name: each for each in recording.modalities}
-            for name in modalities:
-                if name not in there:
-                    has = ", ".join(there)
-                    raise SensorError(f"{recording.name}: has no modality {name}; it has {has}: name these")
-                if there[name] != first[name]:
+            for kind in self.modalities:
+                if recording.modality(kind.name) != kind:
                     raise SensorError(
-                        f"{recording.name}: {name} is not what it is in {played[0].name}; replay recordings of one kind"
+                        f"{recording.name}: {kind.name} is not what it is in {played[0].name};"
+                        " replay recordings of one kind"
                     )
-        self.modalities = tuple(first[name] for name in modalities)
         self._names = tuple(modalities)
         # A source cannot leak what it does not have: labels and other modalities are left out here.
         self._segments = [

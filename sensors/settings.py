@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mekt.errors import SensorError, SettingsError
+from mekt.errors import SettingsError
 from mekt.modality import ModalityName
 from mekt.schema import Bounds
-from sensors.recording import read_recording
+from sensors.recording import not_there, read_recording
 from sensors.replay import ReplaySource
 from sensors.simulator import MODALITIES, simulate
 from sensors.source import Source
 
 Number = Annotated[int, Bounds(low=0, high=2**31)]
-LONGEST_SIMULATION_S = 86_400.0
+# Four hours of all modalities are half a gigabyte.
+LONGEST_SIMULATION_S = 14_400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +36,6 @@ class SensorSettings:
     def __post_init__(self) -> None:
         if len(set(self.modalities)) != len(self.modalities):
             raise ValueError("modalities: a name occurs twice; name each once")
-        if not self.speed > 0:
-            raise ValueError(f"speed: expected more than 0, got {self.speed:g}; 1 is real time")
         match self.kind:
             case "replay":
                 if not self.recordings:
@@ -64,11 +63,9 @@ def open_source(settings: SensorSettings, base: Path) -> Source:
     match settings.kind:
         case "replay":
             paths = [base / path for path in settings.recordings]
-            if missing := [path for path in paths if not path.is_file()]:
-                try:
-                    read_recording(missing[0])
-                except SensorError as error:
-                    raise SettingsError(f"sensors.recordings: {error}") from error
+            for path in paths:
+                if not path.is_file():
+                    raise SettingsError(f"sensors.recordings: {not_there(path)}")
             recordings = [read_recording(path, settings.modalities) for path in paths]
             return ReplaySource(recordings, settings.modalities, speed=settings.speed)
         case "simulator":

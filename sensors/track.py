@@ -27,7 +27,9 @@ class Track:
     def __init__(self, modality: Modality, samples: int, lag_s: float) -> None:
         self.modality = modality
         self.grid_s: Seconds = np.arange(samples) / modality.rate_hz
-        self.span_s = float(self.grid_s[-1])
+        # From here on a sample serves a grid point as its right neighbour; the last says how far a window reaches.
+        self.reaches_s = self.grid_s - SLACK_S
+        self.reach_s = float(self.reaches_s[-1])
         self.hole_s = max(HOLE_PERIODS / modality.rate_hz, HOLE_S)
         self.lag_s = lag_s
         # No honest sensor is this much faster than its nominal rate for so long.
@@ -77,7 +79,7 @@ class Track:
         t_s = self.buffer.t_s
         ends = np.flatnonzero(np.diff(t_s) > self.hole_s)
         first_s, last_s = t_s[np.concatenate([[0], ends + 1])], t_s[np.concatenate([ends, [len(t_s) - 1]])]
-        long = last_s - first_s >= self.span_s - 4 * SLACK_S
+        long = last_s - first_s >= self.reach_s - 2 * SLACK_S
         return first_s[long], last_s[long]
 
     def covers(self, starts_s: Seconds) -> NDArray[np.bool_]:
@@ -86,13 +88,13 @@ class Track:
         if len(first_s) == 0:
             return np.zeros(len(starts_s), dtype=np.bool_)
         run = np.searchsorted(first_s, starts_s + SLACK_S, side="right") - 1
-        return (run >= 0) & (starts_s + self.span_s - SLACK_S <= last_s[run])
+        return (run >= 0) & (starts_s + self.reach_s <= last_s[run])
 
     def resample(self, starts_s: Seconds) -> Floats:
         """Windows (N, T, *shape): signals linearly between their neighbours, of frames the nearest."""
         t_s, values = self.buffer.t_s, self.buffer.values
         grid_s = (starts_s[:, None] + self.grid_s).ravel()
-        right = np.minimum(np.searchsorted(t_s, grid_s - SLACK_S), len(t_s) - 1)
+        right = np.searchsorted(t_s, (starts_s[:, None] + self.reaches_s).ravel())
         left = np.maximum(right - 1, 0)
         ahead_s, behind_s = t_s[right] - grid_s, grid_s - t_s[left]
         same = ahead_s <= SLACK_S

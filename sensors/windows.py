@@ -101,11 +101,10 @@ class Windower:
         """The last window behind whose last grid point every modality has a sample."""
 
         def decided(window: int) -> bool:
-            end_s = self._start_s(window) - SLACK_S
-            return all(end_s + track.span_s <= track.buffer.newest_s for track in tracks)
+            return all(self._start_s(window) + track.reach_s <= track.buffer.newest_s for track in tracks)
 
-        end_s = min(track.buffer.newest_s - track.span_s for track in tracks) + SLACK_S
-        about = int((end_s - self._start_s(0)) // self._stride_s)
+        start_s = min(track.buffer.newest_s - track.reach_s for track in tracks)
+        about = int((start_s - self._start_s(0)) // self._stride_s)
         # The quotient is rounded; what counts is the comparison.
         return next((window for window in (about + 1, about, about - 1) if decided(window)), about - 2)
 
@@ -119,7 +118,7 @@ class Windower:
         for track in tracks:
             first_s, last_s = track.runs()
             begin = np.floor((first_s - SLACK_S - origin_s) / stride_s)
-            end = np.floor((last_s + SLACK_S - track.span_s - origin_s) / stride_s) + 1
+            end = np.floor((last_s - track.reach_s - origin_s) / stride_s) + 1
             spans = list(_overlaps(spans, list(zip(begin.tolist(), end.tolist(), strict=True))))
         pieces = [np.arange(int(begin), int(end) + 1) for begin, end in spans]
         windows: NDArray[np.int64] = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *pieces]))
@@ -159,8 +158,8 @@ def windows_of(
         SensorError: when a recording lacks a modality or has it in another shape or unit.
     """
     played = [recordings] if isinstance(recordings, Recording) else list(recordings)
-    if not played:
-        raise SensorError("windows of no recordings; name at least one")
+    if not played or not modalities:
+        raise SensorError("windows of nothing; name at least one recording and one modality")
     kinds = [_modality(played, each) for each in modalities]
     found: dict[str, list[Floats]] = {each.name: [np.empty((0, *spec.shape(each)), np.float32)] for each in kinds}
     labels: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
@@ -199,19 +198,15 @@ def _overlaps(
 
 def _modality(recordings: Sequence[Recording], wanted: Modality | str) -> Modality:
     name = wanted if isinstance(wanted, str) else wanted.name
+    kind = recordings[0].modality(name) if isinstance(wanted, str) else wanted
     for recording in recordings:
-        there = {each.name: each for each in recording.modalities}
-        if name not in there:
-            raise SensorError(f"{recording.name}: has no modality {name}; it has {', '.join(there)}: name these")
-        if isinstance(wanted, str):
-            wanted = there[name]
-        if (there[name].shape, there[name].unit) != (wanted.shape, wanted.unit):
+        there = recording.modality(name)
+        if (there.shape, there.unit) != (kind.shape, kind.unit):
             raise SensorError(
-                f"{recording.name}: {name} has shape {there[name].shape} in {there[name].unit}, expected {wanted.shape}"
-                f" in {wanted.unit}; use recordings of one kind"
+                f"{recording.name}: {name} has shape {there.shape} in {there.unit}, expected {kind.shape}"
+                f" in {kind.unit}; use recordings of one kind"
             )
-    assert isinstance(wanted, Modality)
-    return wanted
+    return kind
 
 
 def _vote(
