@@ -22,10 +22,12 @@ VERSION = 1
 CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
+# Of a list or map. A nest of them, each declaring its longest length, asks for little memory.
+MOST_ENTRIES = 4096
 
 Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
-Devices = Annotated[tuple[Name, ...], Bounds(longest=4096)]
+Devices = Annotated[tuple[Name, ...], Bounds(longest=MOST_ENTRIES)]
 Metrics = Annotated[dict[Label, float], Bounds(longest=64)]
 Seconds = Annotated[float, Bounds(low=0, high=1e9)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
@@ -235,7 +237,12 @@ def unpack(raw: bytes) -> Any:
     """
     try:
         return msgpack.unpackb(
-            raw, object_pairs_hook=_map_once, max_ext_len=0, strict_map_key=True, max_buffer_size=max(len(raw), 1)
+            raw,
+            object_pairs_hook=_map_once,
+            ext_hook=_no_extension,
+            max_ext_len=0,
+            max_array_len=MOST_ENTRIES,
+            max_map_len=MOST_ENTRIES,
         )
     except WireError:
         raise
@@ -252,6 +259,11 @@ def _map_once(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
             raise WireError(f"a map names {key[:64]!r} twice")
         table[key] = value
     return table
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    """An extension without data is within every length limit, and would pass for a list."""
+    raise WireError(f"extension type {code} is not spoken here")
 
 
 def _check_topic(envelope: Envelope, topic: Topic, directions: tuple[Direction, ...]) -> None:
