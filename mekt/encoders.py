@@ -6,18 +6,15 @@ A decoder maps any modality's embedding (B, D) back to a window of its own modal
 H and D are the federation's; everything before the hidden layer is the device's own choice (`architecture`).
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mekt.modality import Modality
-from mekt.plan import Plan
+from mekt.plan import Architecture, Plan, derived_seed
 
-Architecture = Literal["conv", "lstm"]
 CONV_CHANNELS = (32, 64, 64)
 CONV_KERNELS = (7, 5, 3)
 FRAME_CHANNELS = (8, 16, 16)
@@ -181,9 +178,9 @@ class SplitAutoencoder(nn.Module):
                     hidden=plan.method.hidden,
                     embedding=plan.method.embedding,
                 )
-                torch.manual_seed(_part_seed(plan.seed, f"encoder/{name}/{sizes.architecture}"))
+                torch.manual_seed(derived_seed(plan.seed, "encoder", name, sizes.architecture))
                 encoders[name] = Encoder(sizes)
-                torch.manual_seed(_part_seed(plan.seed, f"decoder/{name}/{sizes.architecture}"))
+                torch.manual_seed(derived_seed(plan.seed, "decoder", name, sizes.architecture))
                 decoders[name] = _decoder(sizes, modality, plan)
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict(decoders)
@@ -221,7 +218,3 @@ def _shrunk(side: int) -> int:
     for _ in FRAME_CHANNELS:
         side = (side + 1) // 2
     return side
-
-
-def _part_seed(seed: int, part: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{part}".encode()).digest()[:7], "big")

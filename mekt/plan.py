@@ -15,8 +15,15 @@ Encoding = Literal["float32", "float16", "int8"]
 Transfer = Literal["kl", "cosine", "mse", "relational"]
 Fusion = Literal["separate", "concatenated"]
 Reconstruction = Literal["waveform", "spectral"]
+Architecture = Literal["conv", "lstm"]
 LARGEST_PROXY_WINDOWS = 16_384
 LARGEST_BLOB_BYTES = 1 << 30
+
+
+def derived_seed(seed: int, *parts: str | int) -> int:
+    """A seed for one purpose, such as one device's learning in one round, out of the federation's."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mekt.encoders import Architecture, Encoder, EncoderSizes, SplitAutoencoder
+from mekt.encoders import Encoder, EncoderSizes, SplitAutoencoder
 from mekt.modality import Modality, Scaling, WindowSpec
-from mekt.plan import BlobRef, Method, Plan
+from mekt.plan import Architecture, BlobRef, Method, Plan
 
 torch.set_num_threads(1)
 

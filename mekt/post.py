@@ -1,0 +1,78 @@
+"""Messages in and out of a link: sealed in numbered envelopes on the way out, validated and counted on the way in."""
+
+import logging
+from collections import Counter
+
+from mekt.errors import LinkError, WireError
+from mekt.link import Link, Received
+from mekt.messages import KIND_OF, Body, Envelope, decode, encode
+from mekt.topics import Direction, Topic, parse_topic
+
+log = logging.getLogger(__name__)
+
+# Causes told apart; a peer cannot fill the memory by inventing more.
+MOST_CAUSES = 256
+LONGEST_CAUSE = 160
+
+
+class Post:
+    """The messages of one side of one federation. Any thread may send; one thread opens what arrives."""
+
+    def __init__(self, federation: str, proxy: bytes = b"") -> None:
+        self.federation = federation
+        self.proxy = proxy
+        self.rejected: Counter[str] = Counter()
+        self._link: Link | None = None
+        self._sequence = 0
+
+    def use(self, link: Link) -> None:
+        """Send through `link` from now on."""
+        self._link = link
+
+    def seal(self, body: Body, direction: Direction, *, device: str = "", round: int = 0) -> tuple[str, bytes]:
+        """Topic and bytes of a message.
+
+        Raises:
+            WireError: when it is larger than its kind allows.
+        """
+        self._sequence += 1
+        envelope = Envelope(
+            federation=self.federation,
+            round=round,
+            device=device,
+            sequence=self._sequence,
+            proxy=self.proxy,
+            body=body,
+        )
+        topic = Topic(federation=self.federation, direction=direction, kind=KIND_OF[type(body)], device=device)
+        return str(topic), encode(envelope)
+
+    def send(self, body: Body, direction: Direction, *, device: str = "", round: int = 0, retain: bool = False) -> None:
+        """Send a message; one that cannot be sent is logged once per cause, and will be asked for again."""
+        assert self._link is not None, "a post without a link"
+        try:
+            topic, raw = self.seal(body, direction, device=device, round=round)
+            self._link.publish(topic, raw, retain=retain)
+        except (WireError, LinkError) as error:
+            self.reject(f"not sent: {error}")
+
+    def open(self, received: Received) -> Envelope | None:
+        """The message that arrived, or None when it is none; that is logged once per cause."""
+        topic = parse_topic(received.topic)
+        if topic is None or topic.federation != self.federation:
+            self.reject("a topic of another federation or version")
+            return None
+        try:
+            return decode(received.payload, topic)
+        except WireError as error:
+            self.reject(f"{topic.device or 'coordinator'}, {topic.kind}: {error}")
+            return None
+
+    def reject(self, cause: str) -> None:
+        """Count what was dropped and why."""
+        cause = cause[:LONGEST_CAUSE]
+        if cause not in self.rejected and len(self.rejected) >= MOST_CAUSES:
+            cause = "other causes"
+        self.rejected[cause] += 1
+        if self.rejected[cause] == 1:
+            log.warning("dropped: %s", cause)

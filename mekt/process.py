@@ -1,0 +1,130 @@
+"""What every daemon needs around it: a log, an end on SIGTERM, one process per state folder, one job off its loop."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mekt.errors import MektError, StateError
+from mekt.files import make_folder
+
+log = logging.getLogger(__name__)
+
+# How long the loop of a daemon sleeps at most; a signal is answered after that.
+LOOP_S = 0.2
+INBOX_EVENTS = 4096
+
+
+def log_to_stderr(level: str) -> None:
+    """Log lines with time and level on standard error; `level` as in `logging`, in small letters."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True
+    )
+
+
+class Stop:
+    """Whether somebody asked this process to end: SIGTERM, SIGINT, or `request`."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def request(self) -> None:
+        """Ask for the end; any thread may."""
+        self.requested = True
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator["Stop"]:
+        """Let the signals ask, until the block ends. A second signal ends the process at once."""
+
+        def asked(number: int, _: FrameType | None) -> None:
+            if self.requested:
+                raise KeyboardInterrupt
+            self.requested = True
+
+        before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def only_process(folder: Path) -> Iterator[Path]:
+    """`folder`, made where it is missing and kept for this process alone until the block ends.
+
+    Raises:
+        StateError: when another process has it, naming that process, or it cannot be written.
+    """
+    path = make_folder(folder) / "lock"
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StateError(f"{path}: cannot be written ({error.strerror}); mend permissions or free space") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read(64).strip() or "another process"
+            raise StateError(f"{folder}: in use by {owner}; end it, or name another state folder") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        yield folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobDone:
+    """A job came to its end: with a result, or with the error that ended it."""
+
+    name: str
+    result: Any = None
+    error: BaseException | None = None
+
+
+class JobCancelled(Exception):
+    """The job was told to stop, and did."""
+
+
+class Job:
+    """One piece of long work on a thread of its own, which reports to an inbox. Its `work` calls `progress` often."""
+
+    def __init__(self, name: str, work: Callable[[Callable[[int, int], None]], Any], inbox: "queue.Queue[Any]") -> None:
+        self.name = name
+        self.share_done = 0.0
+        self._work = work
+        self._inbox = inbox
+        self._cancelled = False
+        self._thread = threading.Thread(target=self._run, name=f"mekt-{name}", daemon=True)
+        self._thread.start()
+
+    def cancel(self, timeout_s: float) -> None:
+        """Ask the work to stop, and wait for it."""
+        self._cancelled = True
+        self._thread.join(timeout_s)
+
+    def _progress(self, done: int, whole: int) -> None:
+        if self._cancelled:
+            raise JobCancelled
+        self.share_done = done / whole if whole else 1.0
+
+    def _run(self) -> None:
+        try:
+            outcome = JobDone(name=self.name, result=self._work(self._progress))
+        except JobCancelled:
+            return
+        except Exception as error:
+            if not isinstance(error, MektError):
+                log.exception("%s failed", self.name)
+            outcome = JobDone(name=self.name, error=error)
+        self._inbox.put(outcome)
