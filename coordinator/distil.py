@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mekt.encoders import Architecture, SplitAutoencoder
+from mekt.encoders import SplitAutoencoder
 from mekt.learning import (
     Arrays,
     Knowledge,
@@ -22,7 +22,7 @@ from mekt.learning import (
     tensors,
 )
 from mekt.losses import transfer_loss
-from mekt.plan import Plan
+from mekt.plan import Architecture, Plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mekt.encoders import Architecture, SplitAutoencoder
+from mekt.encoders import SplitAutoencoder
 from mekt.learning import (
     Arrays,
     Knowledge,
@@ -19,7 +19,7 @@ from mekt.learning import (
     teachers,
     tensors,
 )
-from mekt.plan import Plan
+from mekt.plan import Architecture, Plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

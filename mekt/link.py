@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -328,6 +328,18 @@ class Link:
         except OSError as error:
             return f"it cannot be reached ({error.strerror or error}); check the network and [broker] host and port"
         return ""
+
+
+def located(settings: BrokerSettings, base: Path) -> BrokerSettings:
+    """The same settings with every relative path starting at `base`, the folder of the settings file."""
+
+    def at(path: str | None) -> str | None:
+        return None if path is None else str(base / path)
+
+    tls = settings.tls
+    if tls is not None:
+        tls = replace(tls, ca=str(base / tls.ca), certificate=at(tls.certificate), key=at(tls.key))
+    return replace(settings, password_file=at(settings.password_file), tls=tls)
 
 
 def check_plain_text(settings: BrokerSettings) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from export.graphs import EMBEDDING, EMBEDDINGS, PROBABILITIES, classifier_model, encoder_model
-from mekt.encoders import Architecture, Encoder, EncoderSizes
+from mekt.encoders import Encoder, EncoderSizes
+from mekt.plan import Architecture
 from mekt.errors import ReleaseError
 
 torch.set_num_threads(1)
