@@ -18,10 +18,15 @@ from mekt.plan import Encoding
 Floats = NDArray[np.float32]
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 _DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
+# Of int8 steps: 127 of them are still a float32.
+_LARGEST_SCALE = np.float32(np.finfo(np.float32).max / 127.001)
 
 
 def pack_array(x: Floats, encoding: Encoding) -> dict[str, Any]:
     """Plain data for `x` (..., D): its values, and with int8 one scale for each of the last axis' D dimensions.
+
+    What comes back differs by at most 2^-11 of a value, or 2^-25, with float16; by half of its dimension's largest
+    value / 127 with int8; by nothing with float32.
 
     Raises:
         ValueError: when a value is not finite, or too large for float16.
@@ -29,10 +34,10 @@ def pack_array(x: Floats, encoding: Encoding) -> dict[str, Any]:
     if not np.isfinite(x).all():
         raise ValueError("an array with values that are not finite cannot be sent; the model has diverged")
     if encoding == "int8":
-        scale = np.abs(x).max(axis=tuple(range(x.ndim - 1)), initial=0) / 127
-        divisor = np.where(scale > 0, scale, 1)
-        steps = np.clip(np.rint(x / divisor), -127, 127).astype("i1")
-        return {"encoding": encoding, "scale": scale.astype("<f4").tobytes(), "data": steps.tobytes()}
+        scale = np.abs(x).max(axis=tuple(range(x.ndim - 1)), initial=0) / np.float32(127)
+        scale = np.minimum(scale, _LARGEST_SCALE).astype("<f4")
+        steps = np.clip(np.rint(x / np.where(scale > 0, scale, 1)), -127, 127).astype("i1")
+        return {"encoding": encoding, "scale": scale.tobytes(), "data": steps.tobytes()}
     if encoding == "float16" and np.abs(x).max(initial=0) > np.finfo(np.float16).max:
         raise ValueError("an array with values above 65504 cannot be sent as float16; choose float32")
     return {"encoding": encoding, "data": x.astype(_DTYPES[encoding]).tobytes()}
@@ -49,8 +54,8 @@ def unpack_array(data: object, shape: tuple[int, ...]) -> Floats:
     if not isinstance(data, dict) or not set(data) <= {"encoding", "scale", "data"}:
         raise WireError("an array is a map of encoding, data and scale; this is not")
     encoding, raw = data.get("encoding"), data.get("data")
-    if encoding not in _BYTES or not isinstance(raw, bytes):
-        raise WireError(f"an array's encoding is one of {', '.join(_BYTES)}")
+    if not isinstance(encoding, str) or encoding not in _BYTES or not isinstance(raw, bytes):
+        raise WireError(f"an array has data, as bytes, and an encoding: one of {', '.join(_BYTES)}")
     expected = math.prod(shape) * _BYTES[encoding]
     if len(raw) != expected:
         raise WireError(f"an array of shape {shape} in {encoding} has {expected} bytes, not {len(raw)}")

@@ -2,9 +2,13 @@
 
 The receiver pulls: it asks for a few chunks at a time, for missing ones again, and takes nothing that it did not ask
 for. So flow control, resumption and protection from floods lie in one place, and a lost chunk costs one chunk.
+
+Chunks count as lost when nothing has come for a while, not by their own age: on a slow link all of them are old, and
+asking again would fill it with repetitions.
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,11 +16,15 @@ import msgpack
 
 from mekt.errors import WireError
 from mekt.messages import CHUNK_BYTES, Chunk, Want
-from mekt.plan import BlobRef
+from mekt.plan import LARGEST_BLOB_BYTES, BlobRef
 
 # Chunks on their way at a time over all blobs: 768 KiB, enough to fill any link that a device has.
 CHUNKS_IN_FLIGHT = 8
+# Silence after which chunks are asked for again, at first and at most: it follows the pace of the link.
 RETRY_S = 5.0
+LONGEST_RETRY_S = 60.0
+# Blobs whose late repetitions are known for what they are.
+BLOBS_REMEMBERED = 64
 
 
 def blob_ref(data: bytes) -> BlobRef:
@@ -44,14 +52,22 @@ def read_chunk(data: bytes, ref: BlobRef, index: int) -> Chunk | None:
 class _Assembly:
     ref: BlobRef
     parts: dict[int, bytes] = field(default_factory=dict)
-    asked: dict[int, float] = field(default_factory=dict)
+    asked: set[int] = field(default_factory=set)
 
 
 class Fetch:
-    """The blobs that one receiver wants from one sender, and what to ask for next. Times are monotonic seconds."""
+    """The blobs that one receiver wants from one sender, and what to ask for next. Times are monotonic seconds.
 
-    def __init__(self) -> None:
+    It holds at most `most_bytes` of blobs that are not complete.
+    """
+
+    def __init__(self, most_bytes: int = LARGEST_BLOB_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._open: dict[bytes, _Assembly] = {}
+        self._closed: dict[bytes, None] = {}
+        self._retry_s = RETRY_S
+        self._silent_since_s = 0.0
+        self._heard = False
 
     @property
     def wanted(self) -> tuple[BlobRef, ...]:
@@ -59,31 +75,44 @@ class Fetch:
         return tuple(assembly.ref for assembly in self._open.values())
 
     def want(self, ref: BlobRef) -> None:
-        """Begin to fetch a blob; a blob that is being fetched goes on."""
-        self._open.setdefault(ref.sha256, _Assembly(ref))
+        """Begin to fetch a blob; a blob that is being fetched goes on.
+
+        Raises:
+            WireError: when it would take more memory than this receiver may use.
+        """
+        if ref.sha256 in self._open:
+            return
+        if sum(other.size_bytes for other in self.wanted) + ref.size_bytes > self._most_bytes:
+            raise WireError(
+                f"a blob of {ref.size_bytes} bytes is more than may be fetched: {self._most_bytes} at a time"
+            )
+        self._open[ref.sha256] = _Assembly(ref)
+        self._closed.pop(ref.sha256, None)
 
     def forget(self) -> None:
         """Drop everything that is not complete."""
+        for sha256 in self._open:
+            self._close(sha256)
         self._open.clear()
 
     def due(self, now_s: float) -> list[Want]:
-        """What to ask for now: missing chunks that are not on their way, or have been for too long."""
-        for assembly in self._open.values():
-            assembly.asked = {index: at_s for index, at_s in assembly.asked.items() if now_s - at_s < RETRY_S}
+        """What to ask for now: missing chunks that are not on their way, or were lost on it."""
+        self._notice_silence(now_s)
         free = CHUNKS_IN_FLIGHT - sum(len(assembly.asked) for assembly in self._open.values())
         wants: list[Want] = []
         for assembly in self._open.values():
-            if free <= 0:
-                break
-            missing = [
-                index
-                for index in range(chunk_count(assembly.ref))
-                if index not in assembly.parts and index not in assembly.asked
-            ][:free]
-            if missing:
-                assembly.asked |= dict.fromkeys(missing, now_s)
-                wants.append(Want(sha256=assembly.ref.sha256, chunks=tuple(missing)))
-                free -= len(missing)
+            missing = itertools.islice(
+                (
+                    index
+                    for index in range(chunk_count(assembly.ref))
+                    if index not in assembly.parts and index not in assembly.asked
+                ),
+                max(0, free),
+            )
+            if chunks := tuple(missing):
+                assembly.asked.update(chunks)
+                wants.append(Want(sha256=assembly.ref.sha256, chunks=chunks))
+                free -= len(chunks)
         return wants
 
     def take(self, chunk: Chunk) -> bytes | None:
@@ -94,13 +123,16 @@ class Fetch:
                 all of its chunks are forgotten and will be asked for again.
         """
         assembly = self._open.get(chunk.sha256)
+        if assembly is None and chunk.sha256 in self._closed:
+            return None
         if assembly is None:
             raise WireError(f"a chunk of {chunk.sha256.hex()[:12]} came that nobody asked for")
         ref, count = assembly.ref, chunk_count(assembly.ref)
         size = CHUNK_BYTES if chunk.index < count - 1 else ref.size_bytes - (count - 1) * CHUNK_BYTES
         if chunk.count != count or chunk.index >= count or len(chunk.data) != size:
             raise WireError(f"chunk {chunk.index} of {chunk.count} does not fit the blob {ref.sha256.hex()[:12]}")
-        assembly.asked.pop(chunk.index, None)
+        self._heard = True
+        assembly.asked.discard(chunk.index)
         assembly.parts.setdefault(chunk.index, chunk.data)
         if len(assembly.parts) < count:
             return None
@@ -108,5 +140,28 @@ class Fetch:
         if hashlib.sha256(data).digest() != ref.sha256:
             assembly.parts.clear()
             raise WireError(f"the blob {ref.sha256.hex()[:12]} arrived damaged; all of it will be asked for again")
-        del self._open[chunk.sha256]
+        del self._open[ref.sha256]
+        self._close(ref.sha256)
         return data
+
+    def _close(self, sha256: bytes) -> None:
+        self._closed[sha256] = None
+        if len(self._closed) > BLOBS_REMEMBERED:
+            del self._closed[next(iter(self._closed))]
+
+    def _notice_silence(self, now_s: float) -> None:
+        """Give up on the chunks on their way after too long a silence; learn from each how long is too long."""
+        silence_s = now_s - self._silent_since_s
+        if self._heard:
+            self._retry_s = min(max(RETRY_S, 2 * silence_s), LONGEST_RETRY_S)
+        elif not any(assembly.asked for assembly in self._open.values()):
+            pass
+        elif silence_s >= self._retry_s:
+            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+            # A blob that the sender does not have must not keep the others waiting: it goes to the end.
+            self._open = dict(sorted(self._open.items(), key=lambda item: bool(item[1].asked)))
+            for assembly in self._open.values():
+                assembly.asked.clear()
+        else:
+            return
+        self._silent_since_s, self._heard = now_s, False

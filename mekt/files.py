@@ -1,8 +1,10 @@
 """Files that are whole or absent: atomic, durable writes, and a store of blobs by content."""
 
+import contextlib
 import hashlib
 import logging
 import os
+import threading
 from pathlib import Path
 
 from mekt.blobs import blob_ref
@@ -18,7 +20,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         StateError: when the disk is full or read-only; a former content is then still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # No other living thread on this machine has this number.
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -31,7 +34,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StateError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions") from error
 
 
@@ -61,12 +65,16 @@ class BlobStore:
             StateError: when the disk is full or read-only.
         """
         ref = blob_ref(data)
-        if not self._path(ref).exists():
+        if self.get(ref) is None:
             write_atomically(self._path(ref), data)
         return ref
 
     def get(self, ref: BlobRef) -> bytes | None:
-        """The blob's bytes, or None when it is not here or was damaged."""
+        """The blob's bytes, or None when it is not here or was damaged.
+
+        Raises:
+            StateError: when the disk or its permissions do not let it be read.
+        """
         path = self._path(ref)
         try:
             data = path.read_bytes()
@@ -76,16 +84,27 @@ class BlobStore:
             raise StateError(f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions") from error
         if len(data) != ref.size_bytes or hashlib.sha256(data).digest() != ref.sha256:
             log.warning("%s: damaged, removed; it will be fetched or computed again", path)
-            path.unlink(missing_ok=True)
+            _remove(path)
             return None
         return data
 
     def keep_only(self, refs: frozenset[bytes]) -> None:
-        """Remove every blob whose hash is not in `refs`."""
+        """Remove every blob whose hash is not in `refs`, and what interrupted writes left. Nobody may `put` meanwhile.
+
+        Raises:
+            StateError: when one cannot be removed.
+        """
         kept = {sha256.hex() for sha256 in refs}
         for path in self.folder.iterdir():
             if path.name not in kept:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def _path(self, ref: BlobRef) -> Path:
         return self.folder / ref.sha256.hex()
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be removed ({error.strerror}); mend permissions") from error

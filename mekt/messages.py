@@ -74,10 +74,14 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Want:
-    """Please send these chunks of a blob."""
+    """Please send these chunks of a blob. A chunk named twice would only make the answer longer than it need be."""
 
     sha256: Sha256
     chunks: Annotated[tuple[Annotated[int, Bounds(low=0, high=2**24)], ...], Bounds(shortest=1, longest=64)]
+
+    def __post_init__(self) -> None:
+        if len(set(self.chunks)) != len(self.chunks):
+            raise ValueError("chunks: one is named twice")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,23 +174,25 @@ def encode(envelope: Envelope) -> bytes:
     """The bytes of a message; equal messages have equal bytes.
 
     Raises:
-        WireError: when the message is larger than its kind allows.
+        WireError: when no receiver would accept it: a field out of bounds, or more bytes than its kind allows.
     """
-    raw: bytes = msgpack.packb(
-        {
-            "v": VERSION,
-            "kind": envelope.kind,
-            "federation": envelope.federation,
-            "round": envelope.round,
-            "device": envelope.device,
-            "seq": envelope.sequence,
-            "proxy": envelope.proxy,
-            "body": plain(envelope.body),
-        }
-    )
-    largest = KINDS[envelope.kind][1]
-    if len(raw) > largest:
-        raise WireError(f"a {envelope.kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes")
+    header = {
+        "v": VERSION,
+        "kind": envelope.kind,
+        "federation": envelope.federation,
+        "round": envelope.round,
+        "device": envelope.device,
+        "seq": envelope.sequence,
+        "proxy": envelope.proxy,
+    }
+    body = plain(envelope.body)
+    try:
+        build(_Header, header)
+        build(type(envelope.body), body, envelope.kind)
+    except SchemaError as error:
+        raise _wire_error(error) from error
+    raw: bytes = msgpack.packb({**header, "body": body})
+    _check_size(envelope.kind, raw)
     return raw
 
 
@@ -196,9 +202,10 @@ def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
     Raises:
         WireError: for any bytes that are not exactly one valid message, and never anything else.
     """
-    largest = KINDS[topic.kind][1] if topic is not None and topic.kind in KINDS else LARGEST_MESSAGE
-    if len(raw) > largest:
-        raise WireError(f"a message of {len(raw)} bytes is over the limit of {largest} bytes")
+    if topic is not None:
+        _check_size(topic.kind, raw)
+    elif len(raw) > LARGEST_MESSAGE:
+        raise WireError(f"a message of {len(raw)} bytes is over the limit of {LARGEST_MESSAGE} bytes")
     data = unpack(raw)
     if not isinstance(data, dict) or "body" not in data:
         raise WireError("a message is a map with a body; this is not")
@@ -209,11 +216,8 @@ def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
             raise WireError(
                 f"wire version {header.v} is not spoken here, only {VERSION}; bring both sides to one release"
             )
-        if header.kind not in KINDS:
-            raise WireError(f"no message kind is called {header.kind!r}")
-        cls, largest, directions = KINDS[header.kind]
-        if len(raw) > largest:
-            raise WireError(f"a {header.kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes")
+        _check_size(header.kind, raw)
+        cls, _, directions = KINDS[header.kind]
         envelope = Envelope(
             federation=header.federation,
             round=header.round,
@@ -223,7 +227,7 @@ def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
             body=build(cls, body, header.kind),
         )
     except SchemaError as error:
-        raise WireError(f"{'; '.join(error.problems[:3])}"[:500]) from error
+        raise _wire_error(error) from error
     if topic is not None:
         _check_topic(envelope, topic, directions)
     return envelope
@@ -264,6 +268,18 @@ def _map_once(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
 def _no_extension(code: int, data: bytes) -> Any:
     """An extension without data is within every length limit, and would pass for a list."""
     raise WireError(f"extension type {code} is not spoken here")
+
+
+def _check_size(kind: str, raw: bytes) -> None:
+    if kind not in KINDS:
+        raise WireError(f"no message kind is called {kind[:64]!r}")
+    largest = KINDS[kind][1]
+    if len(raw) > largest:
+        raise WireError(f"a {kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes")
+
+
+def _wire_error(error: SchemaError) -> WireError:
+    return WireError("; ".join(error.problems[:3])[:500])
 
 
 def _check_topic(envelope: Envelope, topic: Topic, directions: tuple[Direction, ...]) -> None:

@@ -6,11 +6,17 @@ mekt/1/<federation>/up/<device>/<kind>                    device -> coordinator 
 mekt/1/<federation>/down/<device>/<kind>                  coordinator -> device
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 ROOT = "mekt/1"
 Direction = Literal["up", "down", "all"]
+# `mekt.schema.Name`, in a topic's place.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_KIND = r"(?P<kind>[a-z]{1,32})"
+_TO_ALL = re.compile(rf"{ROOT}/(?P<federation>{_NAME})/{_KIND}")
+_ONE_DEVICE = re.compile(rf"{ROOT}/(?P<federation>{_NAME})/(?P<direction>up|down)/(?P<device>{_NAME})/{_KIND}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,17 +36,12 @@ class Topic:
 
 def parse_topic(text: str) -> Topic | None:
     """The topic that `text` names, or None when it is not one of ours."""
-    if not text.startswith(f"{ROOT}/"):
-        return None
-    match text[len(ROOT) + 1 :].split("/"):
-        case [federation, "up", device, kind] if federation and device and kind:
-            return Topic(federation=federation, direction="up", device=device, kind=kind)
-        case [federation, "down", device, kind] if federation and device and kind:
-            return Topic(federation=federation, direction="down", device=device, kind=kind)
-        case [federation, kind] if federation and kind:
-            return Topic(federation=federation, direction="all", kind=kind)
-        case _:
-            return None
+    if (found := _TO_ALL.fullmatch(text)) is not None:
+        return Topic(federation=found["federation"], direction="all", kind=found["kind"])
+    if (found := _ONE_DEVICE.fullmatch(text)) is not None:
+        direction: Direction = "up" if found["direction"] == "up" else "down"
+        return Topic(federation=found["federation"], direction=direction, device=found["device"], kind=found["kind"])
+    return None
 
 
 def for_coordinator(federation: str) -> tuple[str, ...]:
