@@ -48,7 +48,7 @@ class Track:
                 " give the sensor and the plan the same shape"
             )
         sound = np.abs(block.t_s) < LATEST_S
-        sound &= np.isfinite(block.values).reshape(len(sound), -1).all(axis=1)
+        sound &= np.isfinite(block.values).all(axis=tuple(range(1, block.values.ndim)))
         return (block.t_s, block.values) if sound.all() else (block.t_s[sound], block.values[sound])
 
     def append(self, t_s: Seconds, values: Floats) -> int:

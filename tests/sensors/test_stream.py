@@ -41,40 +41,40 @@ def test_a_stream_is_valid_or_not_made(times: list[float], values: list[list[flo
 
 
 def test_a_stream_has_a_sample() -> None:
-    with pytest.raises(ValueError, match="^acc has no samples$"):
+    with pytest.raises(ValueError, match=r"^acc has no samples$"):
         Stream(modality=ACC, t_s=np.empty(0), values=np.empty((0, 1), np.float32))
 
 
 def test_labels_are_one_for_each_finite_instant() -> None:
     with pytest.raises(ValueError, match=r"^labels are \(1,\) at times \(2,\)"):
         Labels(t_s=np.zeros(2), values=np.zeros(1, np.int64))
-    with pytest.raises(ValueError, match="^labels have times that are not finite"):
+    with pytest.raises(ValueError, match=r"^labels have times that are not finite"):
         Labels(t_s=np.array([0, np.nan]), values=np.zeros(2, np.int64))
 
 
 def test_arrays_of_a_file_that_hold_no_numbers_are_no_stream_and_no_labels() -> None:
-    with pytest.raises(ValueError, match="^acc holds <U1 and float64 instead of numbers$"):
+    with pytest.raises(ValueError, match=r"^acc holds <U1 and float64 instead of numbers$"):
         as_stream(ACC, np.array(["a"]), np.zeros((1, 1)))
-    with pytest.raises(ValueError, match="^labels are float64 at times float64, expected whole numbers"):
+    with pytest.raises(ValueError, match=r"^labels are float64 at times float64, expected whole numbers"):
         as_labels(np.zeros(1), np.zeros(1))
 
 
 def test_a_recording_has_a_segment() -> None:
-    with pytest.raises(ValueError, match="^holds no segment$"):
+    with pytest.raises(ValueError, match=r"^holds no segment$"):
         Recording(name="r", segments=(), label_names={})
 
 
 def test_all_segments_have_the_same_modalities() -> None:
-    with pytest.raises(ValueError, match="^segment b has other modalities than segment a$"):
+    with pytest.raises(ValueError, match=r"^segment b has other modalities than segment a$"):
         recording({}, segment("a", stream(0)), segment("b", stream(0), stream(0, modality=MAG)))
 
 
 def test_a_recording_names_what_it_has_when_asked_for_what_it_has_not() -> None:
     both = recording({}, segment("a", stream(0), stream(0, modality=MAG)))
     assert both.modality("mag") == MAG
-    with pytest.raises(SensorError, match="^r: has no modality gyro; it has acc, mag: name these$"):
+    with pytest.raises(SensorError, match=r"^r: has no modality gyro; it has acc, mag: name these$"):
         both.modality("gyro")
-    with pytest.raises(SensorError, match="^r: has no modality gyro"):
+    with pytest.raises(SensorError, match=r"^r: has no modality gyro"):
         both.only(["acc", "gyro"])
 
 

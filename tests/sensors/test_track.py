@@ -5,7 +5,7 @@ import pytest
 
 from mekt.errors import SensorError
 from mekt.modality import Modality
-from sensors.source import Block, Floats
+from sensors.source import Block, Floats, Seconds
 from sensors.track import CLOCK_SET_BACK_S, HOLE_S, Track
 
 ACC = Modality(name="acc", shape=(1,), rate_hz=10, unit="g")
@@ -18,7 +18,7 @@ def track(*times: float, modality: Modality = ACC, samples: int = 5) -> Track:
     return made
 
 
-def ramp(t_s: np.ndarray[tuple[int], np.dtype[np.float64]], modality: Modality = ACC) -> Floats:
+def ramp(t_s: Seconds, modality: Modality = ACC) -> Floats:
     """Values that are ten times the time."""
     return (10 * t_s.reshape(-1, *[1] * len(modality.shape)) * np.ones(modality.shape)).astype(np.float32)
 
@@ -119,7 +119,7 @@ def test_what_lags_far_behind_is_forgotten_by_itself() -> None:
 def test_a_sensor_that_runs_wild_does_not_fill_the_memory() -> None:
     made, longest = Track(ACC, 5, lag_s=30), 0
     for first in range(0, 100_000, 1000):
-        t_s = (first + np.arange(1000)) * 1e-6
+        t_s = np.arange(first, first + 1000) / 1e6
         made.append(t_s, ramp(t_s))
         longest = max(longest, len(made.buffer))
     assert longest <= made.most_samples + 1000
