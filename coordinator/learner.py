@@ -1,0 +1,242 @@
+"""What a round's knowledge becomes: better global encoders, a classifier, scores, a release. Slow; off the loop.
+
+The encoders are durable before anything else is tried; a failure behind them costs scores or release, never the round.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from coordinator.aggregate import Contribution, aggregate
+from coordinator.classifier import LinearClassifier, fit_classifier
+from coordinator.datasets import Datasets
+from coordinator.distil import Distiller
+from coordinator.ledger import Delivery
+from export.writer import write_release
+from mekt.arrays import pack_knowledge, unpack_knowledge
+from mekt.checkpoint import load_weights, pack_weights
+from mekt.encoders import Encoder
+from mekt.errors import ReleaseError, StateError
+from mekt.files import BlobStore, make_folder, write_atomically
+from mekt.learning import Arrays, Knowledge, Progress
+from mekt.messages import RoundReport
+from mekt.plan import Architecture, Plan, derived_seed
+from mekt.scores import weighted_f1
+from sensors.source import Floats
+
+log = logging.getLogger(__name__)
+
+FUSED = "fused"
+# Embeddings that vary less than this over the proxy set tell its windows apart no more.
+COLLAPSED_STD = 1e-3
+WEIGHTS_KEPT = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Fitted:
+    """A classifier and the modalities whose embeddings it takes side by side."""
+
+    modalities: tuple[str, ...]
+    classifier: LinearClassifier
+
+
+class Learner:
+    """The global encoders and what is made of them, kept in `folder`. One thread at a time uses it."""
+
+    def __init__(
+        self,
+        *,
+        federation: str,
+        plan: Plan,
+        datasets: Datasets,
+        architectures: Mapping[str, Architecture],
+        folder: Path,
+        compute: torch.device | str = "cpu",
+    ) -> None:
+        self._federation = federation
+        self._plan = plan
+        self._datasets = datasets
+        self._proxy = datasets.normalised_proxy()
+        self._folder = make_folder(folder)
+        self.releases = make_folder(folder / "releases")
+        chosen: dict[str, Architecture] = {each.name: architectures.get(each.name, "conv") for each in plan.modalities}
+        self._distiller = Distiller(plan, chosen, compute)
+
+    def restore(self, rounds_done: int) -> None:
+        """Take up the encoders as they were after so many rounds.
+
+        Raises:
+            StateError: when their file is missing or damaged.
+        """
+        if rounds_done == 0:
+            return
+        path = self._weights_path(rounds_done)
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise StateError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from error
+        load_weights(self._distiller, raw, str(path))
+
+    def knowledge(self) -> dict[str, bytes]:
+        """The global knowledge, as blobs per modality."""
+        return {
+            name: pack_knowledge(each.embedding, each.hidden, self._plan.method.encoding)
+            for name, each in self._distiller.knowledge(self._proxy).items()
+        }
+
+    def close_round(
+        self, number: int, deliveries: Sequence[Delivery], blobs: BlobStore, progress: Progress
+    ) -> RoundReport:
+        """Learn from what was delivered in this round; everything is durable when this returns.
+
+        Raises:
+            StateError: when a delivered blob is gone, or the disk is full.
+        """
+        contributions = [self._contribution(delivery, blobs) for delivery in deliveries]
+        began_s = time.monotonic()
+        loss = self._distiller.distil(
+            self._proxy, aggregate(contributions), derived_seed(self._plan.seed, "distil", number), progress
+        )
+        write_atomically(self._weights_path(number + 1), pack_weights(self._distiller))
+        self._forget_weights(number + 1 - WEIGHTS_KEPT)
+        self._warn_of_collapse()
+        report = self.assess(number + 1, {"reconstruction": loss.reconstruction, "transfer": loss.transfer})
+        seconds = {"distil": time.monotonic() - began_s - sum(report.seconds.values()), **report.seconds}
+        return RoundReport(
+            round=report.round,
+            devices=tuple(each.device for each in deliveries),
+            metrics=report.metrics,
+            seconds=seconds,
+            release=report.release,
+        )
+
+    def assess(self, rounds_done: int, losses: Mapping[str, float] | None = None) -> RoundReport:
+        """Classifier, scores and release of the encoders as they are now."""
+        metrics = dict(losses or {})
+        began_s = time.monotonic()
+        fitted = self._fit()
+        fitted_s = time.monotonic()
+        metrics |= self._scores(fitted)
+        scored_s = time.monotonic()
+        release = self._release(rounds_done, fitted, metrics)
+        exported_s = time.monotonic()
+        return RoundReport(
+            round=rounds_done,
+            devices=(),
+            metrics=metrics,
+            seconds={"classify": fitted_s - began_s, "score": scored_s - fitted_s, "export": exported_s - scored_s},
+            release=release,
+        )
+
+    def _contribution(self, delivery: Delivery, blobs: BlobStore) -> Contribution:
+        method = self._plan.method
+        knowledge: dict[str, Knowledge] = {}
+        for name, ref in delivery.knowledge.items():
+            raw = blobs.get(ref)
+            if raw is None:
+                raise StateError(
+                    f"{blobs.folder}: what {delivery.device} delivered is gone; restart to collect it anew"
+                )
+            embedding, hidden = unpack_knowledge(
+                raw,
+                windows=self._plan.proxy_windows,
+                embedding=method.embedding,
+                hidden=method.hidden if method.sends_hidden else None,
+            )
+            knowledge[name] = Knowledge(embedding=embedding, hidden=hidden)
+        return Contribution(device=delivery.device, windows=delivery.windows, knowledge=knowledge)
+
+    def _fit(self) -> dict[str, _Fitted]:
+        labelled = self._datasets.labelled
+        if labelled is None:
+            return {}
+        embedded = self._distiller.embed(labelled.arrays)
+        return {
+            name: _Fitted(
+                modalities=modalities,
+                classifier=fit_classifier(
+                    _side_by_side(embedded, modalities), labelled.labels, len(self._datasets.classes)
+                ),
+            )
+            for name, modalities in self._groups().items()
+        }
+
+    def _scores(self, fitted: Mapping[str, _Fitted]) -> dict[str, float]:
+        """Weighted F1 on the windows kept apart. A failure here costs the scores, never the round."""
+        test = self._datasets.test
+        if test is None:
+            return {}
+        try:
+            embedded = self._distiller.embed(test.arrays)
+            return {
+                f"weighted_f1/{name}": weighted_f1(
+                    test.labels,
+                    each.classifier.predict(_side_by_side(embedded, each.modalities)),
+                    len(self._datasets.classes),
+                )
+                for name, each in fitted.items()
+            }
+        except Exception:
+            log.exception("the scores of this round failed; the round goes on without them")
+            return {}
+
+    def _release(self, rounds_done: int, fitted: Mapping[str, _Fitted], metrics: Mapping[str, float]) -> str:
+        """The release's name, or "" when it could not be made: that is logged, and costs this release alone."""
+        name = f"{self._federation}-{rounds_done:05d}"
+        try:
+            manifest = write_release(
+                self.releases / name,
+                plan=self._plan,
+                federation=self._federation,
+                round=rounds_done,
+                encoders=self._encoders(),
+                classifiers={
+                    group: (each.modalities, each.classifier.weight, each.classifier.bias)
+                    for group, each in fitted.items()
+                },
+                labels=self._datasets.classes if fitted else (),
+                windows=self._datasets.proxy,
+                metrics=metrics,
+            )
+        except ReleaseError as error:
+            log.error("no release of this round: %s", error)
+            return ""
+        worst = max(manifest.parity.values())
+        log.info("release %s: onnxruntime and torch differ by %.1e at most", self.releases / name, worst)
+        return name
+
+    def _groups(self) -> dict[str, tuple[str, ...]]:
+        """The classifiers that are made: one of each modality alone, and one of all."""
+        names = self._distiller.model.modalities
+        groups: dict[str, tuple[str, ...]] = {name: (name,) for name in names}
+        return groups if len(names) == 1 else groups | {FUSED: names}
+
+    def _encoders(self) -> dict[str, Encoder]:
+        encoders: dict[str, Encoder] = {}
+        for name, module in self._distiller.model.encoders.items():
+            assert isinstance(module, Encoder), name
+            encoders[name] = module
+        return encoders
+
+    def _warn_of_collapse(self) -> None:
+        for name, each in self._distiller.knowledge(self._proxy).items():
+            if float(each.embedding.std(axis=0).mean()) < COLLAPSED_STD:
+                log.warning("%s: its embeddings have collapsed, all windows look alike; lower eta or alpha", name)
+
+    def _weights_path(self, rounds_done: int) -> Path:
+        return self._folder / f"encoders-{rounds_done:05d}.weights"
+
+    def _forget_weights(self, newest: int) -> None:
+        for path in self._folder.glob("encoders-*.weights"):
+            if int(path.stem.removeprefix("encoders-")) <= newest:
+                path.unlink(missing_ok=True)
+
+
+def _side_by_side(embedded: Arrays, modalities: Sequence[str]) -> Floats:
+    joined: Floats = np.concatenate([embedded[name] for name in modalities], axis=1)
+    return joined
