@@ -4,23 +4,22 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
 from edge.runtime import Runtime
+from export.manifest import Manifest
 from export.release import Release, read_release
 from mekt.errors import SensorError
-from mekt.modality import Modality
 from mekt.schema import Bounds
-from mekt.scores import weighted_f1
 from mekt.settings import read_toml
 from sensors.recording import read_recording
 from sensors.replay import ReplaySource
 from sensors.settings import SensorSettings, open_source
 from sensors.source import Block, Gap, Source
-from sensors.windows import Windower, WindowSet
+from sensors.windows import Windower
 
 READ_S = 1.0
 
@@ -66,7 +65,7 @@ def run_infer(
     *,
     modalities: Sequence[str] | None = None,
     speed: float = 0.0,
-    as_json: bool = True,
+    as_json: bool = False,
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
@@ -77,15 +76,15 @@ def run_infer(
 
     Raises:
         ReleaseError: when the release is damaged or has no classifier for what is sensed.
-        SensorError: when the source cannot be read or is of another kind than what the release was trained on.
+        SensorError: when the source cannot be read, gives no window, or is not what the release was trained on.
         SettingsError: when the settings file cannot work.
     """
     out = sys.stdout if out is None else out
     err = sys.stderr if err is None else err
     loaded = read_release(release)
-    opened = _open(source, loaded, modalities, speed)
+    opened = _source(source, loaded.manifest, modalities, speed)
     count = 0
-    for verdict in verdicts(loaded, opened, err):
+    for verdict in verdicts(loaded, opened, err, modalities):
         print(verdict.json_line() if as_json else verdict.text_line(), file=out, flush=True)
         count += 1
     if count == 0:
@@ -94,25 +93,26 @@ def run_infer(
     return 0
 
 
-def verdicts(release: Release, source: Source, err: TextIO) -> Iterator[Verdict]:
+def verdicts(
+    release: Release, source: Source, err: TextIO, modalities: Collection[str] | None = None
+) -> Iterator[Verdict]:
     """A verdict for each window of `source`, as soon as it is complete. Opens and closes the source.
+
+    The classifier is the one that uses most of what is sensed; what that leaves out is said once to `err`.
 
     Raises:
         ReleaseError: when no classifier suffices for what the source senses.
         SensorError: when the source fails or does not fit the release.
     """
     manifest = release.manifest
-    there = {each.name: each for each in source.modalities}
-    for modality in manifest.modalities:
-        if modality.name in there:
-            _same_kind(there[modality.name], modality)
-    runtime = Runtime(release, sorted(there))
+    runtime = Runtime(release, _usable(source, manifest, modalities))
     classifier = runtime.classifiers[0]
     used = runtime.takes(classifier)
-    missing = sorted({each.name for each in manifest.modalities} - there.keys())
-    if missing:
-        print(f"without {', '.join(missing)}: classifying by {', '.join(used)} alone", file=err, flush=True)
-    windower = Windower([each for each in manifest.modalities if each.name in used], manifest.window)
+    kinds = [each for each in manifest.modalities if each.name in used]
+    if len(kinds) < len(manifest.modalities):
+        unused = ", ".join(each.name for each in manifest.modalities if each.name not in used)
+        print(f"without {unused}: classifying by {', '.join(used)} alone", file=err, flush=True)
+    windower = Windower(kinds, manifest.window)
     source.open()
     try:
         while (items := source.read(READ_S)) is not None:
@@ -121,60 +121,45 @@ def verdicts(release: Release, source: Source, err: TextIO) -> Iterator[Verdict]
                     case Gap():
                         windower.gap()
                     case Block():
-                        windows = windower.feed(item)
-                        if windows is None:
-                            continue
-                        began_s = time.perf_counter()
-                        decisions = runtime.classify(windows.arrays, classifier)
-                        latency_ms = 1000 * (time.perf_counter() - began_s)
-                        for start_s, (label, probability) in zip(windows.start_s.tolist(), decisions.best, strict=True):
+                        for window in windower.feed(item):
+                            began_s = time.perf_counter()
+                            arrays = {name: array[None] for name, array in window.arrays.items()}
+                            [(label, probability)] = runtime.classify(arrays, classifier).best
                             yield Verdict(
-                                start_s=start_s,
+                                start_s=window.start_s,
                                 label=label,
                                 probability=probability,
-                                latency_ms=latency_ms,
-                                modalities=decisions.modalities,
+                                latency_ms=1000 * (time.perf_counter() - began_s),
+                                modalities=used,
                             )
     finally:
         source.close()
 
 
-def evaluate(release: Path, windows: WindowSet) -> dict[str, float]:
-    """Per classifier that `windows` have the modalities for, the weighted F1 on the labelled ones among them.
-
-    The windows' class indexes must be those of the release's labels.
-
-    Raises:
-        ReleaseError: when the release is damaged, or has no classifier for these modalities.
-        SensorError: when the windows are not of the release's shape, or none is labelled.
-    """
-    loaded = read_release(release)
-    labelled = windows.select(windows.labels != UNLABELLED)
-    if len(labelled) == 0:
-        raise SensorError("no window is labelled; name recordings with labels")
-    runtime = Runtime(loaded, sorted(windows.arrays))
-    scores = {}
-    for name in sorted(runtime.classifiers):
-        answers = runtime.classify(labelled.arrays, name).probabilities.argmax(axis=1)
-        scores[name] = weighted_f1(labelled.labels, answers, len(loaded.manifest.labels))
-    return scores
-
-
-def _open(path: Path, release: Release, modalities: Sequence[str] | None, speed: float) -> Source:
+def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, speed: float) -> Source:
     if path.suffix == ".toml":
         [settings] = read_toml(path, SourceSettings).sensors
         return open_source(settings, path.parent)
     recording = read_recording(path, modalities)
-    known = {each.name for each in release.manifest.modalities}
-    names = [each.name for each in recording.modalities if each.name in known]
+    names = [each.name for each in recording.modalities if manifest.encoder(each.name) is not None]
     if not names:
-        raise SensorError(f"{path}: has none of the release's modalities {', '.join(sorted(known))}")
-    return ReplaySource([recording], names, speed=speed or math.inf)
+        known = ", ".join(each.name for each in manifest.modalities)
+        raise SensorError(f"{path}: has none of the release's modalities {known}; use a recording that has one")
+    return ReplaySource(recording, names, speed=speed or math.inf)
 
 
-def _same_kind(sensed: Modality, trained: Modality) -> None:
-    if sensed.shape != trained.shape or sensed.unit != trained.unit:
-        raise SensorError(
-            f"{sensed.name}: the source gives {sensed.shape} in {sensed.unit!r}, the release was trained on "
-            f"{trained.shape} in {trained.unit!r}; use the sensor that it was trained for"
-        )
+def _usable(source: Source, manifest: Manifest, modalities: Collection[str] | None) -> list[str]:
+    """What the source senses, the release knows, and the user wants."""
+    sensed = {each.name: each for each in source.modalities}
+    if modalities is not None:
+        if missing := sorted(set(modalities) - sensed.keys()):
+            raise SensorError(f"the source has no {', '.join(missing)}; it has {', '.join(sensed)}: name these")
+        sensed = {name: sensed[name] for name in modalities}
+    for trained in manifest.modalities:
+        given = sensed.get(trained.name, trained)
+        if (given.shape, given.unit) != (trained.shape, trained.unit):
+            raise SensorError(
+                f"{given.name}: the source gives {given.shape} in {given.unit!r}, the release was trained on "
+                f"{trained.shape} in {trained.unit!r}; use the sensor that it was trained for, or leave it out"
+            )
+    return [each.name for each in manifest.modalities if each.name in sensed]

@@ -5,9 +5,12 @@ An encoder maps its modality's normalised window to `embedding` (B, D), a classi
 `probabilities` (B, K). B and T are open.
 """
 
-import numpy as np
+from typing import Any
 
-from export.layers import Floats, Graph
+import numpy as np
+from numpy.typing import NDArray
+
+from export.layers import Graph
 from mekt.encoders import (
     CONV_KERNELS,
     FRAME_CHANNELS,
@@ -38,7 +41,7 @@ def encoder_model(modality: str, encoder: Encoder) -> bytes:
     return graph.model(f"encoder_{modality}", x=(modality, dimensions), y=(EMBEDDING, ("B", encoder.sizes.embedding)))
 
 
-def classifier_model(name: str, weight_KD: Floats, bias_K: Floats) -> bytes:
+def classifier_model(name: str, weight_KD: NDArray[np.floating[Any]], bias_K: NDArray[np.floating[Any]]) -> bytes:
     """The ONNX model of a linear classifier: input `embeddings` (B, sum of D), output `probabilities` (B, K)."""
     graph = Graph({"linear.weight": weight_KD.astype(np.float32), "linear.bias": bias_K.astype(np.float32)})
     graph.node("Softmax", graph.linear(EMBEDDINGS, "linear"), axis=1)

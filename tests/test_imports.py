@@ -21,7 +21,7 @@ MAY_IMPORT = {
 # What a wearable imports; of `export`, only these may be known to `edge`.
 LEAN_EXPORT = {"export.manifest", "export.release"}
 LEAN = {
-    *("edge.infer", "edge.runtime"),
+    *("edge.infer", "edge.runtime", "edge.score"),
     *LEAN_EXPORT,
     *("mekt.arrays", "mekt.blobs", "mekt.broker", "mekt.errors", "mekt.files", "mekt.link", "mekt.messages"),
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
