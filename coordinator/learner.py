@@ -6,7 +6,7 @@ The encoders are durable before anything else is tried; a failure behind them co
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +90,9 @@ class Learner:
         }
 
     def close_round(
-        self, number: int, deliveries: Sequence[Delivery], blobs: BlobStore, progress: Progress
+        self, number: int, deliveries: Sequence[Delivery], blobs: BlobStore, progress: Progress, collect_s: float
     ) -> RoundReport:
-        """Learn from what was delivered in this round; everything is durable when this returns.
+        """Learn from what was delivered within `collect_s` in this round; all is durable when this returns.
 
         Raises:
             StateError: when a delivered blob is gone, or the disk is full.
@@ -106,14 +106,9 @@ class Learner:
         self._forget_weights(number + 1 - WEIGHTS_KEPT)
         self._warn_of_collapse()
         report = self.assess(number + 1, {"reconstruction": loss.reconstruction, "transfer": loss.transfer})
-        seconds = {"distil": time.monotonic() - began_s - sum(report.seconds.values()), **report.seconds}
-        return RoundReport(
-            round=report.round,
-            devices=tuple(each.device for each in deliveries),
-            metrics=report.metrics,
-            seconds=seconds,
-            release=report.release,
-        )
+        distil_s = time.monotonic() - began_s - sum(report.seconds.values())
+        devices = tuple(each.device for each in deliveries)
+        return replace(report, devices=devices, seconds={"collect": collect_s, "distil": distil_s, **report.seconds})
 
     def assess(self, rounds_done: int, losses: Mapping[str, float] | None = None) -> RoundReport:
         """Classifier, scores and release of the encoders as they are now."""

@@ -92,7 +92,7 @@ class JobDone:
     error: BaseException | None = None
 
 
-class JobCancelled(Exception):
+class JobCancelledError(Exception):
     """The job was told to stop, and did."""
 
 
@@ -115,13 +115,13 @@ class Job:
 
     def _progress(self, done: int, whole: int) -> None:
         if self._cancelled:
-            raise JobCancelled
+            raise JobCancelledError
         self.share_done = done / whole if whole else 1.0
 
     def _run(self) -> None:
         try:
             outcome = JobDone(name=self.name, result=self._work(self._progress))
-        except JobCancelled:
+        except JobCancelledError:
             return
         except Exception as error:
             if not isinstance(error, MektError):

@@ -1,0 +1,76 @@
+"""Offers on their way in: what a device may offer, which chunks to ask it for, when all is there. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
+from mekt.blobs import Fetch
+from mekt.messages import Chunk, Offer, Want
+from mekt.plan import Plan
+
+
+def offer_problem(offer: Offer, plan: Plan) -> str | None:
+    """Why this offer can never be accepted, or None."""
+    method = plan.method
+    hidden = method.hidden if method.sends_hidden else None
+    largest = largest_knowledge_bytes(plan.proxy_windows, method.embedding, hidden, method.encoding)
+    for name, ref in offer.knowledge.items():
+        if plan.modality(name) is None:
+            return f"the federation has no modality {name}"
+        if ref.size_bytes > largest:
+            return f"{name}: {ref.size_bytes} bytes of knowledge are over this plan's limit of {largest}"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whole:
+    """All of an offer has arrived and holds what it should: the blobs per modality."""
+
+    offer: Offer
+    blobs: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unusable:
+    """What was offered arrived as it was sent, and is not what it should be; sending it again changes nothing."""
+
+    reason: str
+
+
+class Incoming:
+    """One device's offer while its blobs are fetched."""
+
+    def __init__(self, offer: Offer, plan: Plan) -> None:
+        self.offer = offer
+        self._plan = plan
+        self._fetch = Fetch()
+        self._blobs: dict[bytes, bytes] = {}
+        for ref in offer.knowledge.values():
+            self._fetch.want(ref)
+
+    def due(self, now_s: float) -> list[Want]:
+        """What to ask the device for now."""
+        return self._fetch.due(now_s)
+
+    def take(self, chunk: Chunk) -> Whole | Unusable | None:
+        """Accept a chunk; the whole when it was the last one.
+
+        Raises:
+            WireError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
+        """
+        data = self._fetch.take(chunk)
+        if data is None:
+            return None
+        method = self._plan.method
+        hidden = method.hidden if method.sends_hidden else None
+        try:
+            unpack_knowledge(data, windows=self._plan.proxy_windows, embedding=method.embedding, hidden=hidden)
+        except WireError as error:
+            return Unusable(reason=str(error))
+        self._blobs[chunk.sha256] = data
+        if self._fetch.wanted:
+            return None
+        return Whole(
+            offer=self.offer,
+            blobs={name: self._blobs[ref.sha256] for name, ref in sorted(self.offer.knowledge.items())},
+        )
