@@ -52,9 +52,7 @@ class RunningStatistics:
 
 def normalise(values: Floats, scaling: Scaling) -> Floats:
     """(values - mean) / std per channel: `values` (..., C), or frames of any shape when the scaling has one channel."""
-    mean, std = np.asarray(scaling.mean, dtype=np.float32), np.asarray(scaling.std, dtype=np.float32)
-    scaled: Floats = (np.asarray(values, dtype=np.float32) - mean) / std
-    return scaled
+    return scaling.normalise(values)
 
 
 def normalise_then_update(statistics: RunningStatistics, values: Floats) -> Floats:
