@@ -8,24 +8,28 @@ What it does not do: keep messages over a restart, or promise that a published m
 it is asked for again until it is answered, and every receiver takes a message twice without harm.
 
 What the owner must do: read the inbox; never block in it for longer than the keep-alive.
+
+One thread owns the session: it alone connects, reads and writes. Others only queue messages and wake it.
 """
 
+import collections
 import contextlib
 import logging
 import queue
 import random
+import select
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -40,22 +44,30 @@ INBOX_WAIT_S = 2.0
 QUEUED_MESSAGES = 2000
 # Fixed header, topic and properties of a PUBLISH packet, beside its payload.
 PACKET_OVERHEAD_BYTES = 256
+# The time from one attempt to connect to the next, on average; it doubles until a connection lasts STEADY_S.
+FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 1.0, 5.0, 10.0
+# How long a first connection may fail before that is the answer: a broker may be starting at the same time.
+GRACE_S = 1.0
+LOOP_S = 1.0
+# MQTT 5 reason codes.
 UNSUPPORTED_PROTOCOL = 132
+SESSION_TAKEN_OVER = 142
+TRANSIENT_REFUSALS = (136, 137, 151, 156, 159)  # unavailable, busy, over a quota or rate, another server for now
 # Fields of Linux' struct tcp_info (linux/tcp.h): bytes acknowledged by the peer, bytes received.
 TCP_INFO_BYTES = struct.Struct("=QQ")
 TCP_INFO_OFFSET = 120
 TCP_INFO_SIZE = 136
 
-Path_ = Annotated[str, Bounds(shortest=1, longest=4096)]
+FilePath = Annotated[str, Bounds(shortest=1, longest=4096)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsSettings:
     """Files in PEM form: the authority that signed the broker's certificate, this side's certificate and its key."""
 
-    ca: Path_
-    certificate: Path_ | None = None
-    key: Path_ | None = None
+    ca: FilePath
+    certificate: FilePath | None = None
+    key: FilePath | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +77,7 @@ class BrokerSettings:
     host: Annotated[str, Bounds(shortest=1, longest=255)] = "127.0.0.1"
     port: Annotated[int, Bounds(low=1, high=65535)] = 1883
     username: Annotated[str, Bounds(longest=256)] | None = None
-    password_file: Path_ | None = None
+    password_file: FilePath | None = None
     tls: TlsSettings | None = None
     keepalive_s: Annotated[int, Bounds(low=2, high=3600)] = 30
     session_expiry_s: Annotated[int, Bounds(low=0, high=2**32 - 1)] = 7 * 24 * 3600
@@ -129,41 +141,51 @@ class Link:
         self._inbox = inbox
         self._subscriptions = subscriptions
         self._will = will
-        self._protocol = MQTTProtocolVersion.MQTTv5
+        self._password = _password(settings)
+        self._tls = None if settings.tls is None else _tls_context(settings.tls)
         self._up_to_now = WireBytes(up=0, down=0)
         self._socket: socket.socket | None = None
         self._socket_lock = threading.Lock()
         self._largest_packet: int | None = None
-        self._answered = threading.Event()
+        self._largest_sent = 0
         self._connected = threading.Event()
+        self._settled = threading.Event()
         self._stopping = threading.Event()
-        self._refusal = ""
+        self._began_s = self._accepted_s = 0.0
+        self._give_up_s = 0.0
+        self._abandon = False
+        self._was_connected = False
+        self._failure = self._last_error = ""
+        self._delay_s = FIRST_DELAY_S / 2
         self._dropped = 0
-        self._client = self._make_client()
+        self._owed: collections.deque[Connected | Disconnected] = collections.deque()
+        self._wakeup: tuple[socket.socket, socket.socket] | None = None
+        self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
+        self._client_lock = threading.Lock()
+        self._newest: mqtt.MQTTMessageInfo | None = None
         self._thread = threading.Thread(target=self._run, name="mekt-link", daemon=True)
 
     def start(self, timeout_s: float = 10.0) -> None:
-        """Connect for the first time; from then on the link reconnects by itself.
+        """Connect for the first time; from then on the link reconnects by itself. A link starts once.
 
         Raises:
-            LinkError: when that does not succeed in time, with the cause as far as it can be found.
+            LinkError: when that does not succeed in time, with the cause as far as it can be found; the link is over.
         """
+        self._wakeup = socket.socketpair()
+        for end in self._wakeup:
+            end.setblocking(False)
+        self._began_s = time.monotonic()
         self._thread.start()
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            if self._connected.wait(0.02):
-                return
-            if self._answered.is_set() or (time.monotonic() > deadline_s - timeout_s + 1 and self._diagnosis()):
-                break
-        reason = (
-            self._refusal or self._diagnosis() or f"no answer to the login within {timeout_s:g} s; check the broker"
-        )
+        self._settled.wait(timeout_s)
+        if self._was_connected:
+            return
+        reason = self._failure or f"no answer to the login within {timeout_s:g} s; check that an MQTT broker runs there"
         self.stop(timeout_s=1.0)
         raise LinkError(f"broker {self._settings.host}:{self._settings.port}: {reason}")
 
     @property
     def is_connected(self) -> bool:
-        """True between an accepted login and the loss of the connection."""
+        """True between an accepted login and the loss of the connection; a silent loss takes two keep-alives to see."""
         return self._connected.is_set()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
@@ -172,15 +194,19 @@ class Link:
         Raises:
             LinkError: when the message is over the broker's packet limit, or too many are waiting already.
         """
-        size = len(payload) + len(topic) + PACKET_OVERHEAD_BYTES
+        size = _packet_bytes(topic, payload)
         if self._largest_packet is not None and size > self._largest_packet:
             raise LinkError(
                 f"a message of {size} bytes for {topic} is over the broker's limit of {self._largest_packet} bytes; "
                 "raise max_packet_size in the broker's configuration"
             )
-        info = self._client.publish(topic, payload, qos=QOS, retain=retain)
-        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise LinkError(f"{QUEUED_MESSAGES} messages are waiting for the broker already; {topic} was not queued")
+        with self._client_lock:
+            info = self._client.publish(topic, payload, qos=QOS, retain=retain)
+            if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+                raise LinkError(f"{QUEUED_MESSAGES} messages are waiting for the broker; {topic} was not queued")
+            self._largest_sent = max(self._largest_sent, size)
+            self._newest = info
+        self._wake()
 
     def wire_bytes(self) -> WireBytes:
         """Bytes up and down since the link was made, over all of its connections."""
@@ -189,42 +215,50 @@ class Link:
             return WireBytes(up=self._up_to_now.up + now.up, down=self._up_to_now.down + now.down)
 
     def stop(self, timeout_s: float = 3.0, last: tuple[str, bytes] | None = None) -> None:
-        """Send what is queued and `last` (retained), log off, and end the network thread; at most `timeout_s`."""
-        deadline_s = time.monotonic() + timeout_s
-        if self._connected.is_set():
-            with contextlib.suppress(ValueError, RuntimeError):
-                if last is not None:
-                    info = self._client.publish(*last, qos=QOS, retain=True)
-                    info.wait_for_publish(max(0.0, deadline_s - time.monotonic()))
-        self._stopping.set()
-        self._client.disconnect()
-        if self._thread.is_alive():
-            self._thread.join(max(0.1, deadline_s - time.monotonic()))
+        """Send what is queued and `last` (retained), log off, and end the network thread; at most `timeout_s`.
 
-    def _make_client(self) -> mqtt.Client:
-        v5 = self._protocol == MQTTProtocolVersion.MQTTv5
+        When the broker does not acknowledge `last` in time, the link ends without a farewell, and the will speaks.
+        """
+        self._give_up_s = time.monotonic() + timeout_s
+        if self._connected.is_set():
+            # What cannot be queued, or is lost with the connection, is not acknowledged; that is looked at below.
+            with contextlib.suppress(LinkError, ValueError, RuntimeError):
+                if last is not None:
+                    self._abandon = True
+                    self.publish(*last, retain=True)
+                if self._newest is not None:
+                    self._newest.wait_for_publish(0.8 * timeout_s)
+                    self._abandon = not self._newest.is_published()
+        self._stopping.set()
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, self._give_up_s - time.monotonic()))
+
+    def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
+        v5 = protocol == MQTTProtocolVersion.MQTTv5
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            protocol=self._protocol,
+            protocol=protocol,
             clean_session=None if v5 else False,
         )
         settings = self._settings
         if settings.username is not None:
-            client.username_pw_set(settings.username, _password(settings))
-        if settings.tls is not None:
-            client.tls_set_context(_tls_context(settings.tls))
+            client.username_pw_set(settings.username, self._password)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if self._will is not None:
             client.will_set(self._will[0], self._will[1], qos=QOS, retain=True)
         client.max_queued_messages_set(QUEUED_MESSAGES)
-        # A fleet that lost its broker must not come back in step.
-        client.reconnect_delay_set(min_delay=random.uniform(0.5, 1.5), max_delay=random.uniform(3, 5))  # type: ignore[arg-type]  # noqa: S311
         client.on_connect = self._guarded(self._on_connect)
         client.on_disconnect = self._guarded(self._on_disconnect)
         client.on_message = self._guarded(self._on_message)
         client.on_subscribe = self._guarded(self._on_subscribe)
         client.on_socket_open = self._guarded(self._on_socket_open)
         client.on_socket_close = self._guarded(self._on_socket_close)
+        client.on_log = self._on_log
+        # Without this, paho writes in the thread that publishes, into the middle of what another one writes.
+        client.on_socket_register_write = lambda *_: None
         properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
             properties.SessionExpiryInterval = settings.session_expiry_s
@@ -237,15 +271,86 @@ class Link:
         return client
 
     def _run(self) -> None:
+        """The network thread: connect, move packets, wait, and again."""
         while not self._stopping.is_set():
+            client = self._client
+            self._last_error = ""
             try:
-                self._client.loop_forever(retry_first_connection=True)
-            except Exception:
-                log.exception("the network loop failed; it starts anew")
-            if self._protocol != self._client.protocol:
-                self._client = self._make_client()
-            else:
-                self._stopping.wait(random.uniform(0.2, 1.0))  # noqa: S311
+                client.reconnect()
+                while client.socket() is not None and not self._stopping.is_set():
+                    self._move(client)
+            except (OSError, ValueError) as error:
+                self._failed(_explained(error), final=isinstance(error, ssl.SSLCertVerificationError))
+            except Exception as error:
+                log.exception("the network thread stumbled; it connects anew")
+                self._failed(f"{type(error).__name__}: {error}")
+            if self._stopping.is_set():
+                self._log_off(client)
+            self._hang_up(client)
+            self._lost(self._last_error or "the network thread stumbled")
+            if client is self._client:
+                self._pause()
+        for end in self._wakeup or ():
+            end.close()
+
+    def _move(self, client: mqtt.Client) -> None:
+        """Wait until there is something to read, to write or to check, and do it; any number of files may be open."""
+        connection = client.socket()
+        assert isinstance(connection, socket.socket) and self._wakeup is not None
+        poller = select.poll()
+        poller.register(self._wakeup[0], select.POLLIN)
+        poller.register(connection, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+        decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+        poller.poll(0 if decrypted else LOOP_S * 1000)
+        with contextlib.suppress(BlockingIOError):
+            self._wakeup[0].recv(65536)
+        client.loop_read()
+        if client.want_write():
+            client.loop_write()
+        client.loop_misc()
+        self._pay()
+
+    def _pause(self) -> None:
+        """Wait before the next attempt; a fleet that lost its broker must not come back in step."""
+        if self._accepted_s and time.monotonic() - self._accepted_s > STEADY_S:
+            self._delay_s = FIRST_DELAY_S
+        self._accepted_s = 0.0
+        ends_s = time.monotonic() + self._delay_s * random.uniform(0.5, 1.5)  # noqa: S311
+        self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
+        while (left_s := ends_s - time.monotonic()) > 0 and not self._stopping.wait(min(left_s, 0.2)):
+            self._pay()
+
+    def _log_off(self, client: mqtt.Client) -> None:
+        if self._abandon or not self._connected.is_set():
+            return
+        client.disconnect()
+        while client.socket() is not None and time.monotonic() < self._give_up_s - 0.1:
+            self._move(client)
+
+    def _hang_up(self, client: mqtt.Client) -> None:
+        """Close a connection that is still open, without a farewell."""
+        connection = client.socket()
+        if isinstance(connection, socket.socket):
+            self._on_socket_close(client, None, connection)
+            connection.close()
+
+    def _failed(self, reason: str, *, final: bool = False) -> None:
+        """Keep why an attempt failed, for `start`; the log has it when nobody waits there any more."""
+        self._failure = self._last_error = reason
+        if self._was_connected:
+            log.info("broker %s:%s: %s; trying again", self._settings.host, self._settings.port, reason)
+        elif final or time.monotonic() - self._began_s > GRACE_S:
+            self._settled.set()
+
+    def _lost(self, reason: str) -> None:
+        if self._connected.is_set():
+            self._connected.clear()
+            self._put(Disconnected(reason=reason))
+
+    def _wake(self) -> None:
+        if self._wakeup is not None:
+            with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
+                self._wakeup[1].send(b"!")
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """An exception in a callback would end the network thread while the client still says it is connected."""
@@ -259,30 +364,56 @@ class Link:
         return call
 
     def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        v5 = client.protocol == MQTTProtocolVersion.MQTTv5
+        if reason.is_failure and reason.value == UNSUPPORTED_PROTOCOL and v5:
+            self._speak_3_1_1(client)
+            return
         if reason.is_failure:
-            if reason.value == UNSUPPORTED_PROTOCOL and self._protocol == MQTTProtocolVersion.MQTTv5:
-                log.warning(
-                    "the broker speaks MQTT 3.1.1 only: sessions of absent devices do not expire, refusals carry no "
-                    "reason, and its packet limit is unknown"
-                )
-                self._protocol = MQTTProtocolVersion.MQTTv311
-                client.disconnect()
-                return
-            self._refusal = f"it refuses the login ({reason}); check user name, password file and certificate"
-            self._answered.set()
-            log.warning("broker %s:%s: %s", self._settings.host, self._settings.port, self._refusal)
+            text = f"it refuses the login ({reason}); check user name, password file and certificate"
+            if not self._failure:
+                log.warning("broker %s:%s: %s", self._settings.host, self._settings.port, text)
+            self._failed(text, final=reason.value not in TRANSIENT_REFUSALS)
             return
         self._largest_packet = getattr(properties, "MaximumPacketSize", None)
+        if self._largest_packet is not None and self._largest_sent > self._largest_packet:
+            # The limit has shrunk. One message over it would end every connection to come.
+            self._queue_again(client, client.drop_out_messages())
         for topic in self._subscriptions:
             client.subscribe(topic, qos=QOS)
+        self._failure = ""
+        self._accepted_s = time.monotonic()
+        self._was_connected = True
         self._connected.set()
-        protocol: Literal["5", "3.1.1"] = "5" if self._protocol == MQTTProtocolVersion.MQTTv5 else "3.1.1"
-        self._put(Connected(protocol=protocol, session_present=bool(flags.session_present)))
+        self._put(Connected(protocol="5" if v5 else "3.1.1", session_present=bool(flags.session_present)))
+        self._settled.set()
+
+    def _speak_3_1_1(self, client: mqtt.Client) -> None:
+        log.warning(
+            "the broker speaks MQTT 3.1.1 only: sessions of absent devices do not expire, refusals carry no "
+            "reason, and its packet limit is unknown"
+        )
+        with self._client_lock:
+            self._client = self._make_client(MQTTProtocolVersion.MQTTv311)
+        self._largest_packet = None
+        self._queue_again(self._client, client.drop_out_messages())
+
+    def _queue_again(self, client: mqtt.Client, messages: Iterable[mqtt.MQTTMessage]) -> None:
+        for message in messages:
+            if self._largest_packet is None or _packet_bytes(message.topic, message.payload) <= self._largest_packet:
+                client.publish(message.topic, message.payload, qos=QOS, retain=message.retain)
+            else:
+                log.error("a message for %s is over the broker's new packet limit, and dropped", message.topic)
 
     def _on_disconnect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        if self._connected.is_set():
-            self._connected.clear()
-            self._put(Disconnected(reason=str(reason)))
+        text = self._last_error or str(reason)
+        if reason.value == SESSION_TAKEN_OVER:
+            text = f"another process uses the client id {self._client_id}; end it, or give each its own name"
+            log.error("broker %s:%s: %s", self._settings.host, self._settings.port, text)
+            self._delay_s = LONGEST_DELAY_S
+        if not self._connected.is_set() and not self._failure and client is self._client:
+            advice = "check the port, that both sides use TLS or neither, and this side's certificate"
+            self._failed(f"it ends the connection before it answers the login ({text}); {advice}")
+        self._lost(text)
 
     def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
         for reason in reasons:
@@ -299,35 +430,39 @@ class Link:
 
     def _on_socket_close(self, client: mqtt.Client, _: Any, closed: socket.socket) -> None:
         with self._socket_lock:
-            last = _tcp_bytes(closed)
-            self._up_to_now = WireBytes(up=self._up_to_now.up + last.up, down=self._up_to_now.down + last.down)
-            self._socket = None
+            if closed is self._socket:
+                last = _tcp_bytes(closed)
+                self._up_to_now = WireBytes(up=self._up_to_now.up + last.up, down=self._up_to_now.down + last.down)
+                self._socket = None
+
+    def _on_log(self, client: mqtt.Client, _: Any, level: int, text: str) -> None:
+        """Paho tells the cause of a broken connection to its log alone."""
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._last_error = text
 
     def _put(self, event: LinkEvent) -> None:
-        try:
-            self._inbox.put(event, timeout=INBOX_WAIT_S)
-        except queue.Full:
-            self._dropped += 1
-            if self._dropped == 1:
-                log.warning("the inbox is full: messages are dropped and will be asked for again")
+        """Hand an event to the owner. A message that finds no room is dropped; news of the connection waits for it."""
+        if not isinstance(event, Received):
+            self._owed.append(event)
+            self._pay()
+            return
+        ends_s = time.monotonic() + INBOX_WAIT_S
+        while not self._stopping.is_set() and time.monotonic() < ends_s:
+            self._pay()
+            if not self._owed:
+                with contextlib.suppress(queue.Full):
+                    self._inbox.put(event, timeout=0.1)
+                    return
+        self._dropped += 1
+        if self._dropped == 1:
+            log.warning("the inbox is full: messages are dropped and will be asked for again")
 
-    def _diagnosis(self) -> str:
-        """Why the broker cannot be reached, found with a plain socket, since the client hides it; "" when it can be."""
-        settings = self._settings
-        try:
-            with socket.create_connection((settings.host, settings.port), timeout=3) as plain:
-                if settings.tls is not None:
-                    with _tls_context(settings.tls).wrap_socket(plain, server_hostname=settings.host) as wrapped:
-                        wrapped.settimeout(0.2)
-                        with contextlib.suppress(TimeoutError):
-                            wrapped.recv(1)
-        except ssl.SSLError as error:
-            return f"TLS fails ({error.reason or error}); check the CA file, both certificates and this machine's clock"
-        except ConnectionRefusedError:
-            return "nobody listens there; start the broker or correct [broker] host and port"
-        except OSError as error:
-            return f"it cannot be reached ({error.strerror or error}); check the network and [broker] host and port"
-        return ""
+    def _pay(self) -> None:
+        """Put the news of the connection that found no room before."""
+        with contextlib.suppress(queue.Full):
+            while self._owed:
+                self._inbox.put_nowait(self._owed[0])
+                self._owed.popleft()
 
 
 def located(settings: BrokerSettings, base: Path) -> BrokerSettings:
@@ -358,6 +493,24 @@ def check_plain_text(settings: BrokerSettings) -> None:
     log.warning("PLAIN TEXT to %s: anybody on the network can read and forge this federation", settings.host)
 
 
+def _packet_bytes(topic: str, payload: bytes | bytearray) -> int:
+    """The size that the PUBLISH packet of a message does not exceed."""
+    return len(payload) + len(topic.encode()) + PACKET_OVERHEAD_BYTES
+
+
+def _explained(error: Exception) -> str:
+    """Why a connection failed, and what to do about it."""
+    if isinstance(error, ssl.SSLError):
+        cause = getattr(error, "verify_message", "") or error.reason or str(error)
+        return f"TLS fails ({cause}); check the CA file, both certificates, the port and this machine's clock"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there; start the broker or correct [broker] host and port"
+    if isinstance(error, socket.gaierror):
+        return f"the name is not known ({error.strerror}); correct [broker] host or this machine's name server"
+    cause = getattr(error, "strerror", None) or str(error)
+    return f"it cannot be reached ({cause}); check the network and [broker] host and port"
+
+
 def _password(settings: BrokerSettings) -> str | None:
     if settings.password_file is None:
         return None
@@ -372,7 +525,8 @@ def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=tls.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.key)
+            # A daemon cannot be asked for the password of an encrypted key: there is none.
+            context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
             f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key"
