@@ -13,7 +13,6 @@ import onnxruntime
 from export.manifest import ClassifierEntry, EncoderEntry
 from export.release import Release
 from mekt.errors import ReleaseError, SensorError
-from sensors.normalise import normalise
 from sensors.source import Floats
 
 # Windows that are computed at once; bounds the memory.
@@ -116,7 +115,7 @@ class Runtime:
         return len(arrays[modality])
 
     def _embed(self, entry: EncoderEntry, windows: Floats) -> Floats:
-        return self._run(entry.file, normalise(windows, entry.scaling))
+        return self._run(entry.file, entry.scaling.normalise(windows))
 
     def _run(self, file: str, x: Floats) -> Floats:
         session = self._sessions[file]

@@ -1,7 +1,7 @@
 """What a release says about itself: its models, their inputs, classes, files and how faithful the export is.
 
 On disk it is `manifest.json`: sorted keys, indented, with a `digest` over all the rest. Exactly these bytes are
-accepted back, so that any change of any byte is found, and the digest names the release.
+accepted back, so that any change of any byte is found.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ LARGEST_FILE_BYTES = 1 << 28
 
 Sha256 = Annotated[str, Bounds(pattern=r"[0-9a-f]{64}")]
 Width = Annotated[int, Bounds(low=1, high=1024)]
-# Printable: a label is written to terminals and into lines of text.
+# Printable: both are written to terminals and into lines of text.
 Label = Annotated[str, Bounds(pattern=r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,64}")]
-Metric = Annotated[str, Bounds(shortest=1, longest=64)]
+Metric = Annotated[str, Bounds(pattern=r"[\x21-\x7e]{1,64}")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,26 +110,17 @@ class Manifest:
         return tuple(each.modality for each in self.encoders)
 
 
-def checked(manifest: Manifest) -> Manifest:
-    """The same manifest, with every field within its bounds.
-
-    Raises:
-        ReleaseError: naming every field that is not.
-    """
-    try:
-        return build(Manifest, plain(manifest))
-    except SchemaError as error:
-        raise ReleaseError("\n".join(f"{MANIFEST}: {problem}" for problem in error.problems)) from error
-
-
 def pack_manifest(manifest: Manifest) -> bytes:
     """The bytes of `manifest.json`; equal manifests have equal bytes.
 
     Raises:
-        ReleaseError: when a field is out of its bounds.
+        ReleaseError: naming every field that is out of its bounds.
     """
-    body = plain(checked(manifest))
-    return _text(body | {"digest": _digest(body)})
+    try:
+        body = plain(build(Manifest, plain(manifest)))
+    except SchemaError as error:
+        raise ReleaseError(_listed(error)) from error
+    return _text(body | {"digest": hashlib.sha256(_text(body)).hexdigest()})
 
 
 def unpack_manifest(raw: bytes) -> Manifest:
@@ -150,19 +141,18 @@ def unpack_manifest(raw: bytes) -> Manifest:
         raise ReleaseError(
             f"{MANIFEST}: format {version} is newer than {FORMAT}, the newest known here; install a newer Mekt"
         )
-    digest = body.pop("digest", None)
+    body.pop("digest", None)
     try:
         manifest = build(Manifest, body)
     except SchemaError as error:
-        problems = "\n".join(f"{MANIFEST}: {problem}" for problem in error.problems)
-        raise ReleaseError(f"{problems}\n{MANIFEST} is damaged; {again}") from error
-    if digest != _digest(body) or raw != pack_manifest(manifest):
+        raise ReleaseError(f"{_listed(error)}\n{MANIFEST} is damaged; {again}") from error
+    if raw != pack_manifest(manifest):
         raise ReleaseError(f"{MANIFEST}: changed since it was written (its digest differs); {again}")
     return manifest
 
 
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(_text(body)).hexdigest()
+def _listed(error: SchemaError) -> str:
+    return "\n".join(f"{MANIFEST}: {problem}" for problem in error.problems)
 
 
 def _text(body: dict[str, Any]) -> bytes:

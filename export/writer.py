@@ -17,12 +17,11 @@ import torch
 
 from export.graphs import EMBEDDING, EMBEDDINGS, PROBABILITIES, classifier_model, encoder_model
 from export.layers import OPSET, Floats
-from export.manifest import MANIFEST, ClassifierEntry, EncoderEntry, FileEntry, Manifest, checked, pack_manifest
+from export.manifest import MANIFEST, ClassifierEntry, EncoderEntry, FileEntry, Manifest, pack_manifest
 from export.release import read_release
 from mekt.encoders import Encoder
 from mekt.errors import ReleaseError, StateError
 from mekt.files import write_atomically
-from mekt.modality import Scaling
 from mekt.plan import Plan
 
 # The largest difference to torch that a release may have; relative to outputs that are larger than 1.
@@ -67,14 +66,13 @@ def write_release(
             f"{out}: not written, the exported models differ from the trained ones by more than {LARGEST_DIFFERENCE}: "
             f"{', '.join(unfaithful)}; look for weights that are not finite, or a layer that export/ does not know"
         )
-    entries = tuple(_entry(plan, name, encoder) for name, encoder in trained.items())
-    manifest = checked(
-        Manifest(
+    try:
+        manifest = Manifest(
             federation=federation,
             round=round,
             opset=OPSET,
             window=plan.window,
-            encoders=entries,
+            encoders=tuple(_entry(plan, name, encoder) for name, encoder in trained.items()),
             classifiers={
                 name: ClassifierEntry(modalities=tuple(modalities), file=_file("classifier", name))
                 for name, (modalities, _, _) in classifiers.items()
@@ -87,11 +85,13 @@ def write_release(
             metrics=dict(metrics),
             parity=parity,
         )
-    )
+    except ValueError as error:
+        raise ReleaseError(f"{out}: not written, {error}") from error
+    files = {**models, MANIFEST: pack_manifest(manifest)}
     if out.exists():
         _must_be_the_same(out, manifest)
     else:
-        _publish(out, {**models, MANIFEST: pack_manifest(manifest)})
+        _publish(out, files)
     return manifest
 
 
@@ -102,12 +102,15 @@ def _fit_together(
     labels: Sequence[str],
     windows: Mapping[str, Floats],
 ) -> None:
+    if not encoders:
+        raise ReleaseError("encoders: there is none to release")
+    count = len(next(iter(windows.values()), ()))
     for name, encoder in encoders.items():
         modality = plan.modality(name)
         if modality is None or modality.shape != encoder.sizes.shape:
             raise ReleaseError(f"encoders.{name}: the plan has no such modality of shape {encoder.sizes.shape}")
         given = windows[name].shape if name in windows else ()
-        if given[1:] != plan.window.shape(modality) or given[0] == 0 or given[0] != len(windows[min(encoders)]):
+        if count == 0 or given != (count, *plan.window.shape(modality)):
             wanted = ("N", *plan.window.shape(modality))
             raise ReleaseError(f"windows.{name}: expected an array {wanted} to check the export on, got {given}")
     for name, (modalities, weight_KD, bias_K) in classifiers.items():
@@ -160,7 +163,7 @@ def _parity(
         trained: dict[str, Floats] = {}
         exported: dict[str, Floats] = {}
         for name, encoder in encoders.items():
-            x = _normalised(windows[name][rows], plan.scaling[name])
+            x = plan.scaling[name].normalise(windows[name][rows])
             with torch.inference_mode():
                 trained[name] = encoder(torch.from_numpy(x))[1].numpy()
             file = _file("encoder", name)
@@ -187,12 +190,6 @@ def difference(exported_ND: Floats, trained_ND: Floats) -> float:
 def _worse(one: float, other: float) -> float:
     """The larger one; NaN is worse than any number."""
     return float(np.maximum(one, other))
-
-
-def _normalised(values: Floats, scaling: Scaling) -> Floats:
-    mean, std = (np.asarray(each, dtype=np.float32) for each in (scaling.mean, scaling.std))
-    scaled: Floats = ((values - mean) / std).astype(np.float32)
-    return scaled
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mekt.schema import Bounds, Positive
 
 # 64 x 64 x 300 frames and 4096 x 64 samples are both far above any modality in use; a peer cannot ask for more.
@@ -59,3 +62,9 @@ class Scaling:
 
     mean: Annotated[tuple[float, ...], Bounds(shortest=1, longest=1024)]
     std: Annotated[tuple[Positive, ...], Bounds(shortest=1, longest=1024)]
+
+    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(values - mean) / std in float32: `values` (..., C), or frames of any shape when there is one channel."""
+        mean, std = (np.asarray(each, dtype=np.float32) for each in (self.mean, self.std))
+        scaled: NDArray[np.float32] = (np.asarray(values, dtype=np.float32) - mean) / std
+        return scaled
