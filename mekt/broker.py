@@ -1,6 +1,7 @@
 """A broker of one's own on loopback, for the demo and the tests: mosquitto where it is, else amqtt. Never ours."""
 
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -19,13 +20,25 @@ Kind = Literal["mosquitto", "amqtt"]
 
 
 class Broker:
-    """A broker process on 127.0.0.1. `folder` holds its configuration and log and, with `persistent`, its memory."""
+    """A broker process on 127.0.0.1. `folder` holds its configuration and log and, with `persistent`, its memory.
 
-    def __init__(self, folder: Path, *, port: int = 0, persistent: bool = False, kind: Kind | None = None) -> None:
+    `more` are further lines for mosquitto's configuration: passwords, certificates, other limits.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        persistent: bool = False,
+        kind: Kind | None = None,
+        more: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.port = port or free_port()
         self.kind: Kind = kind or available_kind()
         self._persistent = persistent
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -39,32 +52,26 @@ class Broker:
 
         Raises:
             LinkError: when the port is in use or the broker ends at once.
+            MissingPackageError: when this machine does not have the broker that was asked for.
         """
+        assert self._process is None, "the broker runs already"
+        command = self._command()
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", self.port))
             except OSError as error:
                 raise LinkError(f"port {self.port} is in use; choose another with --port or end its owner") from error
-        self.folder.mkdir(parents=True, exist_ok=True)
         log_path = self.folder / "broker.log"
         with log_path.open("ab") as log_file:
             self._process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
             )
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline_s:
-            if self._process.poll() is not None:
-                raise LinkError(
-                    f"{self.kind} ended at once (code {self._process.returncode}); its reason is in {log_path}"
-                )
-            with socket.socket() as probe:
-                probe.settimeout(0.5)
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        self.kill()
-        raise LinkError(f"{self.kind} does not answer on port {self.port}; its log is {log_path}")
+        try:
+            self._wait(self._process, log_path)
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self) -> None:
         """End the process in good order."""
@@ -94,11 +101,31 @@ class Broker:
             process.kill()
             process.wait()
 
+    def _wait(self, process: subprocess.Popen[bytes], log_path: Path) -> None:
+        """Until the process answers. That it lives is looked at last: on its port, another one may answer."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            with socket.socket() as probe:
+                probe.settimeout(0.5)
+                answers = probe.connect_ex(("127.0.0.1", self.port)) == 0
+            if process.poll() is not None:
+                raise LinkError(f"{self.kind} ended at once (code {process.returncode}); its reason is in {log_path}")
+            if answers:
+                return
+            time.sleep(0.02)
+        raise LinkError(f"{self.kind} does not answer on port {self.port}; its log is {log_path}")
+
     def _command(self) -> list[str]:
+        self.folder.mkdir(parents=True, exist_ok=True)
         if self.kind == "mosquitto":
+            program = _mosquitto()
+            if program is None:
+                raise MissingPackageError("mosquitto is not here; `apt-get install mosquitto`")
             config = self.folder / "mosquitto.conf"
             config.write_text(self._mosquitto_config(), encoding="utf-8")
-            return [str(_mosquitto()), "-c", str(config)]
+            return [str(program), "-c", str(config)]
+        if importlib.util.find_spec("amqtt") is None:
+            raise MissingPackageError('amqtt is not here; `pip install -c constraints.txt -e ".[broker]"`')
         config = self.folder / "amqtt.yaml"
         config.write_text(
             f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{self.port}\n"
@@ -123,7 +150,10 @@ class Broker:
         if self._persistent:
             lines += [f"persistence_location {self.folder.resolve()}/", "autosave_interval 1"]
             lines += ["autosave_on_changes true"]
-        return "\n".join(lines) + "\n"
+        if os.geteuid() == 0:
+            # As another user, which it becomes otherwise, it could neither read nor write this folder.
+            lines += ["user root"]
+        return "\n".join([*lines, *self._more]) + "\n"
 
 
 def available_kind() -> Kind:
@@ -137,7 +167,7 @@ def available_kind() -> Kind:
     if importlib.util.find_spec("amqtt") is not None:
         return "amqtt"
     raise MissingPackageError(
-        'no MQTT broker here; `apt-get install mosquitto`, or `pip install "mekt[broker]"` for amqtt'
+        'no MQTT broker here; `apt-get install mosquitto`, or `pip install -c constraints.txt -e ".[broker]"` for amqtt'
     )
 
 

@@ -48,6 +48,8 @@ PACKET_OVERHEAD_BYTES = 256
 FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 1.0, 5.0, 10.0
 # How long a first connection may fail before that is the answer: a broker may be starting at the same time.
 GRACE_S = 1.0
+# How long the first login may stay unanswered: some brokers that know 3.1.1 only read MQTT 5 as an endless packet.
+LOGIN_S = 3.0
 LOOP_S = 1.0
 # MQTT 5 reason codes.
 UNSUPPORTED_PROTOCOL = 132
@@ -153,8 +155,8 @@ class Link:
         self._stopping = threading.Event()
         self._began_s = self._accepted_s = 0.0
         self._give_up_s = 0.0
-        self._abandon = False
-        self._was_connected = False
+        self._abandon = self._answered = False
+        self._spoken: MQTTProtocolVersion | None = None
         self._failure = self._last_error = ""
         self._delay_s = FIRST_DELAY_S / 2
         self._dropped = 0
@@ -177,7 +179,7 @@ class Link:
         self._began_s = time.monotonic()
         self._thread.start()
         self._settled.wait(timeout_s)
-        if self._was_connected:
+        if self._spoken is not None:
             return
         reason = self._failure or f"no answer to the login within {timeout_s:g} s; check that an MQTT broker runs there"
         self.stop(timeout_s=1.0)
@@ -274,11 +276,16 @@ class Link:
         """The network thread: connect, move packets, wait, and again."""
         while not self._stopping.is_set():
             client = self._client
-            self._last_error = ""
+            self._last_error, self._answered = "", False
             try:
                 client.reconnect()
+                began_s = time.monotonic()
                 while client.socket() is not None and not self._stopping.is_set():
                     self._move(client)
+                    if self._spoken is None and time.monotonic() - began_s > LOGIN_S:
+                        break
+                if not self._answered and not self._stopping.is_set():
+                    self._unanswered(client)
             except (OSError, ValueError) as error:
                 self._failed(_explained(error), final=isinstance(error, ssl.SSLCertVerificationError))
             except Exception as error:
@@ -288,7 +295,7 @@ class Link:
                 self._log_off(client)
             self._hang_up(client)
             self._lost(self._last_error or "the network thread stumbled")
-            if client is self._client:
+            if client is self._client or self._client.protocol == MQTTProtocolVersion.MQTTv5:
                 self._pause()
         for end in self._wakeup or ():
             end.close()
@@ -334,10 +341,21 @@ class Link:
             self._on_socket_close(client, None, connection)
             connection.close()
 
+    def _unanswered(self, client: mqtt.Client) -> None:
+        v5 = client.protocol == MQTTProtocolVersion.MQTTv5
+        if v5 and self._spoken is None:
+            self._speak(MQTTProtocolVersion.MQTTv311)
+            return
+        text = "no answer to the login" if client.socket() is not None else self._last_error or "it ends the connection"
+        advice = "check the port, that both sides use TLS or neither, and this side's certificate"
+        self._failed(f"the login is not answered ({text}); {advice}")
+        if self._spoken is None:
+            self._speak(MQTTProtocolVersion.MQTTv5)
+
     def _failed(self, reason: str, *, final: bool = False) -> None:
         """Keep why an attempt failed, for `start`; the log has it when nobody waits there any more."""
         self._failure = self._last_error = reason
-        if self._was_connected:
+        if self._spoken is not None:
             log.info("broker %s:%s: %s; trying again", self._settings.host, self._settings.port, reason)
         elif final or time.monotonic() - self._began_s > GRACE_S:
             self._settled.set()
@@ -364,9 +382,10 @@ class Link:
         return call
 
     def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._answered = True
         v5 = client.protocol == MQTTProtocolVersion.MQTTv5
         if reason.is_failure and reason.value == UNSUPPORTED_PROTOCOL and v5:
-            self._speak_3_1_1(client)
+            self._speak(MQTTProtocolVersion.MQTTv311)
             return
         if reason.is_failure:
             text = f"it refuses the login ({reason}); check user name, password file and certificate"
@@ -374,6 +393,11 @@ class Link:
                 log.warning("broker %s:%s: %s", self._settings.host, self._settings.port, text)
             self._failed(text, final=reason.value not in TRANSIENT_REFUSALS)
             return
+        if not v5 and client.protocol != self._spoken:
+            log.warning(
+                "the broker speaks MQTT 3.1.1 only: sessions of absent devices do not expire, refusals carry no "
+                "reason, and its packet limit is unknown"
+            )
         self._largest_packet = getattr(properties, "MaximumPacketSize", None)
         if self._largest_packet is not None and self._largest_sent > self._largest_packet:
             # The limit has shrunk. One message over it would end every connection to come.
@@ -382,20 +406,17 @@ class Link:
             client.subscribe(topic, qos=QOS)
         self._failure = ""
         self._accepted_s = time.monotonic()
-        self._was_connected = True
+        self._spoken = client.protocol
         self._connected.set()
         self._put(Connected(protocol="5" if v5 else "3.1.1", session_present=bool(flags.session_present)))
         self._settled.set()
 
-    def _speak_3_1_1(self, client: mqtt.Client) -> None:
-        log.warning(
-            "the broker speaks MQTT 3.1.1 only: sessions of absent devices do not expire, refusals carry no "
-            "reason, and its packet limit is unknown"
-        )
+    def _speak(self, protocol: MQTTProtocolVersion) -> None:
+        """Use another protocol from the next connection on; what is queued stays queued."""
         with self._client_lock:
-            self._client = self._make_client(MQTTProtocolVersion.MQTTv311)
+            former, self._client = self._client, self._make_client(protocol)
         self._largest_packet = None
-        self._queue_again(self._client, client.drop_out_messages())
+        self._queue_again(self._client, former.drop_out_messages())
 
     def _queue_again(self, client: mqtt.Client, messages: Iterable[mqtt.MQTTMessage]) -> None:
         for message in messages:
@@ -410,9 +431,6 @@ class Link:
             text = f"another process uses the client id {self._client_id}; end it, or give each its own name"
             log.error("broker %s:%s: %s", self._settings.host, self._settings.port, text)
             self._delay_s = LONGEST_DELAY_S
-        if not self._connected.is_set() and not self._failure and client is self._client:
-            advice = "check the port, that both sides use TLS or neither, and this side's certificate"
-            self._failed(f"it ends the connection before it answers the login ({text}); {advice}")
         self._lost(text)
 
     def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
