@@ -47,7 +47,8 @@ def _utd_mhad(name: str, arrays: Arrays, wanted: frozenset[str] | None) -> Recor
     m_per_unit = np.float32(float(arrays["depth_mm_per_unit"]) / 1000)
     segments = []
     for action, trial, first, last, first_frame, last_frame, *_ in trials.tolist():
-        if not 0 <= first < last <= len(y) or not 0 <= first_frame < last_frame:
+        frames = last_frame if depth is None else len(depth)
+        if not 0 <= first < last <= len(y) or not 0 <= first_frame < last_frame <= frames:
             raise ValueError(f"trial {trial} of action {action} lies outside of the recording")
         t_s = np.arange(last - first) / rate_hz
         streams: dict[str, Stream] = {}
@@ -55,9 +56,8 @@ def _utd_mhad(name: str, arrays: Arrays, wanted: frozenset[str] | None) -> Recor
             values = array[first:last]
             streams[each.name] = as_stream(each, t_s, np.deg2rad(values) if each is GYRO else values)
         if depth is not None:
-            frames = depth[first_frame:last_frame] * m_per_unit
             frame_t_s = np.linspace(0, t_s[-1], last_frame - first_frame)
-            streams["depth"] = as_stream(UTD_DEPTH, frame_t_s, frames)
+            streams["depth"] = as_stream(UTD_DEPTH, frame_t_s, depth[first_frame:last_frame] * m_per_unit)
         labels = as_labels(t_s, y[first:last])
         segments.append(Segment(name=f"a{action}t{trial}", streams=streams, labels=labels))
     return Recording(name=name, segments=tuple(segments), label_names=_label_names(arrays))

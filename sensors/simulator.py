@@ -195,6 +195,7 @@ def _rotation(rng: np.random.Generator, person: _Person, body: _Body) -> Floats:
 
 def _frames(rng: np.random.Generator, person: _Person, body: _Body, t_s: Seconds) -> Floats:
     """Depth images (f, 24, 32): a figure in front of wall and floor, with noise and pixels without a reading."""
+    noise, missing = rng.spawn(2)
     images = np.empty((len(t_s), *DEPTH.shape), dtype=np.float32)
     for first in range(0, len(t_s), FRAMES_AT_ONCE):
         cut = slice(first, first + FRAMES_AT_ONCE)
@@ -202,8 +203,8 @@ def _frames(rng: np.random.Generator, person: _Person, body: _Body, t_s: Seconds
             each[::SAMPLES_PER_FRAME][cut, None, None] for each in (body.lean, body.hip, body.gait, body.phase)
         )
         images[cut] = _figure(person, lean, hip, gait, phase, t_s[cut, None, None])
-        images[cut] += rng.normal(0, 0.02, images[cut].shape)
-        images[cut][rng.random(images[cut].shape) < 0.01] = 0
+        images[cut] += noise.normal(0, 0.02, images[cut].shape)
+        images[cut][missing.random(images[cut].shape) < 0.01] = 0
     return images
 
 
