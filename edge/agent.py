@@ -5,6 +5,7 @@
     fetching  -> training   ... and enough windows are
     sensing   -> training   enough windows have been sensed
     training  -> sending    the knowledge is durable on this device; it is offered until a receipt comes
+    training  -> idle       local learning failed; the device sits this round out
     sending   -> idle       the coordinator's receipt says that it is durable there
 
 A round that closes, or a newer one, ends all of these but training, which runs to its end: its result is kept.
@@ -66,6 +67,13 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingFailed:
+    """A round's local learning ended without a result."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Receipted:
     """The coordinator answered an offer: its knowledge is durable there, or refused for good."""
 
@@ -98,7 +106,7 @@ class SendOffer:
     round: int
 
 
-Event = RoundOpened | RoundClosed | Fetched | WindowsReady | Trained | Receipted | OfferDue
+Event = RoundOpened | RoundClosed | Fetched | WindowsReady | Trained | TrainingFailed | Receipted | OfferDue
 Command = StartFetch | StartTraining | SendOffer
 
 
@@ -122,6 +130,10 @@ def advance(state: AgentState, event: Event) -> tuple[AgentState, tuple[Command,
         case Trained(round=number):
             if state.phase == "training" and number == state.round:
                 return _pursue(replace(state, phase="idle", trained=number))
+        case TrainingFailed(round=number):
+            if state.phase == "training" and number == state.round:
+                newer = NEVER if state.open_round == number else state.open_round
+                return _pursue(replace(state, phase="idle", open_round=newer))
         case Receipted(round=number):
             if state.phase == "sending" and number == state.round:
                 return _pursue(replace(state, phase="idle", delivered=number))

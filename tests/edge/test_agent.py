@@ -14,6 +14,7 @@ from edge.agent import (
     StartFetch,
     StartTraining,
     Trained,
+    TrainingFailed,
     WindowsReady,
     advance,
 )
@@ -89,6 +90,18 @@ def test_a_delivered_round_announced_anew_is_offered_again() -> None:
     assert run(AgentState(trained=4, delivered=4), opened(4))[1] == [SendOffer(round=4)]
 
 
+def test_a_device_whose_learning_failed_sits_the_round_out_and_takes_part_in_the_next() -> None:
+    state, _ = run(AgentState(), WindowsReady(), opened(0), Fetched(round=0))
+    state, commands = run(state, TrainingFailed(round=0))
+    assert commands == [] and (state.phase, state.trained) == ("idle", -1)
+    assert run(state, opened(1))[1] == [StartFetch(round=1)]
+
+
+def test_a_round_that_opened_while_learning_failed_is_pursued() -> None:
+    state, _ = run(AgentState(), WindowsReady(), opened(0), Fetched(round=0), opened(1))
+    assert run(state, TrainingFailed(round=0))[1] == [StartFetch(round=1)]
+
+
 def test_receipts_and_results_of_other_rounds_change_nothing() -> None:
     state, _ = run(AgentState(), WindowsReady(), opened(5), Fetched(round=5))
     for event in (Receipted(round=5), Trained(round=4), Fetched(round=5), OfferDue()):
@@ -101,6 +114,7 @@ EVENTS = st.one_of(
     st.builds(Fetched, round=st.integers(0, 3)),
     st.just(WindowsReady()),
     st.builds(Trained, round=st.integers(0, 3)),
+    st.builds(TrainingFailed, round=st.integers(0, 3)),
     st.builds(Receipted, round=st.integers(0, 3)),
     st.just(OfferDue()),
 )
@@ -114,6 +128,8 @@ def test_whatever_happens_one_training_runs_at_a_time_and_only_its_own_results_a
             if not training or event.round != state.round:
                 continue
             done.add(event.round)
+            training = False
+        if isinstance(event, TrainingFailed) and training and event.round == state.round:
             training = False
         state, commands = advance(state, event)
         for command in commands:

@@ -1,0 +1,368 @@
+"""The agent at work: link, sensors, memory and local learning around the agent's state machine.
+
+One thread, the main one, owns all state; link, sensing and learning speak to it through its inbox.
+"""
+
+import contextlib
+import logging
+import queue
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edge import agent
+from edge.lessons import Learned, Lesson
+from edge.memory import Memory
+from edge.sensing import Sensing
+from edge.settings import DeviceSettings, read_device
+from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, proxy_hash, read_chunk
+from mekt.errors import SensorError, WireError
+from mekt.link import Connected, Disconnected, Link, Received
+from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Want
+from mekt.modality import Modality
+from mekt.plan import Architecture, Plan
+from mekt.post import Post
+from mekt.process import INBOX_EVENTS, LOOP_S, Job, JobDone, Stop, only_process
+from mekt.topics import for_device
+from sensors.settings import open_source
+
+log = logging.getLogger(__name__)
+
+OFFER_S = 5.0
+PROGRESS_S = 1.0
+STOP_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Enough:
+    """Enough private windows have been sensed for the plan of this identity."""
+
+    plan: str
+
+
+def run_edge(config: Path, stop: Stop) -> int:
+    """Be the device that the file describes until asked to stop; the exit code.
+
+    Raises:
+        MektError: when it cannot start, or its state cannot be kept.
+    """
+    settings = read_device(config)
+    with only_process(config.parent / settings.state) as folder:
+        Device(settings, config.parent, folder).run(stop)
+    return 0
+
+
+class Device:
+    """One device's agent, its state in `folder`."""
+
+    def __init__(self, settings: DeviceSettings, base: Path, folder: Path) -> None:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self._settings = settings
+        self._memory = Memory(folder)
+        self._sources = [open_source(each, base) for each in settings.sensors]
+        self._sensed: dict[str, Modality] = {each.name: each for source in self._sources for each in source.modalities}
+        self._state = agent.AgentState()
+        self._plan: Plan | None = None
+        # What was announced last, and what this device is at: it may still be learning from an earlier round.
+        self._announced: Lesson | None = None
+        self._lesson: Lesson | None = None
+        self._architectures: dict[str, Architecture] = {}
+        self._sensing: Sensing | None = None
+        self._fetch = Fetch()
+        self._job: Job | None = None
+        self._offered_at_s = 0.0
+        self._said: Presence | None = None
+        self._said_at_s = 0.0
+        self._session = secrets.randbits(52)
+        self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
+        self._post = Post(settings.federation)
+        self._link = Link(
+            settings=settings.broker,
+            client_id=f"mekt-{settings.federation}-{settings.device}",
+            inbox=self._inbox,
+            subscriptions=for_device(settings.federation, settings.device),
+            will=self._farewell(),
+        )
+        self._post.use(self._link)
+
+    def run(self, stop: Stop) -> None:
+        """Work until asked to stop.
+
+        Raises:
+            LinkError: when the broker cannot be reached at first.
+            StateError: when the state cannot be read or written.
+        """
+        self._link.start()
+        try:
+            while not stop.requested:
+                with contextlib.suppress(queue.Empty):
+                    self._handle(self._inbox.get(timeout=LOOP_S))
+                self._on_time(time.monotonic())
+        finally:
+            if self._job is not None:
+                self._job.cancel(STOP_S)
+            if self._sensing is not None:
+                self._sensing.stop(STOP_S / 2)
+            self._link.stop(STOP_S / 2, last=self._farewell())
+
+    # What comes in
+
+    def _handle(self, event: Any) -> None:
+        match event:
+            case Connected():
+                log.info("connected to the broker, MQTT %s", event.protocol)
+                self._said = None
+                self._advance(agent.OfferDue())
+            case Disconnected(reason=reason):
+                log.warning("the broker is away: %s", reason)
+            case Received():
+                envelope = self._post.open(event)
+                if envelope is not None:
+                    self._receive(envelope)
+            case _Enough(plan=plan):
+                if self._plan is not None and plan == self._plan.identity:
+                    self._advance(agent.WindowsReady())
+            case JobDone(result=Learned() as learned):
+                self._learned(learned)
+            case JobDone(error=BaseException() as error):
+                self._job = None
+                log.error("round %d: no learning (%s); this device sits it out", self._state.round + 1, error)
+                self._advance(agent.TrainingFailed(round=self._state.round))
+            case _:
+                raise AssertionError(f"nobody puts {event!r} into the inbox")
+
+    def _receive(self, envelope: Envelope) -> None:
+        match envelope.body:
+            case RoundOpen() as word:
+                self._on_round(envelope.round, word)
+            case Chunk() as chunk:
+                self._on_chunk(chunk)
+            case Want() as want:
+                self._on_want(want)
+            case Receipt() as receipt:
+                self._on_receipt(envelope.round, receipt)
+            case _:
+                self._post.reject(f"a {envelope.kind} message is none for a device")
+
+    def _on_round(self, number: int, word: RoundOpen) -> None:
+        if not self._adopt(word.plan):
+            return
+        if word.state != "open":
+            self._advance(agent.RoundClosed())
+            return
+        lesson = Lesson(
+            device=self._settings.device,
+            round=number,
+            plan=word.plan,
+            architectures=self._architectures,
+            knowledge=word.knowledge,
+        )
+        problem = lesson.size_problem()
+        if problem is not None:
+            self._post.reject(f"round {number + 1}: {problem}")
+            return
+        self._announced = lesson
+        at_it = self._state.phase == "fetching" and self._state.round == number
+        if at_it and self._lesson is not None and self._lesson.refs != lesson.refs:
+            self._start_fetch()
+        self._advance(agent.RoundOpened(round=number, invited=self._settings.device in word.participants))
+
+    def _adopt(self, plan: Plan) -> bool:
+        """Keep to this plan from now on; False when it has nothing to do with this device."""
+        if self._plan is not None and plan.identity == self._plan.identity:
+            self._plan = plan
+            return True
+        shared = [each for each in plan.modalities if each.name in self._sensed]
+        for each in shared:
+            mine = self._sensed[each.name]
+            if (mine.shape, mine.unit) != (each.shape, each.unit):
+                self._post.reject(
+                    f"{each.name}: sensed as {mine.shape} in {mine.unit}, the federation wants {each.shape} in "
+                    f"{each.unit}; correct the sensor's settings or the federation's"
+                )
+                return False
+        if not shared:
+            self._post.reject(f"the federation learns {', '.join(plan.scaling)}; this device senses none of them")
+            return False
+        return self._begin(plan, shared)
+
+    def _begin(self, plan: Plan, shared: list[Modality]) -> bool:
+        if self._job is not None:
+            self._job.cancel(STOP_S)
+            self._job = None
+        if self._sensing is not None:
+            self._sensing.stop(STOP_S)
+        wanted = self._settings.windows
+        try:
+            self._sensing = Sensing(
+                self._sources,
+                shared,
+                plan.window,
+                capacity=wanted.capacity,
+                least=wanted.least,
+                whole_source=wanted.whole_source,
+                enough=lambda: self._inbox.put(_Enough(plan=plan.identity)),
+            )
+        except SensorError as error:
+            self._post.reject(f"the federation's plan cannot be followed here: {error}")
+            return False
+        chosen = self._settings.architectures
+        self._architectures = {each.name: chosen.get(each.name, "conv") for each in shared}
+        self._plan, self._announced, self._lesson = plan, None, None
+        self._post.proxy = proxy_hash(plan.proxy)
+        self._fetch.forget()
+        self._memory.begin(plan.identity)
+        known = self._memory.progress
+        self._state = agent.AgentState(trained=known.trained, delivered=known.delivered)
+        there, mine = ", ".join(plan.proxy), ", ".join(self._architectures)
+        log.info("the federation learns from %s; this device has %s", there, mine)
+        self._sensing.start()
+        return True
+
+    def _on_chunk(self, chunk: Chunk) -> None:
+        try:
+            data = self._fetch.take(chunk)
+        except WireError as error:
+            self._post.reject(str(error))
+            return
+        if data is not None:
+            self._memory.blobs.put(data)
+            self._check_fetched()
+
+    def _check_fetched(self) -> None:
+        lesson = self._lesson
+        if self._fetch.wanted or lesson is None:
+            return
+        try:
+            lesson.proxy(self._memory.blobs)
+            lesson.teachers(self._memory.blobs)
+        except WireError as error:
+            self._post.reject(f"round {lesson.round + 1}: {error}; bring the coordinator to this version")
+            return
+        self._advance(agent.Fetched(round=lesson.round))
+
+    def _on_want(self, want: Want) -> None:
+        offer = self._memory.progress.offer
+        ref = next((each for each in offer.knowledge.values() if each.sha256 == want.sha256), None) if offer else None
+        data = None if ref is None else self._memory.blobs.get(ref)
+        if ref is None or data is None:
+            self._post.reject(f"the coordinator asks for {want.sha256.hex()[:12]}, which was never offered or is lost")
+            return
+        for index in want.chunks[:CHUNKS_IN_FLIGHT]:
+            chunk = read_chunk(data, ref, index)
+            if chunk is not None:
+                self._send(chunk)
+
+    def _on_receipt(self, number: int, receipt: Receipt) -> None:
+        if self._state.phase != "sending" or number != self._state.round:
+            return
+        if receipt.state == "refused":
+            log.warning("round %d: the coordinator refuses what was offered: %s", number + 1, receipt.reason)
+        self._memory.delivered(number)
+        self._advance(agent.Receipted(round=number))
+
+    def _learned(self, learned: Learned) -> None:
+        self._job = None
+        refs = {name: self._memory.blobs.put(data) for name, data in learned.knowledge.items()}
+        metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
+        offer = Offer(knowledge=refs, windows=learned.windows, metrics=metrics)
+        self._memory.trained(learned.round, learned.weights, offer)
+        log.info(
+            "round %d: learned from %d windows, reconstruction %.4f, transfer %.4f",
+            learned.round + 1,
+            learned.windows,
+            learned.loss.reconstruction,
+            learned.loss.transfer,
+        )
+        self._advance(agent.Trained(round=learned.round))
+
+    # What follows
+
+    def _advance(self, event: agent.Event) -> None:
+        self._state, commands = agent.advance(self._state, event)
+        for command in commands:
+            match command:
+                case agent.StartFetch():
+                    self._start_fetch()
+                case agent.StartTraining():
+                    self._start_training()
+                case agent.SendOffer(round=number):
+                    self._send_offer(number)
+
+    def _start_fetch(self) -> None:
+        lesson = self._announced
+        assert lesson is not None, "a round opens by an announcement"
+        self._lesson = lesson
+        self._fetch.forget()
+        offer = self._memory.progress.offer
+        needed = {*lesson.refs, *(offer.knowledge.values() if offer else ())}
+        self._memory.blobs.keep_only(frozenset(ref.sha256 for ref in needed))
+        for ref in lesson.refs:
+            if self._memory.blobs.get(ref) is None:
+                self._fetch.want(ref)
+        self._check_fetched()
+
+    def _start_training(self) -> None:
+        lesson, sensing = self._lesson, self._sensing
+        assert lesson is not None and sensing is not None, "learning needs a plan"
+        windows, weights, blobs = sensing.arrays(), self._memory.weights(), self._memory.blobs
+
+        def work(progress: Callable[[int, int], None]) -> Learned:
+            return lesson.learn(windows, weights, blobs, progress)
+
+        self._job = Job(f"learning-{lesson.round}", work, self._inbox)
+
+    def _send_offer(self, number: int) -> None:
+        offer = self._memory.progress.offer
+        if offer is not None and number == self._memory.progress.trained:
+            self._offered_at_s = time.monotonic()
+            self._post.send(offer, "up", device=self._settings.device, round=number)
+
+    def _on_time(self, now_s: float) -> None:
+        if self._state.phase == "fetching":
+            for want in self._fetch.due(now_s):
+                self._send(want)
+        if self._state.phase == "sending" and now_s - self._offered_at_s >= OFFER_S:
+            self._advance(agent.OfferDue())
+        if self._link.is_connected:
+            self._say_presence(now_s)
+
+    # What goes out
+
+    def _send(self, body: Body) -> None:
+        self._post.send(body, "up", device=self._settings.device, round=max(0, self._state.round))
+
+    def _say_presence(self, now_s: float) -> None:
+        """Publish the presence when the activity has changed, and now and then how far it has come."""
+        wire = self._link.wire_bytes()
+        presence = Presence(
+            state="online",
+            session=self._session,
+            activity=self._state.phase,
+            progress=0.0 if self._job is None else round(self._job.share_done, 3),
+            modalities=self._modalities(),
+            windows=0 if self._sensing is None else self._sensing.count,
+            up_bytes=wire.up,
+            down_bytes=wire.down,
+        )
+        said = self._said
+        changed = said is None or said.activity != presence.activity
+        moved = said is not None and said.progress != presence.progress
+        if changed or (moved and now_s - self._said_at_s >= PROGRESS_S):
+            self._said, self._said_at_s = presence, now_s
+            at = self._state.delivered if self._state.round == agent.NEVER else self._state.round
+            self._post.send(presence, "up", device=self._settings.device, round=max(0, at), retain=True)
+
+    def _farewell(self) -> tuple[str, bytes]:
+        """What is said when this device is gone: by itself, or by the broker as its last will."""
+        presence = Presence(state="offline", session=self._session, activity="idle", modalities=self._modalities())
+        return self._post.seal(presence, "up", device=self._settings.device)
+
+    def _modalities(self) -> dict[str, str]:
+        return {name: self._settings.architectures.get(name, "conv") for name in sorted(self._sensed)}

@@ -1,0 +1,69 @@
+"""The settings file of a device, as its agent reads it."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from mekt.link import BrokerSettings, located
+from mekt.modality import ModalityName
+from mekt.plan import Architecture
+from mekt.schema import Bounds, Name
+from mekt.settings import read_toml
+from sensors.settings import SensorSettings
+
+PathText = Annotated[str, Bounds(shortest=1, longest=4096)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrivateWindows:
+    """How many windows a device keeps, the newest, and how many it needs before it learns.
+
+    With `whole_source` it first waits for the end of a source that ends, such as a replay: a run is then repeatable.
+    """
+
+    capacity: Annotated[int, Bounds(low=1, high=1_000_000)] = 4096
+    least: Annotated[int, Bounds(low=1, high=1_000_000)] = 64
+    whole_source: bool = False
+
+    def __post_init__(self) -> None:
+        if self.least > self.capacity:
+            raise ValueError(f"least: {self.least} windows are more than the capacity of {self.capacity}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceSettings:
+    """Which device this is, what it senses, and where it keeps its state.
+
+    `architectures` are those of its own encoders ("conv" where nothing is said), `threads` what torch may use.
+    """
+
+    federation: Name
+    device: Name
+    state: PathText = "state"
+    threads: Annotated[int, Bounds(low=1, high=1024)] | None = None
+    sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
+    architectures: dict[ModalityName, Architecture] = field(default_factory=dict)
+    windows: PrivateWindows = field(default_factory=PrivateWindows)
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+
+    def __post_init__(self) -> None:
+        names = self.modalities
+        if len(set(names)) != len(names):
+            raise ValueError("sensors: two of them give the same modality; name each once")
+        if unknown := sorted(set(self.architectures) - set(names)):
+            raise ValueError(f"architectures: no sensor here gives {', '.join(unknown)}; remove it")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the device senses."""
+        return tuple(name for sensor in self.sensors for name in sensor.modalities)
+
+
+def read_device(path: Path) -> DeviceSettings:
+    """The settings in the file at `path`, with the paths of certificates and keys located.
+
+    Raises:
+        SettingsError: naming everything that cannot work.
+    """
+    settings = read_toml(path, DeviceSettings)
+    return replace(settings, broker=located(settings.broker, path.parent))
