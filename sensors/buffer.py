@@ -57,12 +57,13 @@ class SampleBuffer:
         self._begin = max(self._begin, self._end - count)
 
     def _make_room(self, count: int) -> None:
-        """Move what is there to the front, of a larger array where half of it would be full."""
-        kept = len(self)
-        size = len(self._t_s)
+        """Move what is there to the front, of another array where half of it would be full or nearly all empty."""
+        kept, size = len(self), len(self._t_s)
+        t_s, values = self._t_s, self._values
         if kept + count > size // 2 or size > 8 * (kept + count):
             size = 2 * (kept + count)
-        t_s, values = np.empty(size), np.empty((size, *self._values.shape[1:]), dtype=np.float32)
+            t_s, values = np.empty(size), np.empty((size, *values.shape[1:]), dtype=np.float32)
+        # Within one array the two places do not overlap: what is there lies in the second half.
         t_s[:kept], values[:kept] = self.t_s, self.values
         self._t_s, self._values = t_s, values
         self._begin, self._end = 0, kept
