@@ -128,6 +128,8 @@ class Device:
             case _Enough(plan=plan):
                 if self._plan is not None and plan == self._plan.identity:
                     self._advance(agent.WindowsReady())
+            case JobDone(name=name) if self._job is None or name != self._job.name:
+                pass  # it belonged to a plan that this device has left
             case JobDone(result=Learned() as learned):
                 self._learned(learned)
             case JobDone(error=BaseException() as error):
@@ -316,7 +318,7 @@ class Device:
         def work(progress: Callable[[int, int], None]) -> Learned:
             return lesson.learn(windows, weights, blobs, progress)
 
-        self._job = Job(f"learning-{lesson.round}", work, self._inbox)
+        self._job = Job(f"learning-{lesson.plan.identity}-{lesson.round}", work, self._inbox)
 
     def _send_offer(self, number: int) -> None:
         offer = self._memory.progress.offer

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mekt.errors import SettingsError
 from mekt.schema import SchemaError, build
@@ -21,17 +21,25 @@ def read_toml(path: Path, cls: type[T]) -> T:
         SettingsError: one line per problem, such as
             `device.toml: sensors[0].rate_hz: expected a number, got '50' (remove the quotes)`.
     """
+    try:
+        return build(cls, read_table(path))
+    except SchemaError as error:
+        raise SettingsError("\n".join(f"{path}: {problem}" for problem in error.problems)) from error
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The TOML file at `path` as it is, of whatever kind.
+
+    Raises:
+        SettingsError: when it is missing or not TOML.
+    """
     text = _text(path)
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: {_syntax_problem(str(error), text)}") from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: no settings are written like this ({error}); mend the file") from error
-    try:
-        return build(cls, data)
-    except SchemaError as error:
-        raise SettingsError("\n".join(f"{path}: {problem}" for problem in error.problems)) from error
 
 
 def _text(path: Path) -> str:

@@ -1,0 +1,395 @@
+"""`mekt demo`: a whole federation on this machine. Broker, coordinator and every device are processes of their own.
+
+The demo writes their settings files, starts the same commands that production uses, and from then on only watches:
+what it prints comes over MQTT, and the last scores from a process that has onnxruntime and no torch.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mekt.broker import Broker
+from mekt.errors import MektError, SettingsError
+from mekt.link import BrokerSettings
+from mekt.messages import Presence, Status
+from mekt.process import Stop
+from mekt.watch import Watch, kilobytes, report_table
+
+FEDERATION = "demo"
+DEADLINE_S = 120.0
+END_S = 5.0
+# HAPT: the public proxy set and the coordinator's few labels are a person each; nobody learns from the tested ones.
+HAPT_USERS, HAPT_LABELLED, HAPT_PROXY, HAPT_TEST = range(1, 24), 24, 25, range(26, 31)
+SIMULATED_S = 900.0
+
+
+class DemoError(MektError):
+    """A process of the demo ended before its time; the text says which, and where its log is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """What the demo learns from: recordings for the coordinator, a `[[sensors]]` table for each device."""
+
+    title: str
+    proxy: list[str]
+    labelled: list[str]
+    test: list[str]
+    devices: dict[str, str]
+
+
+def run_demo(
+    *, rounds: int, agents: int, seed: int, data: Path | None, out: Path | None, as_json: bool, stop: Stop
+) -> int:
+    """Run the federation and print how it went; the exit code.
+
+    Raises:
+        MektError: when a part cannot start or ends before its time.
+    """
+    began_s = time.monotonic()
+    folder = _fresh_folder(out)
+    say = Talk(sys.stderr if as_json else sys.stdout)
+    scene = _hapt(data, agents) or _simulated(folder, agents, seed)
+    say.line(f"Learning from {scene.title}. All that is made goes to {folder}.")
+    with Broker(folder / "broker") as broker, _processes(folder) as processes:
+        say.line(f"broker: {broker.kind}, process {broker.pid}, 127.0.0.1:{broker.port}")
+        _write_settings(folder, scene, rounds=rounds, agents=agents, seed=seed, port=broker.port)
+        processes.start("coordinator", "coordinator", "run", "--config", str(folder / "federation.toml"))
+        for name in scene.devices:
+            processes.start(name, "edge", "run", "--config", str(folder / name / "device.toml"))
+        for name, process in processes.running.items():
+            say.line(f"{name}: process {process.pid}")
+        watch = Watch(BrokerSettings(port=broker.port), FEDERATION)
+        watch.start()
+        try:
+            status = _follow(watch, processes, say, rounds, stop)
+        finally:
+            watch.stop()
+        pids = {name: process.pid for name, process in processes.running.items()} | {"broker": broker.pid}
+    release = folder / "state" / "releases" / status.reports[-1].release
+    exported = _score(release, scene.test)
+    devices = {name: presence for name, (_, presence) in sorted(watch.view.devices.items())}
+    seconds = time.monotonic() - began_s
+    if as_json:
+        print(json.dumps(_results(status, devices, release, exported, pids, seconds)))
+    else:
+        for line in _summary(status, devices, release, exported, seconds):
+            say.line(line)
+    return 0
+
+
+# What is shown
+
+
+class Talk:
+    """Lines on a stream. On a terminal the lines of a round that is under way are written over; elsewhere never."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._live = out.isatty()
+        self._shown = 0
+        self._rows: dict[str, str] = {}
+
+    def line(self, text: str) -> None:
+        """A line that stays, below what was said before."""
+        self.settle()
+        print(text, file=self._out, flush=True)
+
+    def row(self, key: str, text: str, *, last: bool) -> None:
+        """What is to be said about `key`; `last` when nothing more follows. Only a terminal shows what is not."""
+        if self._rows.get(key) == text:
+            return
+        self._rows[key] = text
+        if self._live:
+            up = f"\x1b[{self._shown}A" if self._shown else ""
+            self._out.write(up + "".join(f"\x1b[2K{row}\n" for row in self._rows.values()))
+            self._out.flush()
+            self._shown = len(self._rows)
+        elif last:
+            print(text, file=self._out, flush=True)
+
+    def settle(self) -> None:
+        """Leave the rows as they are and begin new ones below."""
+        self._rows, self._shown = {}, 0
+
+
+def _follow(watch: Watch, processes: "_Processes", say: Talk, rounds: int, stop: Stop) -> Status:
+    """Show a row for each device and round, and a line for each round that is over, until all are."""
+    told = -1
+    at = 0
+    while True:
+        processes.check()
+        if stop.requested:
+            raise KeyboardInterrupt
+        speaker = watch.look(0.5)
+        view = watch.view
+        if speaker:
+            number, presence = view.devices[speaker]
+            if number == at and presence.state == "online":
+                done = presence.activity == "idle" and presence.windows > 0 and number < rounds
+                say.row(f"{number}/{speaker}", _device_row(number, rounds, speaker, presence), last=done)
+        elif speaker == "" and view.status is not None:
+            for report in view.status.reports:
+                if report.round > told:
+                    told = report.round
+                    scores = ", ".join(
+                        f"{name.split('/', 1)[1]} {value:.3f}" for name, value in report.metrics.items() if "/" in name
+                    )
+                    what = "before the first round" if told == 0 else f"after round {told} of {rounds}"
+                    say.line(f"{what}: weighted F1 {scores}")
+                    at = told
+            if view.status.phase == "finished" and told == rounds:
+                return view.status
+
+
+def _device_row(number: int, rounds: int, device: str, presence: Presence) -> str:
+    activity = {"idle": "delivered", "training": f"training {presence.progress:>4.0%}"}.get(
+        presence.activity, presence.activity
+    )
+    return (
+        f"round {number + 1} of {rounds}  {device:<10} {', '.join(presence.modalities):<16} {activity:<14}"
+        f"{presence.windows:>6} windows  {kilobytes(presence.up_bytes)} up  {kilobytes(presence.down_bytes)} down"
+    )
+
+
+def _summary(
+    status: Status, devices: dict[str, Presence], release: Path, exported: dict[str, Any], seconds: float
+) -> Iterator[str]:
+    yield ""
+    yield from report_table(status)
+    yield ""
+    rounds = max(1, status.reports[-1].round)
+    yield f"{'device':<12}{'modalities':<18}{'windows':>8}{'up':>14}{'down':>14}{'up a round':>14}{'down a round':>14}"
+    for name, each in devices.items():
+        sizes = (each.up_bytes, each.down_bytes, each.up_bytes // rounds, each.down_bytes // rounds)
+        yield f"{name:<12}{', '.join(each.modalities):<18}{each.windows:>8}" + "".join(
+            f"{kilobytes(size):>14}" for size in sizes
+        )
+    yield "(bytes of the TCP connections, as the kernel counted them)"
+    yield ""
+    yield f"release: {release}"
+    trained = status.reports[-1].metrics
+    for name, value in exported["weighted_f1"].items():
+        yield (
+            f"  {name:<8} weighted F1 by onnxruntime alone {value:.4f}, by torch "
+            f"{trained[f'weighted_f1/{name}']:.4f}, over {exported['windows']} windows"
+        )
+    yield f"took {seconds:.0f} s"
+
+
+def _results(
+    status: Status,
+    devices: dict[str, Presence],
+    release: Path,
+    exported: dict[str, Any],
+    pids: dict[str, int],
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "rounds": [
+            {"round": each.round, "metrics": each.metrics, "seconds": each.seconds, "devices": list(each.devices)}
+            for each in status.reports
+        ],
+        "devices": {
+            name: {
+                "modalities": sorted(each.modalities),
+                "windows": each.windows,
+                "up_bytes": each.up_bytes,
+                "down_bytes": each.down_bytes,
+            }
+            for name, each in devices.items()
+        },
+        "release": str(release),
+        "onnxruntime": exported,
+        "processes": pids,
+        "seconds": round(seconds, 3),
+    }
+
+
+# What is started
+
+
+class _Processes:
+    """The processes of the demo, by name; each writes its log into the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs = folder / "logs"
+        self._logs.mkdir()
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Start `mekt` with these arguments."""
+        # One thread each: the machine is shared by all of them.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        with self._path(name).open("wb") as log_file:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", "mekt", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise when a process has ended.
+
+        Raises:
+            DemoError: naming it, with the last line of its log.
+        """
+        for name, process in self.running.items():
+            if process.poll() is not None:
+                lines = self._path(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                last = lines[-1] if lines else "it said nothing"
+                raise DemoError(f"{name} ended with code {process.returncode}: {last} (all of it: {self._path(name)})")
+
+    def stop(self) -> None:
+        """End them all, in good order where they do so in time."""
+        for process in self.running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline_s = time.monotonic() + END_S
+        for process in self.running.values():
+            try:
+                process.wait(max(0.1, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _path(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+
+@contextlib.contextmanager
+def _processes(folder: Path) -> Iterator[_Processes]:
+    processes = _Processes(folder)
+    try:
+        yield processes
+    finally:
+        processes.stop()
+
+
+def _score(release: Path, test: list[str]) -> dict[str, Any]:
+    """Weighted F1 of the release in a process of its own, which has onnxruntime and no torch."""
+    command = [sys.executable, "-m", "mekt", "score", "--json", "--release", str(release), "--recordings", *test]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoError(f"the release could not be scored: {done.stderr.strip()}")
+    scores: dict[str, Any] = json.loads(done.stdout)
+    return scores
+
+
+# What they learn from
+
+
+def _hapt(data: Path | None, agents: int) -> Scene | None:
+    """The HAPT recordings, when they are there."""
+    named = data or (Path(os.environ["MEKT_DATA"]) if os.environ.get("MEKT_DATA") else None)
+    folder = (named or Path("../shared/data")).absolute() / "hapt"
+    if not folder.is_dir():
+        if named is not None:
+            raise SettingsError(
+                f"--data or MEKT_DATA: {named} has no folder hapt; name another, or neither to simulate"
+            )
+        return None
+
+    def paths(*users: int) -> list[str]:
+        return [str(folder / f"user{user:02d}.npz") for user in users]
+
+    if agents > len(HAPT_USERS):
+        raise SettingsError(f"--agents: HAPT has {len(HAPT_USERS)} persons to learn from; ask for no more devices")
+    devices = {}
+    for index, modalities in enumerate(_modalities(agents)):
+        recordings = paths(*HAPT_USERS[index::agents])
+        devices[f"device-{index + 1}"] = _table("replay", modalities, recordings=recordings, speed=1e6)
+    return Scene(
+        title=f"HAPT ({folder})",
+        proxy=paths(HAPT_PROXY),
+        labelled=paths(HAPT_LABELLED),
+        test=paths(*HAPT_TEST),
+        devices=devices,
+    )
+
+
+def _simulated(folder: Path, agents: int, seed: int) -> Scene:
+    """Persons that are made up: for the devices as they run, for the coordinator as recordings."""
+    simulate = importlib.import_module("sensors.simulator").simulate
+    write_recording = importlib.import_module("sensors.recording").write_recording
+    paths = {}
+    for subject, name in enumerate(("proxy", "labelled", "test-1", "test-2", "test-3")):
+        paths[name] = folder / "recordings" / f"{name}.npz"
+        recording = simulate(10_000 + subject, seed=seed, duration_s=SIMULATED_S, modalities=("acc", "gyro"))
+        write_recording(paths[name], recording)
+    devices = {
+        f"device-{index + 1}": _table(
+            "simulator", modalities, subject=index + 1, seed=seed, duration_s=SIMULATED_S, speed=1e6
+        )
+        for index, modalities in enumerate(_modalities(agents))
+    }
+    return Scene(
+        title="simulated persons (no HAPT recordings are here; --data names their folder)",
+        proxy=[str(paths["proxy"])],
+        labelled=[str(paths["labelled"])],
+        test=[str(paths[name]) for name in paths if name.startswith("test")],
+        devices=devices,
+    )
+
+
+def _modalities(agents: int) -> list[tuple[str, ...]]:
+    kinds: list[tuple[str, ...]] = [("acc",), ("gyro",), ("acc", "gyro")]
+    return [kinds[index % len(kinds)] for index in range(agents)]
+
+
+# What is written
+
+
+def _fresh_folder(out: Path | None) -> Path:
+    """An empty folder for this run alone.
+
+    Raises:
+        SettingsError: when the one that was named is not empty or cannot be made.
+    """
+    if out is None:
+        out = next(path for number in range(1, 1_000_000) if not (path := Path("out") / f"demo-{number}").exists())
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SettingsError(f"--out: {out} is there and not empty; name another folder, or remove it")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
+    return out.absolute()
+
+
+def _write_settings(folder: Path, scene: Scene, *, rounds: int, agents: int, seed: int, port: int) -> None:
+    broker = f'[broker]\nhost = "127.0.0.1"\nport = {port}\n'
+    (folder / "federation.toml").write_text(
+        f'federation = "{FEDERATION}"\nstate = "state"\nrounds = {rounds}\nseed = {seed}\n'
+        f"proxy = {json.dumps(scene.proxy)}\nproxy_windows = 512\n"
+        f"labelled = {json.dumps(scene.labelled)}\ntest = {json.dumps(scene.test)}\nthreads = 1\n\n"
+        "[window]\nwindow_s = 2.56\nstride_s = 1.28\n\n"
+        '[[modalities]]\nname = "acc"\nshape = [3]\nrate_hz = 50\nunit = "g"\n\n'
+        '[[modalities]]\nname = "gyro"\nshape = [3]\nrate_hz = 50\nunit = "rad/s"\n\n'
+        f"[round]\nmin_devices = {agents}\ndeadline_s = {DEADLINE_S}\n\n{broker}",
+        encoding="utf-8",
+    )
+    for name, sensors in scene.devices.items():
+        (folder / name).mkdir()
+        (folder / name / "device.toml").write_text(
+            f'federation = "{FEDERATION}"\ndevice = "{name}"\nstate = "state"\nthreads = 1\n\n'
+            f"[windows]\nwhole_source = true\n\n{sensors}\n{broker}",
+            encoding="utf-8",
+        )
+
+
+def _table(kind: str, modalities: tuple[str, ...], **settings: Any) -> str:
+    lines = {"kind": kind, "modalities": list(modalities), **settings}
+    return "[[sensors]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
