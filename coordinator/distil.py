@@ -22,7 +22,7 @@ from mekt.learning import (
     tensors,
 )
 from mekt.losses import transfer_loss
-from mekt.plan import Architecture, Plan
+from mekt.plan import Architecture, Plan, derived_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class Distiller(nn.Module):
         self.fusion: nn.Linear | None = None
         if plan.method.fusion == "concatenated":
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(plan.seed)
+                torch.manual_seed(derived_seed(plan.seed, "fusion"))
                 width = plan.method.embedding
                 self.fusion = nn.Linear(width * len(self.model.modalities), width)
         self.to(device)
@@ -81,8 +81,8 @@ class Distiller(nn.Module):
                 hidden, embeddings = self.model.encode(batch)
                 rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, embeddings)
                 teacher = {name: array[rows] for name, array in embedding_teacher.items()}
-                transferred = self._transfer(embeddings, teacher, batch)
-                loss = rebuilt + method.eta * transferred
+                transferred, anchor = self._transfer(embeddings, teacher, batch)
+                loss = rebuilt + method.eta * (transferred + anchor)
                 if method.gamma > 0:
                     targets = {name: array[rows] for name, array in hidden_teacher.items()}
                     loss = loss + method.gamma * knowledge_loss(method, hidden, targets)
@@ -113,15 +113,19 @@ class Distiller(nn.Module):
                 for name, array in tensors(windows).items()
             }
 
-    def _transfer(self, embeddings: Windows, teacher: Windows, batch: Windows) -> Tensor:
-        """KT(fuse(E(P)), fuse(A)); FedMEKT-S compares each modality for itself."""
+    def _transfer(self, embeddings: Windows, teacher: Windows, batch: Windows) -> tuple[Tensor, Tensor]:
+        """KT(fuse(E(P)), fuse(A)), and what keeps the fusion from losing its input.
+
+        FedMEKT-S compares each modality for itself, without anything that is learned in between.
+        """
         method = self.plan.method
         if self.fusion is None or not teacher:
-            return knowledge_loss(method, embeddings, teacher)
+            transferred = knowledge_loss(method, embeddings, teacher)
+            return transferred, torch.zeros_like(transferred)
         # Where no device sent a modality, the student's own embedding takes its place on the teacher's side.
         both = {name: teacher.get(name, embeddings[name].detach()) for name in embeddings}
         fused_student = self.fusion(torch.cat([embeddings[name] for name in sorted(embeddings)], dim=1))
         fused_teacher = self.fusion(torch.cat([both[name] for name in sorted(both)], dim=1))
         # The fused embedding must rebuild the windows too: else the dense layer could agree with itself by shrinking.
-        rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, {"": fused_student})
-        return transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature) + rebuilt
+        anchor = reconstruction_loss(method.reconstruction, self.model, batch, {"": fused_student})
+        return transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature), anchor

@@ -1,7 +1,9 @@
-"""A model's weights on disk, without pickle: a msgpack map of little-endian float32 tensors.
+"""A model's weights on disk, without pickle: a msgpack map of little-endian float32 tensors behind its SHA-256.
 
 The bytes depend on the weights alone, so equal models have equal files.
 """
+
+import hashlib
 
 import msgpack
 import numpy as np
@@ -9,6 +11,9 @@ import torch
 from torch import nn
 
 from mekt.errors import StateError
+
+DIGEST_BYTES = 32
+REMEDY = "restore the file from a copy, or delete it to start afresh"
 
 
 def pack_weights(model: nn.Module) -> bytes:
@@ -18,7 +23,7 @@ def pack_weights(model: nn.Module) -> bytes:
         name: [list(tensor.shape), tensor.detach().cpu().numpy().astype("<f4").tobytes()] for name, tensor in tensors
     }
     packed: bytes = msgpack.packb(table)
-    return packed
+    return hashlib.sha256(packed).digest() + packed
 
 
 def load_weights(model: nn.Module, raw: bytes, origin: str) -> None:
@@ -28,16 +33,17 @@ def load_weights(model: nn.Module, raw: bytes, origin: str) -> None:
         StateError: when the bytes are damaged or of another structure; `model` is then unchanged.
     """
     expected = model.state_dict()
+    digest, packed = raw[:DIGEST_BYTES], raw[DIGEST_BYTES:]
+    if hashlib.sha256(packed).digest() != digest:
+        raise StateError(f"{origin}: damaged weights, their SHA-256 differs; {REMEDY}")
     try:
-        table = msgpack.unpackb(raw)
+        table = msgpack.unpackb(packed)
         loaded = {
             name: torch.from_numpy(np.frombuffer(data, dtype="<f4").reshape(shape).copy())
             for name, (shape, data) in table.items()
         }
     except Exception as error:
-        raise StateError(f"{origin}: damaged weights ({error}); delete the file to start afresh") from error
+        raise StateError(f"{origin}: not weights of this version ({error}); {REMEDY}") from error
     if {name: tuple(t.shape) for name, t in loaded.items()} != {name: tuple(t.shape) for name, t in expected.items()}:
-        raise StateError(
-            f"{origin}: weights of another model (other modalities, widths or architecture); delete the file"
-        )
+        raise StateError(f"{origin}: weights of another model (other modalities, widths or architecture); {REMEDY}")
     model.load_state_dict(loaded)

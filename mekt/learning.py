@@ -45,7 +45,7 @@ def knowledge_loss(method: Method, student: Windows, teacher: Windows) -> Tensor
     """Sum over the modalities that both have of the transfer distance from student to teacher."""
     common = sorted(set(student) & set(teacher))
     losses = [transfer_loss(method.transfer, student[name], teacher[name], method.temperature) for name in common]
-    return torch.stack(losses).sum() if losses else torch.zeros(())
+    return torch.stack(losses).sum() if losses else next(iter(student.values())).new_zeros(())
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -78,8 +78,10 @@ def proxy_knowledge(model: SplitAutoencoder, proxy: Windows, sends_hidden: bool)
 
 
 def tensors(arrays: Arrays, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The arrays as tensors on `device`, without a copy where memory allows it."""
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
+    """The arrays as float32 tensors on `device`, without a copy where memory allows it."""
+    # Torch takes no memory that must not be written, such as that of a mapped file.
+    owned = {name: np.require(array, np.float32, ["C", "W"]) for name, array in arrays.items()}
+    return {name: torch.from_numpy(array).to(device) for name, array in owned.items()}
 
 
 def teachers(knowledge: Mapping[str, Knowledge], device: torch.device | str = "cpu") -> tuple[Windows, Windows]:

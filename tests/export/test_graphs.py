@@ -9,8 +9,8 @@ from torch import nn
 
 from export.graphs import EMBEDDING, EMBEDDINGS, PROBABILITIES, classifier_model, encoder_model
 from mekt.encoders import Encoder, EncoderSizes
-from mekt.plan import Architecture
 from mekt.errors import ReleaseError
+from mekt.plan import Architecture
 
 torch.set_num_threads(1)
 
