@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
 from mekt.blobs import Fetch
+from mekt.errors import WireError
 from mekt.messages import Chunk, Offer, Want
 from mekt.plan import Plan
 
