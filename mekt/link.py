@@ -46,6 +46,8 @@ QUEUED_MESSAGES = 2000
 PACKET_OVERHEAD_BYTES = 256
 # The time from one attempt to connect to the next, on average; it doubles until a connection lasts STEADY_S.
 FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 1.0, 5.0, 10.0
+# Two processes under one client id end each other's connections, and not every broker says so.
+SUSPICIOUSLY_MANY = 3
 # How long a first connection may fail before that is the answer: a broker may be starting at the same time.
 GRACE_S = 1.0
 # How long the first login may stay unanswered: some brokers that know 3.1.1 only read MQTT 5 as an endless packet.
@@ -53,7 +55,6 @@ LOGIN_S = 3.0
 LOOP_S = 1.0
 # MQTT 5 reason codes.
 UNSUPPORTED_PROTOCOL = 132
-SESSION_TAKEN_OVER = 142
 TRANSIENT_REFUSALS = (136, 137, 151, 156, 159)  # unavailable, busy, over a quota or rate, another server for now
 # Fields of Linux' struct tcp_info (linux/tcp.h): bytes acknowledged by the peer, bytes received.
 TCP_INFO_BYTES = struct.Struct("=QQ")
@@ -159,6 +160,7 @@ class Link:
         self._spoken: MQTTProtocolVersion | None = None
         self._failure = self._last_error = ""
         self._delay_s = FIRST_DELAY_S / 2
+        self._short_lived = 0
         self._dropped = 0
         self._owed: collections.deque[Connected | Disconnected] = collections.deque()
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
@@ -292,7 +294,8 @@ class Link:
                 log.exception("the network thread stumbled; it connects anew")
                 self._failed(f"{type(error).__name__}: {error}")
             if self._stopping.is_set():
-                self._log_off(client)
+                with contextlib.suppress(Exception):
+                    self._log_off(client)
             self._hang_up(client)
             self._lost(self._last_error or "the network thread stumbled")
             if client is self._client or self._client.protocol == MQTTProtocolVersion.MQTTv5:
@@ -320,7 +323,14 @@ class Link:
     def _pause(self) -> None:
         """Wait before the next attempt; a fleet that lost its broker must not come back in step."""
         if self._accepted_s and time.monotonic() - self._accepted_s > STEADY_S:
-            self._delay_s = FIRST_DELAY_S
+            self._delay_s, self._short_lived = FIRST_DELAY_S, 0
+        elif self._accepted_s:
+            self._short_lived += 1
+            if self._short_lived == SUSPICIOUSLY_MANY:
+                log.warning(
+                    "%s connections in a row ended within seconds (%s); if another process has the client id %s, end it",
+                    *(SUSPICIOUSLY_MANY, self._last_error, self._client_id),
+                )
         self._accepted_s = 0.0
         ends_s = time.monotonic() + self._delay_s * random.uniform(0.5, 1.5)  # noqa: S311
         self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
@@ -398,12 +408,12 @@ class Link:
                 "the broker speaks MQTT 3.1.1 only: sessions of absent devices do not expire, refusals carry no "
                 "reason, and its packet limit is unknown"
             )
+        for topic in self._subscriptions:
+            client.subscribe(topic, qos=QOS)
         self._largest_packet = getattr(properties, "MaximumPacketSize", None)
         if self._largest_packet is not None and self._largest_sent > self._largest_packet:
             # The limit has shrunk. One message over it would end every connection to come.
             self._queue_again(client, client.drop_out_messages())
-        for topic in self._subscriptions:
-            client.subscribe(topic, qos=QOS)
         self._failure = ""
         self._accepted_s = time.monotonic()
         self._spoken = client.protocol
@@ -426,12 +436,8 @@ class Link:
                 log.error("a message for %s is over the broker's new packet limit, and dropped", message.topic)
 
     def _on_disconnect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        text = self._last_error or str(reason)
-        if reason.value == SESSION_TAKEN_OVER:
-            text = f"another process uses the client id {self._client_id}; end it, or give each its own name"
-            log.error("broker %s:%s: %s", self._settings.host, self._settings.port, text)
-            self._delay_s = LONGEST_DELAY_S
-        self._lost(text)
+        self._last_error = self._last_error or str(reason)
+        self._lost(self._last_error)
 
     def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
         for reason in reasons:
@@ -523,6 +529,8 @@ def _explained(error: Exception) -> str:
         return f"TLS fails ({cause}); check the CA file, both certificates, the port and this machine's clock"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there; start the broker or correct [broker] host and port"
+    if isinstance(error, ConnectionResetError):
+        return "it ends the connection; check the port, and that both sides use TLS or neither"
     if isinstance(error, socket.gaierror):
         return f"the name is not known ({error.strerror}); correct [broker] host or this machine's name server"
     cause = getattr(error, "strerror", None) or str(error)
