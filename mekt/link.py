@@ -328,7 +328,7 @@ class Link:
             self._short_lived += 1
             if self._short_lived == SUSPICIOUSLY_MANY:
                 log.warning(
-                    "%s connections in a row ended within seconds (%s); if another process has the client id %s, end it",
+                    "%s connections in a row ended within seconds (%s); if another process is %s too, end it",
                     *(SUSPICIOUSLY_MANY, self._last_error, self._client_id),
                 )
         self._accepted_s = 0.0

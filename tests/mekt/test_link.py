@@ -580,7 +580,7 @@ def test_two_processes_under_one_name_are_told(
     first, second = sides.side("same"), sides.side("same")
     first.disconnected()
     second.disconnected()
-    wait_for_log(caplog, "another process has the client id same, end it")
+    wait_for_log(caplog, "if another process is same too, end it")
 
 
 def test_a_process_with_many_open_files_connects(sides: Sides) -> None:
