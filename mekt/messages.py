@@ -42,7 +42,7 @@ class RoundOpen:
     deadline_s: Seconds
     participants: Devices
     plan: Plan
-    knowledge: dict[ModalityName, BlobRef]
+    knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(longest=16)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
