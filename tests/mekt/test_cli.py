@@ -1,0 +1,191 @@
+"""The `mekt` command as a person or a service manager meets it: processes, exit codes, sentences."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mekt.broker import free_port
+from mekt.cli import main
+
+FEDERATION = """
+federation = "ward"
+rounds = 1
+proxy = ["proxy.npz"]
+[window]
+window_s = 2.56
+stride_s = 1.28
+[[modalities]]
+name = "acc"
+shape = [3]
+rate_hz = 50
+unit = "g"
+[broker]
+port = {port}
+"""
+DEVICE = """
+federation = "ward"
+device = "pi-1"
+[[sensors]]
+kind = "simulator"
+modalities = ["acc"]
+subject = 1
+[broker]
+port = {port}
+"""
+
+
+def mekt(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """One run of the command."""
+    command = [sys.executable, "-m", "mekt", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=60)
+
+
+def refused(code: int, *arguments: str | Path) -> str:
+    """What a run says that must end with this code, in words and without a traceback."""
+    done = mekt(*arguments)
+    assert done.returncode == code, done.stderr
+    said = [line for line in done.stderr.splitlines() if not re.match(r"\d{4}-", line)]
+    assert said and said[0].startswith("mekt: ") and "Traceback" not in done.stderr, done.stderr
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("demo",)]
+)
+def test_every_command_explains_itself(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: mekt" in text
+    for option in re.findall(r"^  (--[a-z-]+)(?: [A-Z]+)?$", text, re.M):
+        pytest.fail(f"{option} of {arguments} has no help")
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
+    assert listed == ["coordinator", "edge", "infer", "score", "status", "demo"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["infer", "--release", "nowhere", "--source", "nothing.npz"]])
+def test_help_and_infer_start_without_torch(arguments: list[str]) -> None:
+    probe = (
+        "import sys\nfrom mekt.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print('heavy:', sorted({'torch', 'onnx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_a_missing_settings_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    for part in ("coordinator", "edge"):
+        text = refused(2, part, "run", "--config", tmp_path / "federation.toml")
+        assert "no such file" in text and str(tmp_path) in text
+
+
+def test_every_mistake_in_a_settings_file_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text(FEDERATION.format(port='"1883"').replace("rounds", "round_count"), encoding="utf-8")
+    text = refused(2, "coordinator", "run", "--config", path)
+    assert "round_count: unknown key" in text and "rounds: missing" in text
+    assert f"{path}: broker.port: expected a whole number, got '1883' (remove the quotes)" in text
+
+
+def test_a_missing_recording_is_named_with_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "federation.toml").write_text(FEDERATION.format(port=1883), encoding="utf-8")
+    text = refused(2, "coordinator", "run", "--config", tmp_path / "federation.toml")
+    assert "proxy[0]" in text and str(tmp_path) in text
+
+
+def test_a_broken_recording_is_a_sensor_error_and_leaves_no_half_written_state(tmp_path: Path) -> None:
+    (tmp_path / "federation.toml").write_text(FEDERATION.format(port=1883), encoding="utf-8")
+    (tmp_path / "proxy.npz").write_bytes(b"PK\x03\x04 and no more")
+    text = refused(5, "coordinator", "run", "--config", tmp_path / "federation.toml")
+    assert "proxy.npz" in text
+    assert {path.name for path in (tmp_path / "state").iterdir()} <= {"lock"}
+
+
+def test_without_a_broker_a_device_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "device.toml").write_text(DEVICE.format(port=free_port()), encoding="utf-8")
+    text = refused(4, "edge", "run", "--config", tmp_path / "device.toml")
+    assert "127.0.0.1" in text and "start" in text
+
+
+def test_another_process_on_the_same_state_is_refused_by_name(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "device.toml").write_text(DEVICE.format(port=1883), encoding="utf-8")
+    (tmp_path / "state").mkdir()
+    with (tmp_path / "state" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("process 4711\n")
+        lock.flush()
+        assert "process 4711" in refused(7, "edge", "run", "--config", tmp_path / "device.toml")
+
+
+def test_a_folder_that_is_no_release_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "some.npz", x=np.zeros(3))
+    for command in (("infer", "--source"), ("score", "--recordings")):
+        text = refused(6, command[0], "--release", tmp_path, command[1], tmp_path / "some.npz")
+        assert "manifest.json" in text
+
+
+def test_status_where_nobody_listens_and_without_a_name(tmp_path: Path) -> None:
+    assert "start the broker" in refused(4, "status", "--federation", "ward", "--port", str(free_port()))
+    assert "--config" in refused(2, "status")
+
+
+def test_status_takes_the_broker_from_either_kind_of_settings(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        for name, text in (("federation.toml", FEDERATION), ("device.toml", DEVICE)):
+            (tmp_path / name).write_text(text.format(port=port), encoding="utf-8")
+            assert f"127.0.0.1:{port}" in refused(4, "status", "--config", tmp_path / name)
+
+
+def test_the_demo_never_writes_into_a_folder_that_holds_something(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
+    assert "not empty" in refused(2, "demo", "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_demo_says_which_folder_lacks_the_recordings(tmp_path: Path) -> None:
+    assert str(tmp_path) in refused(2, "demo", "--data", tmp_path, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_numbers_that_cannot_work_are_usage_errors() -> None:
+    for option in ("--rounds", "--agents"):
+        done = mekt("demo", option, "0")
+        assert done.returncode == 2 and "at least 1" in done.stderr
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path: Path) -> None:
+    probe = (
+        "import sys\nsys.modules['torch'] = None\nfrom mekt.cli import main\n"
+        "sys.exit(main(['edge', 'run', '--config', sys.argv[1]]))"
+    )
+    (tmp_path / "device.toml").write_text(DEVICE.format(port=1883), encoding="utf-8")
+    command = [sys.executable, "-c", probe, str(tmp_path / "device.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 8 and 'pip install -e ".[edge]"' in done.stderr
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from mekt import __version__
+
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mekt {__version__}\n"
