@@ -44,7 +44,8 @@ class Federation:
     def start(self, name: str) -> None:
         """Start the coordinator or a device, as its settings file says."""
         what = ("coordinator", "federation") if name == "coordinator" else ("edge", "device")
-        command = [sys.executable, "-m", "mekt", what[0], "run", "--config", self.folder / name / f"{what[1]}.toml"]
+        config = self.folder / name / f"{what[1]}.toml"
+        command = [sys.executable, "-m", "mekt", what[0], "run", "--config", str(config)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -280,7 +281,7 @@ def test_everybody_stops_within_five_seconds_and_says_goodbye(undisturbed: Undis
 
 
 def test_the_release_scores_the_same_by_onnxruntime_alone(undisturbed: Undisturbed, recordings: Path) -> None:
-    command = [sys.executable, "-m", "mekt", "score", "--json", "--release", undisturbed.federation.release]
+    command = [sys.executable, "-m", "mekt", "score", "--json", "--release", str(undisturbed.federation.release)]
     command += ["--recordings", *persons(recordings, (26, 27))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     scores = json.loads(done.stdout)

@@ -25,6 +25,7 @@ LEAN = {
     *LEAN_EXPORT,
     *("mekt.arrays", "mekt.blobs", "mekt.broker", "mekt.errors", "mekt.files", "mekt.link", "mekt.messages"),
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
+    *("mekt.__main__", "mekt.cli", "mekt.demo", "mekt.post", "mekt.process", "mekt.watch"),
 }
 # Beyond Python itself. protobuf and flatbuffers are onnxruntime's own.
 LEAN_PACKAGES = {"numpy", "msgpack", "paho", "onnxruntime", "google", "flatbuffers", "packaging"}
