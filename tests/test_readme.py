@@ -1,0 +1,22 @@
+"""What the README shows is what Mekt reads."""
+
+import re
+from pathlib import Path
+
+from coordinator.settings import read_federation
+from edge.settings import read_device
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings_of_the_readme() -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+
+
+def test_the_settings_of_the_readme_are_accepted(tmp_path: Path) -> None:
+    federation, device = settings_of_the_readme()
+    (tmp_path / "federation.toml").write_text(federation, encoding="utf-8")
+    (tmp_path / "device.toml").write_text(device, encoding="utf-8")
+    assert read_federation(tmp_path / "federation.toml").federation == read_device(tmp_path / "device.toml").federation
+    tls = read_device(tmp_path / "device.toml").broker.tls
+    assert tls is not None and tls.ca == str(tmp_path / "ca.pem")
