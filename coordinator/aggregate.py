@@ -21,7 +21,8 @@ class Contribution:
 def aggregate(contributions: Sequence[Contribution]) -> dict[str, Knowledge]:
     """A_m = sum_i w_i K_im / sum_i w_i over the devices that have m; modalities nobody has are absent.
 
-    Law: any permutation of `contributions` gives the same bits; a device with weight w equals w devices of weight 1.
+    Laws: any permutation of `contributions`, one of each device, gives the same bits; but for rounding, a device with
+    weight w equals w devices of weight 1.
     """
     ordered = sorted(contributions, key=lambda each: each.device)
     names = sorted({name for each in ordered for name in each.knowledge})

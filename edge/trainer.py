@@ -48,7 +48,7 @@ class LocalTrainer:
         """Train for the plan's local epochs; equal inputs and seed give equal weights.
 
         Args:
-            windows: private, normalised, per modality (B, T, ...).
+            windows: private, normalised, per modality (B, T, ...), one at least.
             proxy: the normalised proxy set, per modality (N, T, ...).
             knowledge: global knowledge of the round, per modality.
             seed: orders the batches.

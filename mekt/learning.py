@@ -51,7 +51,7 @@ def knowledge_loss(method: Method, student: Windows, teacher: Windows) -> Tensor
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Index tensors that visit 0..count-1 once each in random order, `size` at a time, the last one perhaps shorter."""
     order = torch.randperm(count, generator=generator)
-    yield from torch.split(order, size)
+    yield from (order[first : first + size] for first in range(0, count, size))
 
 
 def batch_count(count: int, size: int) -> int:
