@@ -84,7 +84,7 @@ class Fetch:
             return
         if sum(other.size_bytes for other in self.wanted) + ref.size_bytes > self._most_bytes:
             raise WireError(
-                f"a blob of {ref.size_bytes} bytes is more than may be fetched: {self._most_bytes} at a time"
+                f"a blob of {ref.size_bytes} bytes is too much: {self._most_bytes} may be fetched at a time"
             )
         self._open[ref.sha256] = _Assembly(ref)
         self._closed.pop(ref.sha256, None)

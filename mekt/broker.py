@@ -15,6 +15,8 @@ from typing import Literal, Self
 from mekt.errors import LinkError, MissingPackageError
 
 START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 5.0
+PLACES = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 LARGEST_PACKET_BYTES = 256 * 1024
 Kind = Literal["mosquitto", "amqtt"]
 
@@ -96,7 +98,7 @@ class Broker:
             return
         process.send_signal(number)
         try:
-            process.wait(5)
+            process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -181,5 +183,5 @@ def free_port() -> int:
 
 def _mosquitto() -> Path | None:
     """Debian keeps the broker in /usr/sbin, which is not on every user's path."""
-    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path=PLACES)
     return Path(found) if found else None
