@@ -9,7 +9,7 @@ import queue
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,20 @@ from edge.memory import Memory
 from edge.sensing import Sensing
 from edge.settings import DeviceSettings, read_device
 from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, proxy_hash, read_chunk
-from mekt.errors import SensorError, WireError
+from mekt.errors import SensorError, StateError, WireError
 from mekt.link import Connected, Disconnected, Link, Received
 from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Want
 from mekt.modality import Modality
 from mekt.plan import Architecture, Plan
 from mekt.post import Post
-from mekt.process import INBOX_EVENTS, LOOP_S, Job, JobDone, Stop, only_process
+from mekt.process import LOOP_S, Job, JobDone, Stop, only_process
 from mekt.topics import for_device
 from sensors.settings import open_source
 
 log = logging.getLogger(__name__)
 
+# A device asks for a few chunks at a time: more than this are a flood, and each may be as large as the broker allows.
+INBOX_EVENTS = 256
 OFFER_S = 5.0
 PROGRESS_S = 1.0
 STOP_S = 2.0
@@ -40,9 +42,9 @@ STOP_S = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Enough:
-    """Enough private windows have been sensed for the plan of this identity."""
+    """Enough private windows have been sensed, by the sensing of this number."""
 
-    plan: str
+    sensing: int
 
 
 def run_edge(config: Path, stop: Stop) -> int:
@@ -74,6 +76,8 @@ class Device:
         self._lesson: Lesson | None = None
         self._architectures: dict[str, Architecture] = {}
         self._sensing: Sensing | None = None
+        # Sensings and jobs have numbers, so that one that was left behind is not taken for the one at work.
+        self._sensings = self._jobs = 0
         self._fetch = Fetch()
         self._job: Job | None = None
         self._offered_at_s = 0.0
@@ -84,7 +88,8 @@ class Device:
         self._post = Post(settings.federation)
         self._link = Link(
             settings=settings.broker,
-            client_id=f"mekt-{settings.federation}-{settings.device}",
+            # Names have no colon, so no device's id is another's, of this federation or of one with a like name.
+            client_id=f"mekt:{settings.federation}:{settings.device}",
             inbox=self._inbox,
             subscriptions=for_device(settings.federation, settings.device),
             will=self._farewell(),
@@ -125,19 +130,29 @@ class Device:
                 envelope = self._post.open(event)
                 if envelope is not None:
                     self._receive(envelope)
-            case _Enough(plan=plan):
-                if self._plan is not None and plan == self._plan.identity:
+            case _Enough(sensing=number):
+                if number == self._sensings:
                     self._advance(agent.WindowsReady())
-            case JobDone(name=name) if self._job is None or name != self._job.name:
-                pass  # it belonged to a plan that this device has left
-            case JobDone(result=Learned() as learned):
-                self._learned(learned)
-            case JobDone(error=BaseException() as error):
-                self._job = None
-                log.error("round %d: no learning (%s); this device sits it out", self._state.round + 1, error)
-                self._advance(agent.TrainingFailed(round=self._state.round))
+            case JobDone(name=name):
+                # Another one belonged to a plan or a round that this device has left.
+                if self._job is not None and name == self._job.name:
+                    self._job = None
+                    self._on_job(event)
             case _:
                 raise AssertionError(f"nobody puts {event!r} into the inbox")
+
+    def _on_job(self, done: JobDone) -> None:
+        match done:
+            case JobDone(result=Learned() as learned):
+                self._learned(learned)
+            case JobDone(result=dict() as knowledge):
+                self._recalled(knowledge)
+            case JobDone(error=StateError() as error):
+                raise StateError(f"{self._memory.folder}: {error}") from error
+            case JobDone(error=error):
+                number, sending = self._state.round, self._state.phase == "sending"
+                log.error("round %d: no knowledge (%s); this device sits it out", number + 1, error)
+                self._advance(agent.Receipted(round=number) if sending else agent.TrainingFailed(round=number))
 
     def _receive(self, envelope: Envelope) -> None:
         match envelope.body:
@@ -168,11 +183,14 @@ class Device:
         problem = lesson.size_problem()
         if problem is not None:
             self._post.reject(f"round {number + 1}: {problem}")
+            self._advance(agent.RoundClosed())
             return
         self._announced = lesson
-        at_it = self._state.phase == "fetching" and self._state.round == number
-        if at_it and self._lesson is not None and self._lesson.refs != lesson.refs:
-            self._start_fetch()
+        if self._lesson is not None and self._state.round == number:
+            if self._lesson.refs == lesson.refs:
+                self._lesson = lesson
+            elif self._state.phase == "fetching":
+                self._start_fetch()
         self._advance(agent.RoundOpened(round=number, invited=self._settings.device in word.participants))
 
     def _adopt(self, plan: Plan) -> bool:
@@ -195,36 +213,41 @@ class Device:
         return self._begin(plan, shared)
 
     def _begin(self, plan: Plan, shared: list[Modality]) -> bool:
-        if self._job is not None:
-            self._job.cancel(STOP_S)
-            self._job = None
-        if self._sensing is not None:
-            self._sensing.stop(STOP_S)
-        wanted = self._settings.windows
+        """Turn to another plan; False, and all is as before, when it cannot be followed."""
+        wanted, number = self._settings.windows, self._sensings + 1
         try:
-            self._sensing = Sensing(
+            sensing = Sensing(
                 self._sources,
                 shared,
                 plan.window,
                 capacity=wanted.capacity,
                 least=wanted.least,
                 whole_source=wanted.whole_source,
-                enough=lambda: self._inbox.put(_Enough(plan=plan.identity)),
+                enough=lambda: self._inbox.put(_Enough(sensing=number)),
             )
         except SensorError as error:
             self._post.reject(f"the federation's plan cannot be followed here: {error}")
             return False
+        if self._job is not None:
+            self._job.cancel(STOP_S)
+            self._job = None
+        if self._sensing is not None and not self._sensing.stop(STOP_S):
+            self._plan, self._state = None, agent.AgentState()
+            self._post.reject("a sensor does not return from being read; the new plan waits for it")
+            return False
         chosen = self._settings.architectures
         self._architectures = {each.name: chosen.get(each.name, "conv") for each in shared}
         self._plan, self._announced, self._lesson = plan, None, None
+        self._sensing, self._sensings = sensing, number
         self._post.proxy = proxy_hash(plan.proxy)
         self._fetch.forget()
-        self._memory.begin(plan.identity)
+        encoders = (f"{name}={kind}" for name, kind in sorted(self._architectures.items()))
+        self._memory.begin(" ".join([plan.identity, *encoders]))
         known = self._memory.progress
         self._state = agent.AgentState(trained=known.trained, delivered=known.delivered)
         there, mine = ", ".join(plan.proxy), ", ".join(self._architectures)
         log.info("the federation learns from %s; this device has %s", there, mine)
-        self._sensing.start()
+        sensing.start()
         return True
 
     def _on_chunk(self, chunk: Chunk) -> None:
@@ -238,23 +261,19 @@ class Device:
             self._check_fetched()
 
     def _check_fetched(self) -> None:
-        lesson = self._lesson
-        if self._fetch.wanted or lesson is None:
-            return
-        try:
-            lesson.proxy(self._memory.blobs)
-            lesson.teachers(self._memory.blobs)
-        except WireError as error:
-            self._post.reject(f"round {lesson.round + 1}: {error}; bring the coordinator to this version")
-            return
-        self._advance(agent.Fetched(round=lesson.round))
+        """Go on when all is there. Whether it is what the plan says, learning finds out, off this thread."""
+        if self._lesson is not None and not self._fetch.wanted:
+            self._advance(agent.Fetched(round=self._lesson.round))
 
     def _on_want(self, want: Want) -> None:
         offer = self._memory.progress.offer
         ref = next((each for each in offer.knowledge.values() if each.sha256 == want.sha256), None) if offer else None
-        data = None if ref is None else self._memory.blobs.get(ref)
-        if ref is None or data is None:
-            self._post.reject(f"the coordinator asks for {want.sha256.hex()[:12]}, which was never offered or is lost")
+        if ref is None:
+            self._post.reject(f"the coordinator asks for {want.sha256.hex()[:12]}, which is not offered")
+            return
+        data = self._memory.blobs.get(ref)
+        if data is None:
+            self._start_recall()
             return
         for index in want.chunks[:CHUNKS_IN_FLIGHT]:
             chunk = read_chunk(data, ref, index)
@@ -265,12 +284,11 @@ class Device:
         if self._state.phase != "sending" or number != self._state.round:
             return
         if receipt.state == "refused":
-            log.warning("round %d: the coordinator refuses what was offered: %s", number + 1, receipt.reason)
+            log.warning("round %d: the coordinator refuses what was offered: %r", number + 1, receipt.reason)
         self._memory.delivered(number)
         self._advance(agent.Receipted(round=number))
 
     def _learned(self, learned: Learned) -> None:
-        self._job = None
         refs = {name: self._memory.blobs.put(data) for name, data in learned.knowledge.items()}
         metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
         offer = Offer(knowledge=refs, windows=learned.windows, metrics=metrics)
@@ -283,6 +301,15 @@ class Device:
             learned.loss.transfer,
         )
         self._advance(agent.Trained(round=learned.round))
+
+    def _recalled(self, knowledge: dict[str, bytes]) -> None:
+        """Keep knowledge that was lost. Another processor or torch may have computed it to other bytes."""
+        progress, weights = self._memory.progress, self._memory.weights()
+        assert progress.offer is not None and weights is not None, "only what was offered is recalled"
+        refs = {name: self._memory.blobs.put(data) for name, data in knowledge.items()}
+        if refs != progress.offer.knowledge:
+            self._memory.trained(progress.trained, weights, replace(progress.offer, knowledge=refs))
+        self._advance(agent.OfferDue())
 
     # What follows
 
@@ -318,12 +345,27 @@ class Device:
         def work(progress: Callable[[int, int], None]) -> Learned:
             return lesson.learn(windows, weights, blobs, progress)
 
-        self._job = Job(f"learning-{lesson.plan.identity}-{lesson.round}", work, self._inbox)
+        self._start_job(work)
+
+    def _start_recall(self) -> None:
+        """Compute anew what was offered and has since been lost from the disk."""
+        lesson, weights, blobs = self._announced, self._memory.weights(), self._memory.blobs
+        if self._state.phase == "sending" and self._job is None and lesson is not None and weights is not None:
+            log.warning("round %d: the knowledge is lost from the disk; computing it again", lesson.round + 1)
+            self._start_job(lambda _: lesson.recall(weights, blobs))
+
+    def _start_job(self, work: Callable[[Callable[[int, int], None]], Any]) -> None:
+        self._jobs += 1
+        self._job = Job(f"learning-{self._jobs}", work, self._inbox)
 
     def _send_offer(self, number: int) -> None:
         offer = self._memory.progress.offer
-        if offer is not None and number == self._memory.progress.trained:
-            self._offered_at_s = time.monotonic()
+        if offer is None or number != self._memory.progress.trained:
+            return
+        self._offered_at_s = time.monotonic()
+        if any(self._memory.blobs.get(ref) is None for ref in offer.knowledge.values()):
+            self._start_recall()
+        else:
             self._post.send(offer, "up", device=self._settings.device, round=number)
 
     def _on_time(self, now_s: float) -> None:

@@ -3,6 +3,7 @@
 Shapes: N proxy windows, T samples, D embedding width.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,10 +14,15 @@ from mekt.errors import WireError
 from mekt.files import BlobStore
 from mekt.learning import Arrays, Knowledge, Progress
 from mekt.modality import Modality
-from mekt.plan import Architecture, BlobRef, Plan, derived_seed
+from mekt.plan import LARGEST_BLOB_BYTES, Architecture, BlobRef, Plan, derived_seed
+from mekt.process import memory_bytes
 
 # What msgpack adds to an array's numbers at most.
 WRAPPING_BYTES = 128
+# What a number of the proxy set takes while it is read: as received, in chunks and whole, and thrice in float32.
+PROXY_BYTES = 16
+# Losses above it could not be told to the coordinator either.
+LARGEST_LOSS = 1e18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -47,15 +53,21 @@ class Lesson:
         return tuple(proxy + [ref for name, ref in sorted(self.knowledge.items()) if name in self.architectures])
 
     def size_problem(self) -> str | None:
-        """Which blob is larger than the plan allows, or None."""
+        """Which blob is larger than the plan, or what this device can take, allows; None when all are fine."""
         method = self.plan.method
         largest = largest_knowledge_bytes(self.plan.proxy_windows, method.embedding, self._hidden, method.encoding)
+        needed = 0
         for modality in self._modalities():
             values = self.plan.proxy_windows * self.plan.window.values(modality)
             if self.plan.proxy[modality.name].size_bytes > 2 * values + WRAPPING_BYTES:
                 return f"the proxy set's {modality.name} is larger than its windows"
             if modality.name in self.knowledge and self.knowledge[modality.name].size_bytes > largest:
                 return f"the global knowledge of {modality.name} is larger than its embeddings"
+            needed += PROXY_BYTES * values
+        if sum(ref.size_bytes for ref in self.refs) > LARGEST_BLOB_BYTES:
+            return f"proxy set and global knowledge are over {LARGEST_BLOB_BYTES} bytes together"
+        if needed > memory_bytes():
+            return f"the proxy set takes {needed / 1e6:.0f} MB of memory, and there are {memory_bytes() / 1e6:.0f}"
         return None
 
     def proxy(self, blobs: BlobStore) -> Arrays:
@@ -96,22 +108,48 @@ class Lesson:
             StateError: when the weights are of another model.
             ValueError: when the model has diverged, so that its knowledge cannot be sent.
         """
-        trainer = LocalTrainer(self.plan, self.architectures)
-        if weights is not None:
-            load_weights(trainer.model, weights, "the model")
+        trainer = self._trainer(weights)
         proxy = self.proxy(blobs)
         private = {name: self.plan.scaling[name].normalise(array) for name, array in windows.items()}
         seed = derived_seed(self.plan.seed, self.device, self.round)
         loss = trainer.learn(private, proxy, self.teachers(blobs), seed, progress)
-        encoding = self.plan.method.encoding
-        knowledge = {
-            name: pack_knowledge(each.embedding, each.hidden, encoding)
-            for name, each in trainer.knowledge(proxy).items()
-        }
-        count = len(next(iter(windows.values())))
+        sizes = [
+            loss.reconstruction,
+            loss.transfer,
+            *(float(each.detach().sum()) for each in trainer.model.parameters()),
+        ]
+        if not all(math.isfinite(each) and abs(each) < LARGEST_LOSS for each in sizes):
+            # Kept, it would spoil every round to come.
+            raise ValueError(
+                "the model has diverged; the federation's local_rate is too high for this device's windows"
+            )
         return Learned(
-            round=self.round, weights=pack_weights(trainer.model), knowledge=knowledge, windows=count, loss=loss
+            round=self.round,
+            weights=pack_weights(trainer.model),
+            knowledge=self._packed(trainer, proxy),
+            windows=len(next(iter(windows.values()))),
+            loss=loss,
         )
+
+    def recall(self, weights: bytes, blobs: BlobStore) -> dict[str, bytes]:
+        """The knowledge that `learn` gave, byte for byte, out of the weights that it gave.
+
+        Raises:
+            WireError: when a blob of the proxy set is missing or not what the plan says.
+            StateError: when the weights are of another model.
+        """
+        return self._packed(self._trainer(weights), self.proxy(blobs))
+
+    def _trainer(self, weights: bytes | None) -> LocalTrainer:
+        trainer = LocalTrainer(self.plan, self.architectures)
+        if weights is not None:
+            load_weights(trainer.model, weights, "this device's model")
+        return trainer
+
+    def _packed(self, trainer: LocalTrainer, proxy: Arrays) -> dict[str, bytes]:
+        encoding = self.plan.method.encoding
+        knowledge = trainer.knowledge(proxy)
+        return {name: pack_knowledge(each.embedding, each.hidden, encoding) for name, each in knowledge.items()}
 
     @property
     def _hidden(self) -> int | None:

@@ -17,8 +17,9 @@ Round = Annotated[int, Bounds(low=-1, high=2**31)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far the device has come in the plan of this identity: the last rounds trained and delivered, -1 for none.
+    """How far the device has come: the last rounds trained and delivered, -1 for none.
 
+    `plan` names all that its model depends on: the plan, and the device's own choice of encoders.
     `offer` is the knowledge of round `trained`.
     """
 
@@ -38,13 +39,13 @@ class Memory:
         Raises:
             StateError: when it is damaged, of a newer Mekt, or cannot be read.
         """
-        self._folder = folder
+        self.folder = folder
         self._path = folder / "progress"
         self.blobs = BlobStore(folder / "blobs")
         self.progress = self._read()
 
     def begin(self, plan: str) -> None:
-        """Keep to the plan of this identity; what belongs to another one is forgotten."""
+        """Keep to the plan of this name; what belongs to another one is forgotten."""
         if self.progress.plan != plan:
             self._write(Progress(plan=plan))
             self._forget_weights()
@@ -98,9 +99,9 @@ class Memory:
         self.progress = progress
 
     def _weights_path(self, number: int) -> Path:
-        return self._folder / f"model-{number:05d}.weights"
+        return self.folder / f"model-{number:05d}.weights"
 
     def _forget_weights(self) -> None:
-        for path in self._folder.glob("model-*.weights"):
+        for path in self.folder.glob("model-*.weights"):
             if path != self._weights_path(self.progress.trained):
                 path.unlink(missing_ok=True)

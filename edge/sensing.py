@@ -1,26 +1,42 @@
 """Sensing on a device: sources are read on threads of their own, their windows go into the private store."""
 
+import collections
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
-from sensors.source import Block, Floats, Gap, Source
+from mekt.process import memory_bytes
+from sensors.source import Block, Floats, Gap, Item, Source
 from sensors.store import WindowStore
+from sensors.track import LAG_S
 from sensors.windows import Windower
 
 log = logging.getLogger(__name__)
 
 READ_S = 0.5
 RETRY_S = 5.0
+# Of the machine's memory, what private windows may take. Learning needs the same again, and then some.
+MEMORY_SHARE = 0.5
+# Windows that are made together, once resampled in float64 and once as they are kept.
+COPIES = 4
 
 
 class Sensing:
     """Reads `sources` until `stop` and keeps the windows of `modalities`. Any thread may ask what is there.
 
+    Sources that have none of the modalities are left alone. Each of the others has a thread of its own, so that none
+    waits for another; with `whole_source` they take turns by their samples' times instead, and the same recordings give
+    the same windows however fast they are played. One that fails is opened again after `retry_s`.
+
     `enough` is called once, on a sensing thread, when there are `least` windows and, with `whole_source`, when every
     source has ended as well.
+
+    Raises:
+        SensorError: when windows as these would not fit into this machine's memory.
     """
 
     def __init__(
@@ -33,26 +49,38 @@ class Sensing:
         least: int,
         whole_source: bool,
         enough: Callable[[], None],
+        retry_s: float = RETRY_S,
     ) -> None:
+        _check_memory(modalities, spec, capacity)
         self._windower = Windower(modalities, spec)
         self._store = WindowStore({each.name: spec.shape(each) for each in modalities}, capacity)
         self._least, self._whole_source, self._enough = least, whole_source, enough
+        self._retry_s = retry_s
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._open_sources = len(sources)
         self._said_enough = False
-        self._threads = [threading.Thread(target=self._read, args=(each,), daemon=True) for each in sources]
+        names = {each.name for each in modalities}
+        useful = [source for source in sources if names & {each.name for each in source.modalities}]
+        self._open_sources = len(useful)
+        groups = [useful] if whole_source else [[source] for source in useful]
+        self._threads = [threading.Thread(target=self._read, args=(group,), daemon=True) for group in groups]
 
     def start(self) -> None:
         """Begin to sense."""
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout_s: float) -> None:
-        """End sensing, and wait for it."""
+    def stop(self, timeout_s: float) -> bool:
+        """End sensing, and wait for it; False when a source does not return in time, so that nobody else may read it.
+
+        It may be stopped before it was started, and again.
+        """
         self._stopping.set()
+        ends_s = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            if thread.is_alive():
+                thread.join(max(0.0, ends_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     @property
     def count(self) -> int:
@@ -65,24 +93,27 @@ class Sensing:
         with self._lock:
             return self._store.arrays()
 
-    def _read(self, source: Source) -> None:
-        while not self._stopping.is_set():
+    def _read(self, sources: Sequence[Source]) -> None:
+        """Take in what the sources give, always the earliest of what is there."""
+        feeds = [_Feed(source) for source in sources]
+        while feeds and not self._stopping.is_set():
+            feed = min(feeds, key=lambda each: each.position)
             try:
-                source.open()
-                while not self._stopping.is_set():
-                    items = source.read(READ_S)
-                    if items is None:
-                        self._ended()
-                        return
-                    for item in items:
-                        self._take(item)
-            except SensorError as error:
-                log.error("%s; trying again in %g s", error, RETRY_S)
-                self._stopping.wait(RETRY_S)
-            finally:
-                source.close()
+                if feed.items:
+                    self._take(feed.next())
+                elif not feed.fill():
+                    feeds.remove(feed)
+                    feed.close()
+                    self._ended()
+            except Exception as error:
+                # A driver may raise anything. A device that ceased to sense for it would look well, and learn no more.
+                feed.close()
+                feed.report(error, self._retry_s)
+                self._stopping.wait(self._retry_s)
+        for feed in feeds:
+            feed.close()
 
-    def _take(self, item: Block | Gap) -> None:
+    def _take(self, item: Item) -> None:
         with self._lock:
             match item:
                 case Gap():
@@ -95,10 +126,10 @@ class Sensing:
     def _ended(self) -> None:
         with self._lock:
             self._open_sources -= 1
-            count = len(self._store)
-        if count < self._least:
+            last, count = self._open_sources == 0, len(self._store)
+        if last and count < self._least:
             log.warning(
-                "a source has ended and there are %d windows; learning needs %d: record for longer", count, self._least
+                "the sources have ended and gave %d windows; learning needs %d: record for longer", count, self._least
             )
         self._say_enough()
 
@@ -108,3 +139,69 @@ class Sensing:
             first, self._said_enough = there and not self._said_enough, self._said_enough or there
         if first:
             self._enough()
+
+
+class _Feed:
+    """A source, opened when it is first read, and what it gave that has not been taken in yet."""
+
+    def __init__(self, source: Source) -> None:
+        self.items: collections.deque[Item] = collections.deque()
+        self._source = source
+        self._is_open = False
+        self._stretch, self._t_s = 0, float("-inf")
+        self._problem = ""
+
+    @property
+    def position(self) -> tuple[int, float]:
+        """Where the next item lies: in which stretch between gaps, and when."""
+        if not self.items:
+            return self._stretch, self._t_s
+        item = self.items[0]
+        if isinstance(item, Gap):
+            return self._stretch + 1, float("-inf")
+        return self._stretch, float(item.t_s[0]) if len(item.t_s) else self._t_s
+
+    def next(self) -> Item:
+        """The next item, which then lies behind."""
+        self._stretch, self._t_s = self.position
+        return self.items.popleft()
+
+    def fill(self) -> bool:
+        """Read on; False when the source has ended."""
+        if not self._is_open:
+            self._is_open = True
+            self._stretch, self._t_s = 0, float("-inf")
+            self._source.open()
+        items = self._source.read(READ_S)
+        if items:
+            self.items.extend(items)
+            self._problem = ""
+        return items is not None
+
+    def close(self) -> None:
+        self.items.clear()
+        if self._is_open:
+            self._is_open = False
+            with contextlib.suppress(Exception):
+                self._source.close()
+
+    def report(self, error: Exception, retry_s: float) -> None:
+        """Log why the source fails, once for as long as it does."""
+        expected = isinstance(error, SensorError)
+        problem = str(error) if expected else f"{type(error).__name__}: {error}"
+        if problem != self._problem:
+            self._problem = problem
+            log.error("%s; trying again every %g s", problem, retry_s, exc_info=None if expected else error)
+
+
+def _check_memory(modalities: Sequence[Modality], spec: WindowSpec, capacity: int) -> None:
+    """A plan comes from a peer: what it asks for must not end the process, nor the machine."""
+    window_bytes = 4 * sum(spec.values(each) for each in modalities)
+    at_once = (LAG_S + spec.window_s) / spec.stride_s + 1
+    needed, there = window_bytes * (capacity + COPIES * at_once), MEMORY_SHARE * memory_bytes()
+    if needed > there:
+        raise SensorError(
+            f"{capacity} windows of {window_bytes / 1e6:.3g} MB, and up to {at_once:.3g} made at once, take "
+            f"{needed / 1e6:.3g} MB, and this device may use {there / 1e6:.3g}; lower windows.capacity, or ask for "
+            "shorter windows or a longer stride"
+        )

@@ -11,7 +11,9 @@ from mekt.schema import Bounds, Name
 from mekt.settings import read_toml
 from sensors.settings import SensorSettings
 
-PathText = Annotated[str, Bounds(shortest=1, longest=4096)]
+PathText = Annotated[str, Bounds(shortest=1, longest=4096, pattern=r"[^\0]*")]
+# As many as a federation has at most, and as a presence names.
+MOST_MODALITIES = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,8 @@ class DeviceSettings:
         names = self.modalities
         if len(set(names)) != len(names):
             raise ValueError("sensors: two of them give the same modality; name each once")
+        if len(names) > MOST_MODALITIES:
+            raise ValueError(f"sensors: {len(names)} modalities are more than {MOST_MODALITIES}; leave some out")
         if unknown := sorted(set(self.architectures) - set(names)):
             raise ValueError(f"architectures: no sensor here gives {', '.join(unknown)}; remove it")
 

@@ -16,7 +16,7 @@ LONGEST_CAUSE = 160
 
 
 class Post:
-    """The messages of one side of one federation. Any thread may send; one thread opens what arrives."""
+    """The messages of one side of one federation. One thread uses it, the one that owns the side's state."""
 
     def __init__(self, federation: str, proxy: bytes = b"") -> None:
         self.federation = federation
@@ -33,7 +33,7 @@ class Post:
         """Topic and bytes of a message.
 
         Raises:
-            WireError: when it is larger than its kind allows.
+            WireError: when no receiver would accept it, such as one larger than its kind allows.
         """
         self._sequence += 1
         envelope = Envelope(
@@ -69,10 +69,15 @@ class Post:
             return None
 
     def reject(self, cause: str) -> None:
-        """Count what was dropped and why."""
-        cause = cause[:LONGEST_CAUSE]
+        """Count what was dropped and why. A cause may quote a peer: it stays one line."""
+        cause = one_line(cause[:LONGEST_CAUSE])
         if cause not in self.rejected and len(self.rejected) >= MOST_CAUSES:
             cause = "other causes"
         self.rejected[cause] += 1
         if self.rejected[cause] == 1:
             log.warning("dropped: %s", cause)
+
+
+def one_line(text: str) -> str:
+    """`text` without what could break a line of a log, or speak to a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)

@@ -31,6 +31,11 @@ def log_to_stderr(level: str) -> None:
     )
 
 
+def memory_bytes() -> int:
+    """How much memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 class Stop:
     """Whether somebody asked this process to end: SIGTERM, SIGINT, or `request`."""
 
@@ -73,14 +78,22 @@ def only_process(folder: Path) -> Iterator[Path]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f"process {os.getpid()}\n")
+            file.flush()
+        except BlockingIOError as error:
+            raise StateError(f"{folder}: in use by {_owner(path)}; end it, or name another state folder") from error
         except OSError as error:
-            file.seek(0)
-            owner = file.read(64).strip() or "another process"
-            raise StateError(f"{folder}: in use by {owner}; end it, or name another state folder") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()}\n")
-        file.flush()
+            raise StateError(f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
         yield folder
+
+
+def _owner(path: Path) -> str:
+    """Who says that it has the lock; it may be between locking and saying so."""
+    try:
+        return path.read_bytes()[:64].decode(errors="replace").strip() or "another process"
+    except OSError:
+        return "another process"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +110,10 @@ class JobCancelledError(Exception):
 
 
 class Job:
-    """One piece of long work on a thread of its own, which reports to an inbox. Its `work` calls `progress` often."""
+    """One piece of long work on a thread of its own, which reports to an inbox. Its `work` calls `progress` often.
+
+    A job that was cancelled does not report, but for one that was ending at that moment: its name tells it apart.
+    """
 
     def __init__(self, name: str, work: Callable[[Callable[[int, int], None]], Any], inbox: "queue.Queue[Any]") -> None:
         self.name = name
@@ -127,4 +143,5 @@ class Job:
             if not isinstance(error, MektError):
                 log.exception("%s failed", self.name)
             outcome = JobDone(name=self.name, error=error)
-        self._inbox.put(outcome)
+        if not self._cancelled:
+            self._inbox.put(outcome)

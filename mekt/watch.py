@@ -10,13 +10,16 @@ from typing import Any, TextIO
 from mekt.errors import LinkError
 from mekt.link import BrokerSettings, Link, Received
 from mekt.messages import Presence, Status
-from mekt.post import Post
+from mekt.post import Post, one_line
 from mekt.schema import plain
 from mekt.topics import for_watcher
 
 # Retained messages follow the subscription at once; what has not come by then is not there.
 PATIENCE_S = 3.0
 QUIET_S = 0.4
+# Anybody whom the broker lets in may write presences; a view does not grow for ever.
+MOST_DEVICES = 4096
+PHASES = ("collect", "distil", "classify", "score", "export")
 
 
 @dataclass(slots=True)
@@ -34,12 +37,12 @@ class View:
 
     def lines(self) -> list[str]:
         """For people."""
-        lines = ["no coordinator has said anything here" if self.status is None else self.status.text]
+        lines = ["no coordinator has said anything here" if self.status is None else one_line(self.status.text)]
         for name, (number, each) in sorted(self.devices.items()):
             state: str = each.activity if each.state == "online" else "offline"
             if state == "training":
                 state = f"training {each.progress:.0%}"
-            modalities = ", ".join(f"{modality} ({kind})" for modality, kind in each.modalities.items())
+            modalities = ", ".join(f"{modality} ({one_line(kind)})" for modality, kind in each.modalities.items())
             lines.append(
                 f"  {name:<16} {state:<14} round {number + 1:<4} {each.windows:>6} windows  "
                 f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}"
@@ -91,7 +94,9 @@ class Watch:
                 case Status() as status:
                     self.view.status, self.view.round = status, envelope.round
                     return ""
-                case Presence() as presence:
+                case Presence() as presence if (
+                    envelope.device in self.view.devices or len(self.view.devices) < MOST_DEVICES
+                ):
                     self.view.devices[envelope.device] = (envelope.round, presence)
                     return envelope.device
                 case _:
@@ -128,8 +133,8 @@ def report_table(status: Status) -> list[str]:
     """A row for each report: the metrics of the global encoders, the seconds of each phase."""
     scores = list(dict.fromkeys(name for each in status.reports for name in each.metrics if "/" in name))
     phases = list(dict.fromkeys(name for each in status.reports for name in each.seconds))
-    phases.sort(key=("collect", "distil", "classify", "score", "export").index)
-    names = [name.split("/", 1)[1] for name in scores]
+    phases.sort(key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
+    names = [one_line(name.split("/", 1)[1]) for name in scores]
     wide = [max(8, len(name) + 1) for name in names]
     head = "after round  devices" + "".join(f"{name:>{width}}" for name, width in zip(names, wide, strict=True))
     rows = []
@@ -140,7 +145,7 @@ def report_table(status: Status) -> list[str]:
             row += f"{'-' if value is None else format(value, '.3f'):>{width}}"
         rows.append(row + "".join(f"{each.seconds.get(phase, 0.0):>11.2f}" for phase in phases))
     title = [f"{'':20}{'weighted F1':>{sum(wide)}}{'seconds':>{11 * len(phases)}}"] if names else []
-    return [*title, head + "".join(f"{phase:>11}" for phase in phases), *rows]
+    return [*title, head + "".join(f"{one_line(phase):>11}" for phase in phases), *rows]
 
 
 def kilobytes(count: int) -> str:
