@@ -8,7 +8,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from coordinator.delivery import Incoming, Unusable, Whole, offer_problem
 from coordinator.learner import Learner
 from coordinator.ledger import Delivery, Ledger
 from coordinator.settings import FederationSettings, read_federation
-from coordinator.standing import status_of
+from coordinator.standing import Fleet, status_of
 from mekt.blobs import CHUNKS_IN_FLIGHT, blob_ref, proxy_hash, read_chunk
-from mekt.errors import SettingsError, WireError
+from mekt.errors import LinkError, SettingsError, WireError
 from mekt.files import BlobStore
 from mekt.link import Connected, Disconnected, Link, Received
 from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, RoundReport, Status, Want
@@ -33,18 +33,12 @@ from mekt.topics import for_coordinator
 
 log = logging.getLogger(__name__)
 
-MOST_DEVICES = 4096
 # While a round collects, its status is said again this often, for the times in its text.
 STATUS_S = 10.0
-STOP_S = 3.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
-    """A device's last word and when it came, in monotonic seconds."""
-
-    presence: Presence
-    at_s: float
+# A changed status waits this long for further changes.
+STATUS_PACE_S = 0.2
+# To the end of a job, and of the link: both together end within what an operator waits for.
+STOP_S = 2.0
 
 
 def run_coordinator(config: Path, stop: Stop) -> int:
@@ -55,7 +49,12 @@ def run_coordinator(config: Path, stop: Stop) -> int:
     """
     settings = read_federation(config)
     with only_process(config.parent / settings.state) as folder:
-        Coordinator(settings, config.parent, folder).run(stop)
+        try:
+            coordinator = Coordinator(settings, config.parent, folder)
+        except SettingsError as error:
+            lines = str(error).splitlines()
+            raise SettingsError("\n".join(f"{config}: {line}" for line in lines)) from error
+        coordinator.run(stop)
     return 0
 
 
@@ -63,9 +62,22 @@ class Coordinator:
     """One federation's coordinator, its state in `folder`."""
 
     def __init__(self, settings: FederationSettings, base: Path, folder: Path) -> None:
+        """Read everything; nothing is sent yet.
+
+        Raises:
+            MektError: when settings, recordings or state do not allow a start.
+        """
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        compute = _compute(settings.compute)
         self._rules = settings.round
+        self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
+        self._link = Link(
+            settings=settings.broker,
+            client_id=f"mekt-{settings.federation}-coordinator",
+            inbox=self._inbox,
+            subscriptions=for_coordinator(settings.federation),
+        )
         datasets = read_datasets(settings, base)
         self._ledger = Ledger(folder / "ledger.sqlite")
         self._plan = plan_of(settings, datasets, self._ledger.run)
@@ -77,27 +89,21 @@ class Coordinator:
             datasets=datasets,
             architectures=settings.architectures,
             folder=folder,
-            compute=_compute(settings.compute),
+            compute=compute,
         )
         self._proxy_blobs = {blob_ref(data).sha256: data for data in datasets.blobs.values()}
         self._knowledge: dict[str, BlobRef] = {}
         self._served: dict[bytes, bytes] = {}
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
-        self._devices: dict[str, _Seen] = {}
+        self._fleet = Fleet(self._plan.proxy)
         self._incoming: dict[str, Incoming] = {}
         self._opened_at_s = time.monotonic()
         self._job: Job | None = None
         self._reports: tuple[RoundReport, ...] = ()
+        self._announced = False
         self._status: Status | None = None
         self._status_at_s = 0.0
-        self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._post = Post(settings.federation, proxy_hash(self._plan.proxy))
-        self._link = Link(
-            settings=settings.broker,
-            client_id=f"mekt-{settings.federation}-coordinator",
-            inbox=self._inbox,
-            subscriptions=for_coordinator(settings.federation),
-        )
         self._post.use(self._link)
 
     def run(self, stop: Stop) -> None:
@@ -107,9 +113,10 @@ class Coordinator:
             LinkError: when the broker cannot be reached at first.
             StateError: when the state cannot be read or written.
         """
-        self._link.start()
         try:
-            self._resume()
+            self._link.start()
+            if self._score_first(stop):
+                self._resume()
             while not stop.requested:
                 with contextlib.suppress(queue.Empty):
                     self._handle(self._inbox.get(timeout=LOOP_S))
@@ -117,16 +124,30 @@ class Coordinator:
         finally:
             if self._job is not None:
                 self._job.cancel(STOP_S)
-            self._link.stop()
+            self._link.stop(STOP_S)
             self._ledger.close()
+
+    def _score_first(self, stop: Stop) -> bool:
+        """Make the report of the encoders as they are before the first round, if it is missing; False when stopped."""
+        self._learner.restore(self._state.round)
+        if self._ledger.reports():
+            return True
+        log.info("scoring the encoders as they are before the first round")
+        done: queue.Queue[JobDone] = queue.Queue()
+        self._job = Job("first-scores", lambda _: self._learner.assess(0), done)
+        while not stop.requested:
+            with contextlib.suppress(queue.Empty):
+                outcome = done.get(timeout=LOOP_S)
+                self._job = None
+                if outcome.error is not None:
+                    raise outcome.error
+                self._ledger.report(outcome.result)
+                return True
+        return False
 
     def _resume(self) -> None:
         """Take up where the ledger says that things stand."""
         number = self._state.round
-        self._learner.restore(number)
-        if not self._ledger.reports():
-            log.info("scoring the encoders as they are before the first round")
-            self._ledger.report(self._learner.assess(0))
         self._reports = self._ledger.reports()
         self._serve(self._learner.knowledge())
         participants = self._ledger.participants(number)
@@ -146,8 +167,10 @@ class Coordinator:
         match event:
             case Connected():
                 log.info("connected to the broker, MQTT %s", event.protocol)
+                # It may be a broker that has forgotten everything.
+                self._fleet.connected(time.monotonic())
                 self._announce()
-                self._say_status(time.monotonic())
+                self._status = None
             case Disconnected(reason=reason):
                 log.warning("the broker is away: %s", reason)
             case Received():
@@ -162,58 +185,42 @@ class Coordinator:
                 raise AssertionError(f"nobody puts {event!r} into the inbox")
 
     def _receive(self, envelope: Envelope) -> None:
-        device, number = envelope.device, envelope.round
+        device, number, now_s = envelope.device, envelope.round, time.monotonic()
+        if not isinstance(envelope.body, Presence):
+            self._fleet.heard(device, now_s)
         match envelope.body:
             case Presence() as presence:
-                self._on_presence(device, presence)
+                self._on_presence(device, presence, now_s)
             case Offer() as offer:
-                self._seen(device)
                 self._on_offer(device, number, envelope.proxy, offer)
             case Chunk() as chunk:
-                self._seen(device)
                 self._on_chunk(device, chunk)
             case Want() as want:
-                self._seen(device)
                 self._on_want(device, want)
             case _:
                 self._post.reject(f"{device}: a {envelope.kind} message is none of a device's")
 
-    def _on_presence(self, device: str, presence: Presence) -> None:
-        known = self._devices.get(device)
-        if presence.state == "offline":
-            # The will of an earlier connection may come behind the device's return.
-            if known is None or known.presence.session != presence.session:
-                return
-            self._devices[device] = _Seen(presence=presence, at_s=known.at_s)
-            self._advance(rounds.DeviceOffline(device=device))
+    def _on_presence(self, device: str, presence: Presence, now_s: float) -> None:
+        try:
+            event = self._fleet.told(device, presence, now_s)
+        except WireError as error:
+            self._post.reject(str(error))
             return
-        if known is None and len(self._devices) >= MOST_DEVICES:
-            self._post.reject(f"more than {MOST_DEVICES} devices; start another federation for the rest")
-            return
-        self._devices[device] = _Seen(presence=presence, at_s=time.monotonic())
-        if set(presence.modalities) & set(self._plan.proxy):
-            self._advance(rounds.DeviceOnline(device=device))
-        else:
+        if isinstance(event, rounds.DeviceOffline) and presence.state == "online":
             self._post.reject(f"{device}: has none of the modalities {_listed(tuple(self._plan.proxy))}")
-
-    def _seen(self, device: str) -> None:
-        known = self._devices.get(device)
-        if known is not None:
-            self._devices[device] = _Seen(presence=known.presence, at_s=time.monotonic())
+        if event is not None:
+            self._advance(event)
 
     def _on_offer(self, device: str, number: int, proxy: bytes, offer: Offer) -> None:
         state = self._state
-        if number < state.round or (number == state.round and state.phase != "collecting"):
-            if number == state.round and device in state.received:
-                self._answer(device, number, "accepted")
-            else:
-                self._answer(device, number, "refused", f"round {number + 1} is over")
+        if number == state.round and device in state.received:
+            self._answer(device, number, "accepted")
+            return
+        if number < state.round or (number == state.round and state.phase == "distilling"):
+            self._answer(device, number, "refused", f"round {number + 1} is over")
             return
         if number > state.round or device not in state.participants:
             self._answer(device, number, "refused", f"{device} takes no part in round {number + 1}")
-            return
-        if device in state.received:
-            self._answer(device, number, "accepted")
             return
         problem = offer_problem(offer, self._plan) if proxy == self._post.proxy else "it is about another proxy set"
         if problem is not None:
@@ -226,6 +233,9 @@ class Coordinator:
     def _on_chunk(self, device: str, chunk: Chunk) -> None:
         incoming = self._incoming.get(device)
         if incoming is None:
+            # What was asked for twice may come twice, also when all is there.
+            if device not in self._state.received:
+                self._post.reject(f"{device}: a chunk came that nobody asked for")
             return
         try:
             outcome = incoming.take(chunk)
@@ -257,9 +267,11 @@ class Coordinator:
     def _on_want(self, device: str, want: Want) -> None:
         data = self._served.get(want.sha256)
         if data is None:
+            self._post.reject(f"{device}: asks for a blob that is not served, or no more")
             return
+        ref = BlobRef(sha256=want.sha256, size_bytes=len(data))
         for index in want.chunks[:CHUNKS_IN_FLIGHT]:
-            chunk = read_chunk(data, BlobRef(sha256=want.sha256, size_bytes=len(data)), index)
+            chunk = read_chunk(data, ref, index)
             if chunk is not None:
                 self._send(chunk, device)
 
@@ -267,14 +279,23 @@ class Coordinator:
 
     def _on_time(self, now_s: float) -> None:
         self._advance(rounds.Tick())
-        for device, incoming in self._incoming.items():
-            for want in incoming.due(now_s):
-                self._send(want, device)
+        for lost in self._fleet.lost(now_s):
+            self._advance(lost)
+        # While the broker is away, requests would only fill the line that announcements need when it is back.
+        if self._link.is_connected:
+            for device, incoming in self._incoming.items():
+                for want in incoming.due(now_s):
+                    self._send(want, device)
+        if not self._announced:
+            self._announce()
         self._say_status(now_s)
 
     def _advance(self, event: rounds.Event) -> None:
+        before = self._state.phase
         self._state, commands = rounds.advance(self._state, event, self._rules, time.monotonic())
         self._carry_out(commands)
+        if commands or self._state.phase != before:
+            self._announce()
 
     def _carry_out(self, commands: tuple[rounds.Command, ...]) -> None:
         for command in commands:
@@ -282,15 +303,17 @@ class Coordinator:
                 case rounds.OpenRound(round=number, participants=participants):
                     self._ledger.open_round(number, participants)
                     self._opened_at_s = time.monotonic()
-                    self._incoming.clear()
+                    # A round that opens anew goes on with what is on its way.
+                    self._incoming = {name: each for name, each in self._incoming.items() if name in participants}
                     log.info("round %d of %d opens for %s", number + 1, self._state.rounds, _listed(participants))
-                case rounds.DistilRound(round=number):
+                case rounds.DistilRound(round=number, devices=devices):
+                    # Whatever happens from now on, also a restart: the round is learned from these and no other.
+                    self._ledger.collected(number, devices)
                     self._incoming.clear()
-                    log.info("round %d: learning from %s", number + 1, _listed(self._state.received))
+                    log.info("round %d: learning from %s", number + 1, _listed(devices))
                     self._job = Job(f"round-{number}", self._closing(number), self._inbox)
                 case rounds.Finish():
                     log.info("all %d rounds are done", self._state.rounds)
-            self._announce()
 
     def _closing(self, number: int) -> Callable[[Callable[[int, int], None]], tuple[RoundReport, dict[str, bytes]]]:
         deliveries = self._ledger.deliveries(number)
@@ -335,7 +358,14 @@ class Coordinator:
             plan=self._plan,
             knowledge=self._knowledge,
         )
-        self._post.send(body, "all", round=state.round, retain=True)
+        try:
+            topic, raw = self._post.seal(body, "all", round=state.round)
+            self._link.publish(topic, raw, retain=True)
+            self._announced = True
+        except (WireError, LinkError) as error:
+            # Nobody would ask for it again.
+            self._announced = False
+            self._post.reject(f"not sent: {error}")
 
     def _answer(self, device: str, number: int, verdict: Any, reason: str = "") -> None:
         self._post.send(Receipt(state=verdict, reason=reason[:200]), "down", device=device, round=number)
@@ -345,11 +375,13 @@ class Coordinator:
 
     def _say_status(self, now_s: float) -> None:
         """Publish the status when more than its words has changed, and now and then for these."""
+        if self._status is not None and now_s - self._status_at_s < STATUS_PACE_S:
+            return
         status = status_of(
             self._state,
             self._rules,
             now_s=now_s,
-            seen_at_s={device: seen.at_s for device, seen in self._devices.items()},
+            seen_at_s=self._fleet.seen_at_s,
             share_learned=0.0 if self._job is None else self._job.share_done,
             reports=self._reports,
         )

@@ -15,7 +15,7 @@ from mekt.arrays import pack_windows, unpack_windows
 from mekt.blobs import blob_ref
 from mekt.errors import SettingsError
 from mekt.modality import Scaling
-from mekt.plan import BlobRef, Plan
+from mekt.plan import LARGEST_BLOB_BYTES, BlobRef, Plan
 from sensors.normalise import RunningStatistics, normalise
 from sensors.recording import read_recording
 from sensors.source import Floats
@@ -57,10 +57,10 @@ class Datasets:
 def read_datasets(settings: FederationSettings, base: Path) -> Datasets:
     """The recordings that `settings` name, cut into windows; equal files and settings give equal bytes.
 
-    Only the proxy set decides the scaling, so nothing private or tested ever enters it.
+    Only the proxy recordings decide the scaling, so nothing private or tested ever enters it.
 
     Raises:
-        SettingsError: when a recording is not there, or gives too few windows.
+        SettingsError: when a recording is not there, gives too few windows, or cannot be a proxy set.
         SensorError: when a recording cannot be read or lacks a modality.
     """
     names = [each.name for each in settings.modalities]
@@ -74,7 +74,7 @@ def read_datasets(settings: FederationSettings, base: Path) -> Datasets:
             f"proxy: the recordings hold {len(sensed)} windows of {settings.window.window_s:g} s; name longer ones"
         )
     rows = np.linspace(0, len(sensed) - 1, min(settings.proxy_windows, len(sensed))).round().astype(np.intp)
-    blobs = {name: pack_windows(array[rows]) for name, array in sensed.arrays.items()}
+    blobs = {name: _packed(name, array[rows]) for name, array in sensed.arrays.items()}
     # What devices get went through float16; the coordinator learns from the same numbers.
     proxy = {name: unpack_windows(blobs[name], (len(rows), *sensed.arrays[name].shape[1:])) for name in blobs}
     scaling = {}
@@ -92,6 +92,20 @@ def read_datasets(settings: FederationSettings, base: Path) -> Datasets:
         0 if test is None else len(test),
     )
     return Datasets(scaling=scaling, blobs=blobs, proxy=proxy, classes=classes, labelled=labelled, test=test)
+
+
+def _packed(name: str, windows: Floats) -> bytes:
+    """The proxy set's blob of one modality."""
+    try:
+        data = pack_windows(windows)
+    except ValueError as error:
+        raise SettingsError(f"proxy: {name}: {error}; record it in a larger unit") from error
+    if len(data) > LARGEST_BLOB_BYTES:
+        raise SettingsError(
+            f"proxy_windows: {len(windows)} windows of {name} are {len(data)} bytes, over the limit of "
+            f"{LARGEST_BLOB_BYTES}; ask for fewer"
+        )
+    return data
 
 
 def _labelled(

@@ -3,11 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
 from mekt.blobs import Fetch
 from mekt.errors import WireError
 from mekt.messages import Chunk, Offer, Want
 from mekt.plan import Plan
+
+# No embedding of a sound model comes near this, and the distances between embeddings up to it are still finite.
+LARGEST_VALUE = float(np.finfo(np.float16).max)
+# A device keeps no more windows than this; what weighs more would drown the others out.
+MOST_WINDOWS = 1_000_000
 
 
 def offer_problem(offer: Offer, plan: Plan) -> str | None:
@@ -15,6 +22,8 @@ def offer_problem(offer: Offer, plan: Plan) -> str | None:
     method = plan.method
     hidden = method.hidden if method.sends_hidden else None
     largest = largest_knowledge_bytes(plan.proxy_windows, method.embedding, hidden, method.encoding)
+    if offer.windows > MOST_WINDOWS:
+        return f"{offer.windows} windows are more than the {MOST_WINDOWS} that a device can keep"
     for name, ref in offer.knowledge.items():
         if plan.modality(name) is None:
             return f"the federation has no modality {name}"
@@ -62,10 +71,8 @@ class Incoming:
         data = self._fetch.take(chunk)
         if data is None:
             return None
-        method = self._plan.method
-        hidden = method.hidden if method.sends_hidden else None
         try:
-            unpack_knowledge(data, windows=self._plan.proxy_windows, embedding=method.embedding, hidden=hidden)
+            _check(data, self._plan)
         except WireError as error:
             return Unusable(reason=str(error))
         self._blobs[chunk.sha256] = data
@@ -75,3 +82,12 @@ class Incoming:
             offer=self.offer,
             blobs={name: self._blobs[ref.sha256] for name, ref in sorted(self.offer.knowledge.items())},
         )
+
+
+def _check(data: bytes, plan: Plan) -> None:
+    """Raise WireError when `data` is not knowledge that this plan's encoders can learn from."""
+    method = plan.method
+    hidden = method.hidden if method.sends_hidden else None
+    for array in unpack_knowledge(data, windows=plan.proxy_windows, embedding=method.embedding, hidden=hidden):
+        if array is not None and float(np.abs(array).max()) > LARGEST_VALUE:
+            raise WireError(f"it has values beyond {LARGEST_VALUE:g}; the model has diverged")

@@ -4,6 +4,7 @@ The encoders are durable before anything else is tried; a failure behind them co
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,16 +65,20 @@ class Learner:
         self._proxy = datasets.normalised_proxy()
         self._folder = make_folder(folder)
         self.releases = make_folder(folder / "releases")
-        chosen: dict[str, Architecture] = {each.name: architectures.get(each.name, "conv") for each in plan.modalities}
-        self._distiller = Distiller(plan, chosen, compute)
+        self._architectures: dict[str, Architecture] = {
+            each.name: architectures.get(each.name, "conv") for each in plan.modalities
+        }
+        self._compute = compute
+        self._distiller = self._fresh()
 
     def restore(self, rounds_done: int) -> None:
-        """Take up the encoders as they were after so many rounds.
+        """Take up the encoders as they were after so many rounds; the plan's seed alone gives those before the first.
 
         Raises:
             StateError: when their file is missing or damaged.
         """
         if rounds_done == 0:
+            self._distiller = self._fresh()
             return
         path = self._weights_path(rounds_done)
         try:
@@ -94,6 +99,9 @@ class Learner:
     ) -> RoundReport:
         """Learn from what was delivered within `collect_s` in this round; all is durable when this returns.
 
+        The encoders must be those of `number` rounds. When learning diverges they stay so: the round is lost, not the
+        federation.
+
         Raises:
             StateError: when a delivered blob is gone, or the disk is full.
         """
@@ -102,17 +110,26 @@ class Learner:
         loss = self._distiller.distil(
             self._proxy, aggregate(contributions), derived_seed(self._plan.seed, "distil", number), progress
         )
+        losses = {"reconstruction": loss.reconstruction, "transfer": loss.transfer}
+        if not self._is_sound():
+            log.error("round %d: learning diverged; its knowledge is dropped. Lower distil_rate or eta", number + 1)
+            self.restore(number)
+            losses = {}
         write_atomically(self._weights_path(number + 1), pack_weights(self._distiller))
         self._forget_weights(number + 1 - WEIGHTS_KEPT)
         self._warn_of_collapse()
-        report = self.assess(number + 1, {"reconstruction": loss.reconstruction, "transfer": loss.transfer})
+        report = self.assess(number + 1, losses)
         distil_s = time.monotonic() - began_s - sum(report.seconds.values())
         devices = tuple(each.device for each in deliveries)
         return replace(report, devices=devices, seconds={"collect": collect_s, "distil": distil_s, **report.seconds})
 
     def assess(self, rounds_done: int, losses: Mapping[str, float] | None = None) -> RoundReport:
-        """Classifier, scores and release of the encoders as they are now."""
-        metrics = dict(losses or {})
+        """Classifier, scores and release of the encoders as they are now.
+
+        Raises:
+            StateError: when the disk is full.
+        """
+        metrics = {name: value for name, value in (losses or {}).items() if math.isfinite(value)}
         began_s = time.monotonic()
         fitted = self._fit()
         fitted_s = time.monotonic()
@@ -147,19 +164,24 @@ class Learner:
         return Contribution(device=delivery.device, windows=delivery.windows, knowledge=knowledge)
 
     def _fit(self) -> dict[str, _Fitted]:
+        """A classifier of each group. A failure here costs classifiers and scores, never the round."""
         labelled = self._datasets.labelled
         if labelled is None:
             return {}
-        embedded = self._distiller.embed(labelled.arrays)
-        return {
-            name: _Fitted(
-                modalities=modalities,
-                classifier=fit_classifier(
-                    _side_by_side(embedded, modalities), labelled.labels, len(self._datasets.classes)
-                ),
-            )
-            for name, modalities in self._groups().items()
-        }
+        try:
+            embedded = self._distiller.embed(labelled.arrays)
+            return {
+                name: _Fitted(
+                    modalities=modalities,
+                    classifier=fit_classifier(
+                        _side_by_side(embedded, modalities), labelled.labels, len(self._datasets.classes)
+                    ),
+                )
+                for name, modalities in self._groups().items()
+            }
+        except Exception:
+            log.exception("the classifiers of this round failed; the round goes on without them")
+            return {}
 
     def _scores(self, fitted: Mapping[str, _Fitted]) -> dict[str, float]:
         """Weighted F1 on the windows kept apart. A failure here costs the scores, never the round."""
@@ -201,6 +223,11 @@ class Learner:
         except ReleaseError as error:
             log.error("no release of this round: %s", error)
             return ""
+        except StateError:
+            raise
+        except Exception:
+            log.exception("no release of this round: the export failed; the round goes on without it")
+            return ""
         worst = max(manifest.parity.values())
         log.info("release %s: onnxruntime and torch differ by %.1e at most", self.releases / name, worst)
         return name
@@ -218,6 +245,19 @@ class Learner:
             encoders[name] = module
         return encoders
 
+    def _fresh(self) -> Distiller:
+        return Distiller(self._plan, self._architectures, self._compute)
+
+    def _is_sound(self) -> bool:
+        """True when the encoders are finite, and so is what they know, also in the encoding that it is sent in."""
+        if not all(bool(torch.isfinite(each).all()) for each in self._distiller.state_dict().values()):
+            return False
+        try:
+            self.knowledge()
+        except ValueError:
+            return False
+        return True
+
     def _warn_of_collapse(self) -> None:
         for name, each in self._distiller.knowledge(self._proxy).items():
             if float(each.embedding.std(axis=0).mean()) < COLLAPSED_STD:
@@ -227,9 +267,20 @@ class Learner:
         return self._folder / f"encoders-{rounds_done:05d}.weights"
 
     def _forget_weights(self, newest: int) -> None:
+        """Remove the weights of `newest` rounds and fewer, and what interrupted writes left."""
         for path in self._folder.glob("encoders-*.weights"):
-            if int(path.stem.removeprefix("encoders-")) <= newest:
-                path.unlink(missing_ok=True)
+            rounds_done = path.stem.removeprefix("encoders-")
+            if rounds_done.isdecimal() and int(rounds_done) <= newest:
+                _remove(path)
+        for path in self._folder.glob(".encoders-*.tmp"):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be removed ({error.strerror}); mend permissions") from error
 
 
 def _side_by_side(embedded: Arrays, modalities: Sequence[str]) -> Floats:

@@ -1,5 +1,6 @@
 """The settings file of a federation, as the coordinator reads it."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,13 +8,15 @@ from typing import Annotated, Literal
 from coordinator.round import RoundRules
 from mekt.errors import SettingsError
 from mekt.link import BrokerSettings, located
-from mekt.modality import Modality, ModalityName, WindowSpec
+from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, WindowSpec
 from mekt.plan import LARGEST_PROXY_WINDOWS, Architecture, Method
-from mekt.schema import Bounds, Count, Name
-from mekt.settings import read_toml
+from mekt.schema import Bounds, Count, Name, SchemaError, build
+from mekt.settings import read_table
 
-PathText = Annotated[str, Bounds(shortest=1, longest=4096)]
+PathText = Annotated[str, Bounds(longest=4096, pattern=r"[^\0]+")]
 Paths = Annotated[tuple[PathText, ...], Bounds(longest=10_000)]
+Kind = Literal["proxy", "labelled", "test"]
+KINDS: tuple[Kind, ...] = ("proxy", "labelled", "test")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +45,16 @@ class FederationSettings:
     broker: BrokerSettings = field(default_factory=BrokerSettings)
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.architectures) - {each.name for each in self.modalities}):
+        names = [each.name for each in self.modalities]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"modalities: {twice[0]} is named twice; remove one")
+        if unknown := sorted(set(self.architectures) - set(names)):
             raise ValueError(f"architectures: {', '.join(unknown)} is no modality of this federation; remove it")
-        for name, others in (("proxy", self.proxy), ("labelled", self.labelled)):
-            if both := sorted(set(others) & set(self.test)):
-                raise ValueError(f"test: {both[0]} is also in {name}; what is learned from cannot be a test")
+        for each in self.modalities:
+            if self.window.values(each) > LARGEST_WINDOW_VALUES:
+                raise ValueError(
+                    f"window: of {each.name} it holds more than {LARGEST_WINDOW_VALUES} values; make it shorter"
+                )
         if self.test and not self.labelled:
             raise ValueError("test: scores need a classifier; name labelled recordings too")
 
@@ -54,23 +62,57 @@ class FederationSettings:
 def read_federation(path: Path) -> FederationSettings:
     """The settings in the file at `path`, with the paths of certificates and keys located.
 
+    A single recording may stand without brackets. Whether recordings are there is not looked at: who only wants to
+    know where the broker is need not have them.
+
     Raises:
         SettingsError: naming everything that cannot work.
     """
-    settings = read_toml(path, FederationSettings)
+    table = read_table(path)
+    table |= {kind: [table[kind]] for kind in KINDS if isinstance(table.get(kind), str)}
+    try:
+        settings = build(FederationSettings, table)
+        _keep_tests_apart(settings, path.parent)
+    except SchemaError as error:
+        raise SettingsError("\n".join(f"{path}: {problem}" for problem in error.problems)) from error
     return replace(settings, broker=located(settings.broker, path.parent))
 
 
-def recordings(settings: FederationSettings, base: Path, kind: Literal["proxy", "labelled", "test"]) -> list[Path]:
+def _keep_tests_apart(settings: FederationSettings, base: Path) -> None:
+    """Refuse a recording that is both learned from and tested on, by whatever names and links it is called.
+
+    Raises:
+        SchemaError: naming every such recording.
+    """
+    places = {kind: [os.path.realpath(base / text) for text in getattr(settings, kind)] for kind in KINDS}
+    problems = [
+        f"test[{index}]: {settings.test[index]} is also in {kind}; what is learned from cannot be a test"
+        for kind in ("proxy", "labelled")
+        for index, place in enumerate(places["test"])
+        if place in places[kind]
+    ]
+    problems += [
+        f"{kind}[{index}]: {getattr(settings, kind)[index]} is named before; remove it here"
+        for kind in KINDS
+        for index, place in enumerate(places[kind])
+        if place in places[kind][:index]
+    ]
+    if problems:
+        raise SchemaError(problems)
+
+
+def recordings(settings: FederationSettings, base: Path, kind: Kind) -> list[Path]:
     """The paths of one kind of recordings; relative ones start at `base`.
 
     Raises:
-        SettingsError: when one is not there.
+        SettingsError: naming every one that is not there.
     """
     paths = [base / text for text in getattr(settings, kind)]
-    for index, path in enumerate(paths):
-        if not path.is_file():
-            raise SettingsError(
-                f"{kind}[{index}]: {path} is not there (looked in {path.absolute().parent}); correct it"
-            )
+    missing = [
+        f"{kind}[{index}]: {path} is not there (looked in {path.absolute().parent}); correct it"
+        for index, path in enumerate(paths)
+        if not path.is_file()
+    ]
+    if missing:
+        raise SettingsError("\n".join(missing))
     return paths

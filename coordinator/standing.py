@@ -1,11 +1,100 @@
-"""Where the federation stands, in the words of a status message: for `mekt status` and whoever else looks. Pure."""
+"""Where the federation stands: which devices are there, and the status message that says it in words too. Pure.
 
-from collections.abc import Mapping
+Times are seconds of one monotonic clock.
+"""
 
-from coordinator.round import RoundRules, RoundState
-from mekt.messages import RoundReport, Status
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
+from mekt.errors import WireError
+from mekt.messages import Presence, RoundReport, Status
 
 LONGEST_TEXT = 500
+# How much of the text may go to the names of devices.
+LONGEST_NAMES = 350
+# The names of devices in a status' reports. With more than these it would outgrow what common brokers carry.
+MOST_NAMES_BYTES = 64 * 1024
+MOST_DEVICES = 4096
+# After a connection to the broker: who has not been heard by then did not come back with it.
+RETURN_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """A device's last word, and when it was last heard."""
+
+    presence: Presence
+    at_s: float
+
+
+class Fleet:
+    """The devices of a federation as they say themselves, a bounded number of them."""
+
+    def __init__(self, modalities: Collection[str], most: int = MOST_DEVICES) -> None:
+        self._modalities = frozenset(modalities)
+        self._most = most
+        self._devices: dict[str, _Seen] = {}
+        self._connected_at_s: float | None = None
+
+    def __contains__(self, device: str) -> bool:
+        return device in self._devices
+
+    @property
+    def seen_at_s(self) -> dict[str, float]:
+        """When each device was last heard."""
+        return {device: seen.at_s for device, seen in self._devices.items()}
+
+    def told(self, device: str, presence: Presence, now_s: float) -> DeviceOnline | DeviceOffline | None:
+        """What a device's word on itself means for the round.
+
+        A device that has nothing to give is as good as offline.
+
+        Raises:
+            WireError: when there are too many devices.
+        """
+        known = self._devices.get(device)
+        if presence.state == "offline":
+            # The will of an earlier session may come behind the device's return.
+            if known is None or known.presence.session != presence.session:
+                return None
+            self._devices[device] = replace(known, presence=presence)
+            return DeviceOffline(device=device)
+        if known is None:
+            self._make_room()
+        self._devices[device] = _Seen(presence=presence, at_s=now_s)
+        useful = self._modalities & set(presence.modalities)
+        return DeviceOnline(device=device) if useful else DeviceOffline(device=device)
+
+    def heard(self, device: str, now_s: float) -> None:
+        """A device has sent something."""
+        known = self._devices.get(device)
+        if known is not None:
+            self._devices[device] = replace(known, at_s=now_s)
+
+    def connected(self, now_s: float) -> None:
+        """The broker is there (again), and tells or told anew which devices are."""
+        self._connected_at_s = now_s
+
+    def lost(self, now_s: float) -> list[DeviceOffline]:
+        """Devices that were gone when the broker came back: of these it has no last will to tell."""
+        began_s = self._connected_at_s
+        if began_s is None or now_s - began_s < RETURN_S:
+            return []
+        self._connected_at_s = None
+        gone = [name for name, each in self._devices.items() if each.at_s < began_s and each.presence.state == "online"]
+        for name in gone:
+            each = self._devices[name]
+            self._devices[name] = replace(each, presence=replace(each.presence, state="offline"))
+        return [DeviceOffline(device=name) for name in sorted(gone)]
+
+    def _make_room(self) -> None:
+        if len(self._devices) < self._most:
+            return
+        absent = {name: each.at_s for name, each in self._devices.items() if each.presence.state == "offline"}
+        if not absent:
+            raise WireError(f"more than {self._most} devices; start another federation for the rest")
+        del self._devices[min(absent, key=absent.__getitem__)]
 
 
 def status_of(
@@ -24,9 +113,21 @@ def status_of(
         online=tuple(sorted(state.online)),
         waiting_for=state.waiting_for if state.phase == "collecting" else (),
         received=state.received,
-        reports=reports,
+        reports=_newest(reports),
         text=_text(state, rules, now_s, seen_at_s, share_learned)[:LONGEST_TEXT],
     )
+
+
+def _newest(reports: tuple[RoundReport, ...]) -> tuple[RoundReport, ...]:
+    """The latest reports, as many as one message carries; the last one in any case."""
+    kept: list[RoundReport] = []
+    names_bytes = 0
+    for report in reversed(reports):
+        names_bytes += sum(len(device) + 2 for device in report.devices)
+        if kept and names_bytes > MOST_NAMES_BYTES:
+            break
+        kept.append(report)
+    return tuple(reversed(kept))
 
 
 def _text(
@@ -35,18 +136,35 @@ def _text(
     number = f"round {state.round + 1} of {state.rounds}"
     match state.phase:
         case "waiting":
-            return f"{number} opens once {rules.min_devices} devices are online; {len(state.online)} are"
+            wanted, there = _are(rules.min_devices, "device"), _are(len(state.online))
+            return f"{number} opens once {wanted} online; {there}"
         case "collecting":
             late = [f"{device} ({_last_seen(seen_at_s.get(device), now_s)})" for device in state.waiting_for]
             left_s = max(0.0, state.deadline_at_s - now_s)
             return (
                 f"{number} ends in {left_s:.0f} s at the latest; "
-                f"waiting for {len(late)} of {len(state.participants)}: {', '.join(late)}"
+                f"waiting for {len(late)} of {len(state.participants)}: {_some(late)}"
             )
         case "distilling":
-            return f"{number}: learning from {len(state.received)} devices, {share_learned:.0%} done"
+            devices = "1 device" if len(state.received) == 1 else f"{len(state.received)} devices"
+            return f"{number}: learning from {devices}, {share_learned:.0%} done"
         case "finished":
             return f"all {state.rounds} rounds are done"
+
+
+def _are(count: int, noun: str = "") -> str:
+    words = (str(count), noun + "s" * (bool(noun) and count != 1), "is" if count == 1 else "are")
+    return " ".join(word for word in words if word)
+
+
+def _some(names: list[str]) -> str:
+    """As many of the names as there is room for, and how many there are beyond."""
+    text = ""
+    for index, name in enumerate(names):
+        if len(text) + len(name) > LONGEST_NAMES:
+            return f"{text} and {len(names) - index} more"
+        text += f", {name}" if text else name
+    return text
 
 
 def _last_seen(at_s: float | None, now_s: float) -> str:
