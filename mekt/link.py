@@ -328,7 +328,7 @@ class Link:
             self._short_lived += 1
             if self._short_lived == SUSPICIOUSLY_MANY:
                 log.warning(
-                    "%s connections in a row ended within seconds (%s); if another process is %s too, end it",
+                    "%s connections in a row ended within seconds (%s); is there another process that is %s? End it",
                     *(SUSPICIOUSLY_MANY, self._last_error, self._client_id),
                 )
         self._accepted_s = 0.0
@@ -363,11 +363,11 @@ class Link:
             self._speak(MQTTProtocolVersion.MQTTv5)
 
     def _failed(self, reason: str, *, final: bool = False) -> None:
-        """Keep why an attempt failed, for `start`; the log has it when nobody waits there any more."""
+        """Keep why an attempt failed, for `start`; when nobody waits there any more, the log has each reason once."""
+        if self._spoken is not None and reason != self._failure:
+            log.warning("broker %s:%s: %s; trying again", self._settings.host, self._settings.port, reason)
         self._failure = self._last_error = reason
-        if self._spoken is not None:
-            log.info("broker %s:%s: %s; trying again", self._settings.host, self._settings.port, reason)
-        elif final or time.monotonic() - self._began_s > GRACE_S:
+        if final or time.monotonic() - self._began_s > GRACE_S:
             self._settled.set()
 
     def _lost(self, reason: str) -> None:
@@ -399,8 +399,6 @@ class Link:
             return
         if reason.is_failure:
             text = f"it refuses the login ({reason}); check user name, password file and certificate"
-            if not self._failure:
-                log.warning("broker %s:%s: %s", self._settings.host, self._settings.port, text)
             self._failed(text, final=reason.value not in TRANSIENT_REFUSALS)
             return
         if not v5 and client.protocol != self._spoken:

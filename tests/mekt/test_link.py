@@ -405,15 +405,19 @@ def test_a_farewell_takes_the_wills_place(sides: Sides) -> None:
     assert watcher.message().payload == b"end"
 
 
-def test_after_the_broker_was_killed_the_link_is_back_and_subscribed(broker: Broker, sides: Sides) -> None:
+def test_after_the_broker_was_killed_the_link_is_back_and_subscribed(
+    broker: Broker, sides: Sides, caplog: pytest.LogCaptureFixture
+) -> None:
     side = sides.side("a", "t")
     side.connected()
     broker.kill()
     assert side.disconnected().reason
     assert not side.link.is_connected
     side.link.publish("t", b"said while it was away")
+    wait_for_log(caplog, "nobody listens there")
     broker.start()
     assert not side.connected().session_present, "this broker keeps nothing"
+    assert caplog.text.count("nobody listens there") == 1
     assert side.message().payload == b"said while it was away"
     assert side.link.is_connected
 
@@ -580,7 +584,7 @@ def test_two_processes_under_one_name_are_told(
     first, second = sides.side("same"), sides.side("same")
     first.disconnected()
     second.disconnected()
-    wait_for_log(caplog, "if another process is same too, end it")
+    wait_for_log(caplog, "another process that is same? End it")
 
 
 def test_a_process_with_many_open_files_connects(sides: Sides) -> None:
