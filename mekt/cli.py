@@ -116,6 +116,7 @@ def _demo(options: argparse.Namespace) -> int:
             seed=options.seed,
             data=options.data,
             out=options.out,
+            port=options.port,
             as_json=options.json,
             stop=stop,
         )
@@ -186,5 +187,6 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_count(0), default=0, help="of everything that is drawn (0)")
     demo.add_argument("--data", type=Path, metavar="DIR", help="recordings, with a folder hapt (MEKT_DATA; simulated)")
     demo.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (out/demo-N)")
+    demo.add_argument("--port", type=int, default=0, help="the broker's port on 127.0.0.1 (a free one)")
     demo.add_argument("--json", action="store_true", help="the results as JSON on standard output")
     return parser

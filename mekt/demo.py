@@ -48,7 +48,7 @@ class Scene:
 
 
 def run_demo(
-    *, rounds: int, agents: int, seed: int, data: Path | None, out: Path | None, as_json: bool, stop: Stop
+    *, rounds: int, agents: int, seed: int, data: Path | None, out: Path | None, port: int, as_json: bool, stop: Stop
 ) -> int:
     """Run the federation and print how it went; the exit code.
 
@@ -60,7 +60,7 @@ def run_demo(
     say = Talk(sys.stderr if as_json else sys.stdout)
     scene = _hapt(data, agents) or _simulated(folder, agents, seed)
     say.line(f"Learning from {scene.title}. All that is made goes to {folder}.")
-    with Broker(folder / "broker") as broker, _processes(folder) as processes:
+    with Broker(folder / "broker", port=port) as broker, _processes(folder) as processes:
         say.line(f"broker: {broker.kind}, process {broker.pid}, 127.0.0.1:{broker.port}")
         _write_settings(folder, scene, rounds=rounds, agents=agents, seed=seed, port=broker.port)
         processes.start("coordinator", "coordinator", "run", "--config", str(folder / "federation.toml"))

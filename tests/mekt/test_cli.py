@@ -166,6 +166,14 @@ def test_the_demo_says_which_folder_lacks_the_recordings(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
+def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} is in use" in refused(4, "demo", "--port", str(port), "--out", tmp_path / "out")
+
+
 def test_numbers_that_cannot_work_are_usage_errors() -> None:
     for option in ("--rounds", "--agents"):
         done = mekt("demo", option, "0")
