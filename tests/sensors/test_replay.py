@@ -133,6 +133,19 @@ def test_time_between_segments_is_not_waited_for() -> None:
     assert clock.now_s - 1000 == 3
 
 
+def test_modalities_of_different_rates_keep_the_same_time() -> None:
+    [segment] = recording([0, 0.9, 1, 1.9]).segments
+    mag = Stream(modality=MAG, t_s=np.array([0.5, 1.5]), values=np.zeros((2, 1), np.float32))
+    both = Segment(name="s", streams={"acc": segment.streams["acc"], "mag": mag})
+    clock = Clock()
+    replay = source(Recording(name="r", segments=(both,), label_names={}), clock, 1.0, ("acc", "mag"))
+    replay.open()
+    seen = []
+    while (items := replay.read(10)) is not None:
+        seen.append((round(clock.now_s - 1000, 6), times(items)))
+    assert seen == [(0, [None]), (0.9, [[0, 0.9], [0.5]]), (1.9, [[1, 1.9], [1.5]])]
+
+
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=30))
 def test_a_clock_that_goes_back_does_not_stop_the_replay(stamps: list[float]) -> None:
     clock = Clock()

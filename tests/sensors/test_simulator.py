@@ -85,6 +85,7 @@ def test_a_fall_is_the_hardest_movement() -> None:
     away_g = np.abs(np.linalg.norm(values(recording, "acc"), axis=1) - 1)
     hardest = {name: np.quantile(away_g[labels.values == value], 0.999) for value, name in enumerate(NAMES)}
     assert max(hardest, key=lambda name: hardest[name]) == "fall"
+    assert max(hardest["sit"], hardest["stand"], hardest["lie"]) < 0.5 < hardest["fall"]
 
 
 def test_a_recording_can_be_written_and_read(tmp_path_factory: pytest.TempPathFactory) -> None:

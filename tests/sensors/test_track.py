@@ -80,6 +80,7 @@ def test_rounded_time_stamps_are_the_grid_points_that_they_mean() -> None:
     made = track(0, 0.100001, 0.199999, 0.300001, 0.399999)
     assert made.covers(np.array([0.0])).tolist() == [True]
     np.testing.assert_array_equal(made.resample(np.array([0.0])), made.buffer.values[None])
+    assert track(0.000001, 0.1, 0.2, 0.3, 0.399999).covers(np.array([0.0])).tolist() == [True]
 
 
 def test_no_window_reaches_over_a_hole() -> None:

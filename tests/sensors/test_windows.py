@@ -243,6 +243,21 @@ def test_two_values_of_one_name_vote_together() -> None:
     assert labels_of(made, "run", "walk") == [1, 1, 1, 1]
 
 
+def labelled_at(times: Sequence[float], values: Sequence[int]) -> Recording:
+    [segment] = recording(None, {}).segments
+    labels = Labels(t_s=np.array(times), values=np.array(values, dtype=np.int64))
+    marked = Segment(name="s", streams=segment.streams, labels=labels)
+    return Recording(name="r", segments=(marked,), label_names={1: "walk", 2: "run"})
+
+
+def test_labelled_instants_count_where_they_lie_in_whatever_order_they_come() -> None:
+    assert labels_of(labelled_at([3.5, 0.5, 2.5, 1.5], [2, 1, 2, 1]), "walk", "run") == [0, 0, 1, 1]
+
+
+def test_a_rounded_instant_at_a_border_belongs_to_the_window_that_begins_there() -> None:
+    assert labels_of(labelled_at([0, 0.999999, 2.000001, 3], [1, 2, 1, 2]), "walk", "run") == [0, 1, 0, 1]
+
+
 def test_without_labels_all_windows_are_unlabelled() -> None:
     assert labels_of(recording(None, {1: "walk"}), "walk") == [UNLABELLED] * 4
     assert labels_of(recording([], {1: "walk"}), "walk") == [UNLABELLED] * 4
