@@ -11,6 +11,8 @@ from mekt.schema import Bounds, Positive
 
 # 64 x 64 x 300 frames and 4096 x 64 samples are both far above any modality in use; a peer cannot ask for more.
 LARGEST_WINDOW_VALUES = 4_000_000
+# Windows that may share a sample: a stride of one percent of a window is more than anything in use needs.
+MOST_OVERLAPS = 100
 
 ModalityName = Annotated[str, Bounds(pattern=r"[a-z][a-z0-9_]{0,15}")]
 Side = Annotated[int, Bounds(low=1, high=1024)]
@@ -42,6 +44,13 @@ class WindowSpec:
 
     window_s: Positive
     stride_s: Positive
+
+    def __post_init__(self) -> None:
+        if self.stride_s * MOST_OVERLAPS < self.window_s:
+            raise ValueError(
+                f"stride_s: {self.stride_s:g} s makes every sample part of more than {MOST_OVERLAPS} windows; "
+                f"expected at least {self.window_s / MOST_OVERLAPS:g}"
+            )
 
     def samples(self, modality: Modality) -> int:
         """T, the samples of `modality` in one window."""

@@ -22,6 +22,12 @@ def test_a_window_has_its_span_times_the_rate_samples() -> None:
     assert (spec.samples(DEPTH), spec.shape(DEPTH), spec.values(DEPTH)) == (77, (77, 48, 64), 77 * 48 * 64)
 
 
+def test_a_stride_that_repeats_every_sample_hundreds_of_times_is_refused() -> None:
+    assert WindowSpec(window_s=2.0, stride_s=0.02).stride_s == 0.02
+    with pytest.raises(SchemaError, match="stride_s: 0.001 s makes"):
+        build(WindowSpec, {"window_s": 2.0, "stride_s": 0.001})
+
+
 def test_a_window_is_never_empty() -> None:
     assert WindowSpec(window_s=0.001, stride_s=1).samples(ACC) == 1
 
@@ -29,7 +35,7 @@ def test_a_window_is_never_empty() -> None:
 @given(st.floats(0.01, 1000), st.floats(0.01, 10_000))
 def test_samples_are_within_half_a_sample_of_the_span(window_s: float, rate_hz: float) -> None:
     modality = Modality(name="x", shape=(1,), rate_hz=rate_hz, unit="")
-    samples = WindowSpec(window_s=window_s, stride_s=1).samples(modality)
+    samples = WindowSpec(window_s=window_s, stride_s=window_s).samples(modality)
     assert samples >= 1
     assert samples == 1 or abs(samples - window_s * rate_hz) <= 0.5
 
