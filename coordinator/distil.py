@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from mekt.learning import (
     batch_count,
     batches,
     knowledge_loss,
-    proxy_knowledge,
+    knowledge_of,
     reconstruction_loss,
     teachers,
     tensors,
@@ -98,20 +97,12 @@ class Distiller(nn.Module):
 
     def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:
         """The global knowledge: the global encoders' embeddings of the normalised proxy set."""
-        return proxy_knowledge(self.model, tensors(proxy, self.device), self.plan.method.sends_hidden)
+        return knowledge_of(self.model, tensors(proxy), self.plan.method.sends_hidden)
 
-    def embed(self, windows: Arrays, batch: int = 4096) -> Arrays:
-        """Embeddings (B, D) of normalised windows, per modality."""
-        with torch.no_grad():
-            return {
-                name: np.concatenate(
-                    [
-                        self.model.encoders[name](part.to(self.device))[1].cpu().numpy()
-                        for part in torch.split(array, batch)
-                    ]
-                )
-                for name, array in tensors(windows).items()
-            }
+    def embed(self, windows: Arrays) -> Arrays:
+        """Embeddings (N, D) of normalised windows, per modality."""
+        known = knowledge_of(self.model, tensors(windows), sends_hidden=False)
+        return {name: each.embedding for name, each in known.items()}
 
     def _transfer(self, embeddings: Windows, teacher: Windows, batch: Windows) -> tuple[Tensor, Tensor]:
         """KT(fuse(E(P)), fuse(A)), and what keeps the fusion from losing its input.

@@ -14,7 +14,7 @@ from mekt.learning import (
     batches,
     endless_batches,
     knowledge_loss,
-    proxy_knowledge,
+    knowledge_of,
     reconstruction_loss,
     teachers,
     tensors,
@@ -88,4 +88,4 @@ class LocalTrainer:
 
     def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:
         """This device's knowledge of each of its modalities, from the normalised proxy set."""
-        return proxy_knowledge(self.model, tensors(proxy), self.plan.method.sends_hidden)
+        return knowledge_of(self.model, tensors(proxy), self.plan.method.sends_hidden)

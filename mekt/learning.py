@@ -17,6 +17,8 @@ from mekt.plan import Method, Reconstruction
 
 Windows = Mapping[str, Tensor]
 Arrays = Mapping[str, NDArray[np.float32]]
+# Windows that are encoded at once without being learned from; bounds the memory, frames take megabytes each.
+ENCODED_AT_ONCE = 64
 # Is told (batches done, batches in all) after each batch; what it raises ends the learning.
 Progress = Callable[[int, int], None]
 
@@ -65,16 +67,20 @@ def endless_batches(count: int, size: int, generator: torch.Generator) -> Iterat
         yield from batches(count, size, generator)
 
 
-def proxy_knowledge(model: SplitAutoencoder, proxy: Windows, sends_hidden: bool) -> dict[str, Knowledge]:
-    """The model's knowledge of every modality it has: its embeddings of the normalised proxy windows."""
+def knowledge_of(model: SplitAutoencoder, windows: Windows, sends_hidden: bool) -> dict[str, Knowledge]:
+    """What the model makes of normalised windows, such as the proxy set, of every modality it has."""
+    return {name: _knowledge(model, name, windows[name], sends_hidden) for name in model.modalities if name in windows}
+
+
+def _knowledge(model: SplitAutoencoder, name: str, windows: Tensor, sends_hidden: bool) -> Knowledge:
+    encoder = model.encoders[name]
+    device = next(encoder.parameters()).device
     with torch.no_grad():
-        hidden, embedding = model.encode(proxy)
-    return {
-        name: Knowledge(
-            embedding=embedding[name].cpu().numpy(), hidden=hidden[name].cpu().numpy() if sends_hidden else None
-        )
-        for name in embedding
-    }
+        parts = [encoder(part.to(device)) for part in torch.split(windows, ENCODED_AT_ONCE)]
+    return Knowledge(
+        embedding=torch.cat([embedding for _, embedding in parts]).cpu().numpy(),
+        hidden=torch.cat([hidden for hidden, _ in parts]).cpu().numpy() if sends_hidden else None,
+    )
 
 
 def tensors(arrays: Arrays, device: torch.device | str = "cpu") -> dict[str, Tensor]:

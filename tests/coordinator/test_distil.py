@@ -241,16 +241,6 @@ def test_hidden_layers_are_shared_only_when_somebody_follows_them() -> None:
         assert (distiller.knowledge(proxy_of(distiller))["acc"].hidden is not None) == shared
 
 
-@pytest.mark.parametrize("architecture", ["conv", "lstm"])
-def test_embeddings_do_not_depend_on_how_many_windows_are_embedded_at_once(architecture: Architecture) -> None:
-    distiller = distiller_of([ACC, DEPTH], architecture=architecture)
-    windows = random_windows(distiller.plan, 23)
-    whole = distiller.embed(windows)
-    for batch in (1, 5, 23):
-        for name, part in distiller.embed(windows, batch).items():
-            np.testing.assert_allclose(part, whole[name], atol=1e-6)
-
-
 def test_progress_is_told_after_each_batch() -> None:
     distiller = distiller_of([ACC], replace(METHOD, batch=4, distil_epochs=2))
     told: list[tuple[int, int]] = []

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from mekt.encoders import SignalDecoder, SplitAutoencoder
 from mekt.learning import (
+    ENCODED_AT_ONCE,
     Knowledge,
     batch_count,
     batches,
     endless_batches,
     knowledge_loss,
-    proxy_knowledge,
+    knowledge_of,
     reconstruction_loss,
     teachers,
     tensors,
@@ -155,7 +156,7 @@ def test_knowledge_is_the_models_embedding_of_the_proxy_set(sends_hidden: bool) 
     plan = plan_of(acc, method=Method(embedding=4, hidden=5))
     model = SplitAutoencoder(plan, {"acc": "conv"})
     proxy = {"acc": torch.randn(4, 20, 3), "gyro": torch.randn(4, 20, 3)}
-    knowledge = proxy_knowledge(model, proxy, sends_hidden)
+    knowledge = knowledge_of(model, proxy, sends_hidden)
     assert set(knowledge) == {"acc"}
     hidden, embedding = model.encoders["acc"](proxy["acc"])
     np.testing.assert_array_equal(knowledge["acc"].embedding, embedding.detach().numpy())
@@ -165,6 +166,18 @@ def test_knowledge_is_the_models_embedding_of_the_proxy_set(sends_hidden: bool) 
         np.testing.assert_array_equal(knowledge["acc"].hidden, hidden.detach().numpy())
     else:
         assert knowledge["acc"].hidden is None
+
+
+@pytest.mark.parametrize("count", [1, ENCODED_AT_ONCE, 2 * ENCODED_AT_ONCE + 3])
+def test_knowledge_does_not_depend_on_how_many_windows_are_encoded_at_once(count: int) -> None:
+    depth = Modality(name="depth", shape=(6, 8), rate_hz=4.0, unit="m")
+    model = SplitAutoencoder(plan_of(depth, method=Method(embedding=4, hidden=5)), {"depth": "conv"})
+    windows = {"depth": torch.randn(count, 4, 6, 8, generator=torch.Generator().manual_seed(0))}
+    knowledge = knowledge_of(model, windows, sends_hidden=True)["depth"]
+    hidden, embedding = model.encoders["depth"](windows["depth"])
+    np.testing.assert_allclose(knowledge.embedding, embedding.detach().numpy(), atol=1e-6)
+    assert knowledge.hidden is not None
+    np.testing.assert_allclose(knowledge.hidden, hidden.detach().numpy(), atol=1e-6)
 
 
 def test_hidden_layers_are_targets_only_where_they_were_sent() -> None:
