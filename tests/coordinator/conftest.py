@@ -1,0 +1,297 @@
+"""A small federation for the coordinator's tests: a few simulated windows, and devices made by hand."""
+
+import contextlib
+import logging
+import os
+import queue
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.daemon import Coordinator
+from coordinator.datasets import Datasets, read_datasets
+from coordinator.round import RoundRules
+from coordinator.settings import FederationSettings
+from mekt.arrays import Floats, pack_knowledge
+from mekt.blobs import blob_ref, proxy_hash, read_chunk
+from mekt.broker import Broker
+from mekt.link import BrokerSettings, Connected, Link, Received
+from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Status, Want
+from mekt.modality import WindowSpec
+from mekt.plan import BlobRef, Method, Plan
+from mekt.post import Post
+from mekt.process import Job, Stop
+from mekt.topics import for_device
+from sensors.recording import write_recording
+from sensors.simulator import MODALITIES, simulate
+
+UNIT = float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
+WAIT_S = 20.0 * UNIT
+FEDERATION = "ward-3"
+TINY = Method(embedding=4, hidden=6, distil_epochs=2, distil_rate=1e-2, batch=16)
+
+
+def settings_of(
+    port: int = 1883, *, modalities: tuple[str, ...] = ("acc", "gyro"), **changes: Any
+) -> FederationSettings:
+    """A federation over the recordings of `people`, learned in moments."""
+    base = FederationSettings(
+        federation=FEDERATION,
+        rounds=1,
+        seed=3,
+        proxy=("proxy.npz",),
+        proxy_windows=24,
+        labelled=("labelled.npz",),
+        test=("test.npz",),
+        compute="cpu",
+        window=WindowSpec(window_s=1.0, stride_s=0.5),
+        modalities=tuple(MODALITIES[name] for name in modalities),
+        method=TINY,
+        round=RoundRules(min_devices=2, deadline_s=60.0 * UNIT),
+        broker=BrokerSettings(port=port),
+    )
+    return replace(base, **changes)
+
+
+def write_people(folder: Path, **subjects: int) -> None:
+    """A recording of half a minute for each name, of that simulated person."""
+    for name, subject in subjects.items():
+        write_recording(folder / f"{name}.npz", simulate(subject, seed=1, duration_s=30.0))
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recordings that `settings_of` names."""
+    folder = tmp_path_factory.mktemp("people")
+    write_people(folder, proxy=1, labelled=2, test=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def datasets(people: Path) -> Datasets:
+    """Of acc and gyro."""
+    return read_datasets(settings_of(), people)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path / "broker", kind="mosquitto") as running:
+        yield running
+
+
+def random_knowledge(plan: Plan, seed: int, name: str = "acc") -> bytes:
+    """Knowledge as a device would send it, out of a hat."""
+    rng = np.random.default_rng((seed, len(name)))
+    embedding: Floats = rng.normal(0, 1, (plan.proxy_windows, plan.method.embedding)).astype(np.float32)
+    return pack_knowledge(embedding, None, plan.method.encoding)
+
+
+class Running:
+    """A coordinator at work on a thread of its own."""
+
+    def __init__(self, settings: FederationSettings, base: Path, folder: Path) -> None:
+        self.coordinator = Coordinator(settings, base, folder)
+        self.stop_asked = Stop()
+        self.ended: queue.Queue[Any] = queue.Queue()
+        self._job = Job("coordinator", lambda _: self.coordinator.run(self.stop_asked), self.ended)
+
+    def stop(self) -> float:
+        """End it; how many seconds that took."""
+        began_s = time.monotonic()
+        self.stop_asked.request()
+        outcome = self.ended.get(timeout=WAIT_S)
+        assert outcome.error is None, outcome.error
+        return time.monotonic() - began_s
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        return dict(self.coordinator._post.rejected)
+
+    def until_rejected(self, words: str, times: int = 1) -> None:
+        """Wait until something was dropped for a cause with these words."""
+        until(lambda: sum(count for cause, count in self.rejected.items() if words in cause) >= times)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "this did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def start(people: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts coordinators over `people`, their state in `tmp_path`; those that still run are stopped in the end."""
+    running: list[Running] = []
+
+    def begin(settings: FederationSettings, state: str = "state") -> Running:
+        folder = tmp_path / state
+        folder.mkdir(exist_ok=True)
+        running.append(Running(settings, people, folder))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        if not each.stop_asked.requested:
+            each.stop()
+
+
+@dataclass
+class Device:
+    """A device made by hand of the product's own parts: it says what the test wants, and keeps all that it hears."""
+
+    name: str
+    port: int
+    modalities: tuple[str, ...] = ("acc",)
+    session: int = 1
+    heard: list[Envelope] = field(default_factory=list)
+    connections: int = 0
+
+    def __post_init__(self) -> None:
+        self.inbox: queue.Queue[Any] = queue.Queue()
+        self.post = Post(FEDERATION)
+        self.link = Link(
+            settings=BrokerSettings(port=self.port),
+            client_id=f"{self.name}-{secrets.token_hex(4)}",
+            inbox=self.inbox,
+            subscriptions=(*for_device(FEDERATION, self.name), f"mekt/1/{FEDERATION}/status"),
+            will=self.farewell(),
+        )
+        self.post.use(self.link)
+        self.link.start()
+        self._at = 0
+
+    def presence(self, state: Any = "online", session: int | None = None) -> Presence:
+        return Presence(
+            state=state,
+            session=self.session if session is None else session,
+            activity="idle",
+            modalities=dict.fromkeys(self.modalities, "conv"),
+        )
+
+    def farewell(self) -> tuple[str, bytes]:
+        return self.post.seal(self.presence("offline"), "up", device=self.name)
+
+    def come(self) -> "Device":
+        self.say(self.presence(), retain=True)
+        return self
+
+    def say(self, body: Body, round: int = 0, retain: bool = False) -> None:
+        self.post.send(body, "up", device=self.name, round=round, retain=retain)
+
+    def hear(self, wanted: Callable[[Envelope], bool], wait_s: float = WAIT_S) -> Envelope:
+        """The next message that is wanted, of those not looked at yet."""
+        deadline_s = time.monotonic() + wait_s
+        while True:
+            while self._at < len(self.heard):
+                self._at += 1
+                if wanted(self.heard[self._at - 1]):
+                    return self.heard[self._at - 1]
+            event = self.inbox.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            if isinstance(event, Connected):
+                self.connections += 1
+                if self.connections > 1:
+                    self.come()
+            if isinstance(event, Received):
+                envelope = self.post.open(event)
+                assert envelope is not None, event.topic
+                self.heard.append(envelope)
+
+    def opened(self, number: int = 0, *, invited: bool = True) -> RoundOpen:
+        """The announcement of an open round that names this device."""
+        found = self.hear(
+            lambda each: (
+                isinstance(each.body, RoundOpen)
+                and (each.round, each.body.state) == (number, "open")
+                and (self.name in each.body.participants) == invited
+            )
+        )
+        assert isinstance(found.body, RoundOpen)
+        self.post.proxy = proxy_hash(found.body.plan.proxy)
+        return found.body
+
+    def offer(self, knowledge: dict[str, bytes], number: int = 0, **changes: Any) -> Offer:
+        refs = {name: blob_ref(data) for name, data in knowledge.items()}
+        offer = replace(Offer(knowledge=refs, windows=10, metrics={}), **changes)
+        self.say(offer, number)
+        return offer
+
+    def receipt(self, number: int = 0) -> Receipt:
+        """The next answer to an offer."""
+        found = self.hear(lambda each: isinstance(each.body, Receipt) and each.round == number).body
+        assert isinstance(found, Receipt)
+        return found
+
+    def serve(self, blobs: dict[str, bytes], most: int | None = None) -> None:
+        """Answer requests for chunks of these until a receipt would be next; after `most` chunks go silent."""
+        by_hash = {blob_ref(data).sha256: data for data in blobs.values()}
+        whole = sum(-(-len(data) // 98304) for data in by_hash.values())
+        left = whole if most is None else most
+        while left > 0:
+            want = self.hear(lambda each: isinstance(each.body, Want)).body
+            assert isinstance(want, Want)
+            data = by_hash[want.sha256]
+            for index in want.chunks[:left]:
+                chunk = read_chunk(data, blob_ref(data), index)
+                assert chunk is not None
+                self.say(chunk)
+                left -= 1
+
+    def deliver(self, blobs: dict[str, bytes], number: int = 0) -> Receipt:
+        """Offer these and serve them; the receipt."""
+        self.offer(blobs, number)
+        self.serve(blobs)
+        return self.receipt(number)
+
+    def fetch(self, ref: BlobRef) -> bytes:
+        """A small blob of the coordinator's."""
+        self.say(Want(sha256=ref.sha256, chunks=(0,)))
+        chunk = self.hear(lambda each: isinstance(each.body, Chunk) and each.body.sha256 == ref.sha256).body
+        assert isinstance(chunk, Chunk) and chunk.count == 1
+        return chunk.data
+
+    def status(self, wanted: Callable[[Status], bool]) -> Status:
+        """The next status that is wanted."""
+        found = self.hear(lambda each: isinstance(each.body, Status) and wanted(each.body)).body
+        assert isinstance(found, Status)
+        return found
+
+    def finished(self) -> RoundOpen:
+        found = self.hear(lambda each: isinstance(each.body, RoundOpen) and each.body.state == "finished").body
+        assert isinstance(found, RoundOpen)
+        return found
+
+    def leave(self) -> None:
+        self.link.stop(1.0, last=self.farewell())
+
+    def vanish(self) -> None:
+        """End without a farewell, as a power cut would: the broker speaks the will."""
+        self.link._abandon = True
+        self.link.stop(1.0)
+
+
+@pytest.fixture
+def device(broker: Broker) -> Iterator[Callable[..., Device]]:
+    """Makes devices on the test's broker; all leave in the end."""
+    made: list[Device] = []
+
+    def make(name: str, **changes: Any) -> Device:
+        made.append(Device(name, broker.port, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        with contextlib.suppress(Exception):
+            each.leave()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    logging.getLogger("coordinator").setLevel(logging.INFO)

@@ -1,0 +1,141 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
+from coordinator.standing import RETURN_S, Fleet, status_of
+from mekt.errors import WireError
+from mekt.messages import KINDS, Envelope, Presence, RoundReport, Status, encode
+
+RULES = RoundRules(min_devices=2)
+WAITING = RoundState(rounds=5, seed=0)
+COLLECTING = replace(
+    WAITING,
+    phase="collecting",
+    round=2,
+    online=frozenset({"pi-5", "pi-1"}),
+    participants=("pi-1", "pi-3", "pi-4", "pi-5"),
+    received=("pi-1", "pi-5"),
+    deadline_at_s=160.4,
+)
+
+
+def status(state: RoundState, **changes: Any) -> Status:
+    known: dict[str, Any] = {"now_s": 100.0, "seen_at_s": {}, "share_learned": 0.0, "reports": ()}
+    return status_of(state, RULES, **(known | changes))
+
+
+def presence(state: Any = "online", session: int = 1, modalities: tuple[str, ...] = ("acc",)) -> Presence:
+    return Presence(state=state, session=session, activity="idle", modalities=dict.fromkeys(modalities, "conv"))
+
+
+def report(number: int, devices: tuple[str, ...] = ("a",)) -> RoundReport:
+    metrics = {f"weighted_f1/{'m' * 15}{n:x}": 0.5 for n in range(16)}
+    return RoundReport(round=number, devices=devices, metrics=metrics, seconds={"collect": 1.0})
+
+
+def test_before_a_round_it_says_how_many_devices_are_missing() -> None:
+    assert status(WAITING).text == "round 1 of 5 opens once 2 devices are online; 0 are"
+    one = replace(WAITING, online=frozenset({"a"}))
+    assert status_of(one, RoundRules(), now_s=0, seen_at_s={}, share_learned=0, reports=()).text == (
+        "round 1 of 5 opens once 1 device is online; 1 is"
+    )
+
+
+def test_in_a_round_it_names_who_is_missing_and_when_it_was_last_seen() -> None:
+    said = status(COLLECTING, seen_at_s={"pi-3": 58.6, "pi-1": 99.0})
+    assert said.text == (
+        "round 3 of 5 ends in 60 s at the latest; waiting for 2 of 4: "
+        "pi-3 (last seen 41 s ago), pi-4 (not seen since the coordinator started)"
+    )
+    assert (said.phase, said.rounds) == ("collecting", 5)
+    assert (said.online, said.waiting_for, said.received) == (("pi-1", "pi-5"), ("pi-3", "pi-4"), ("pi-1", "pi-5"))
+
+
+def test_a_deadline_that_has_passed_is_not_negative() -> None:
+    assert status(COLLECTING, now_s=500.0).text.startswith("round 3 of 5 ends in 0 s at the latest")
+
+
+def test_of_many_missing_it_names_some_and_counts_the_rest() -> None:
+    many = tuple(f"device-{n:03d}-{'x' * 50}" for n in range(40))
+    said = status(replace(COLLECTING, participants=many, received=()))
+    named = said.text.count("device-")
+    assert said.text.endswith(f" and {40 - named} more") and 2 < named < 10
+    assert len(said.waiting_for) == 40
+
+
+def test_while_learning_and_at_the_end_it_says_so() -> None:
+    learning = replace(COLLECTING, phase="distilling")
+    assert status(learning, share_learned=0.42).text == "round 3 of 5: learning from 2 devices, 42% done"
+    assert status(replace(learning, received=("a",))).text == "round 3 of 5: learning from 1 device, 0% done"
+    assert status(learning).waiting_for == ()
+    assert status(replace(WAITING, phase="finished")).text == "all 5 rounds are done"
+
+
+def test_whatever_is_said_can_be_sent_through_a_common_broker() -> None:
+    many = tuple(f"device-{n:05d}" for n in range(2000))
+    state = replace(COLLECTING, participants=many, received=many[:1000], online=frozenset(many))
+    said = status(state, reports=tuple(report(n, many) for n in range(50)))
+    assert [each.round for each in said.reports] == [48, 49]
+    raw = encode(Envelope(federation="f", round=2, device="", sequence=1, proxy=b"", body=said))
+    assert len(raw) < 256 * 1024 < KINDS["status"][1]
+
+
+def test_few_devices_have_all_their_reports_shown() -> None:
+    reports = tuple(report(n, ("a", "b", "c")) for n in range(50))
+    assert status(WAITING, reports=reports).reports == reports
+
+
+def test_a_fleet_knows_who_is_there() -> None:
+    fleet = Fleet(("acc", "gyro"))
+    assert fleet.told("a", presence(), 1.0) == DeviceOnline(device="a")
+    assert "a" in fleet and "b" not in fleet
+    fleet.heard("a", 5.0)
+    fleet.heard("b", 5.0)
+    assert fleet.seen_at_s == {"a": 5.0}
+    assert fleet.told("a", presence("offline"), 9.0) == DeviceOffline(device="a")
+    assert fleet.seen_at_s == {"a": 5.0}, "a will is not the device's own word"
+
+
+def test_a_late_will_of_an_earlier_session_says_nothing() -> None:
+    fleet = Fleet(("acc",))
+    assert fleet.told("a", presence("offline", session=1), 0.0) is None
+    fleet.told("a", presence(session=1), 1.0)
+    fleet.told("a", presence(session=2), 2.0)
+    assert fleet.told("a", presence("offline", session=1), 3.0) is None
+    assert fleet.told("a", presence("offline", session=2), 4.0) == DeviceOffline(device="a")
+
+
+def test_a_device_without_a_useful_modality_is_as_good_as_offline() -> None:
+    fleet = Fleet(("acc",))
+    assert fleet.told("a", presence(modalities=("acc", "mag")), 0.0) == DeviceOnline(device="a")
+    assert fleet.told("a", presence(session=2, modalities=("mag",)), 1.0) == DeviceOffline(device="a")
+
+
+def test_who_does_not_return_with_the_broker_is_lost() -> None:
+    fleet = Fleet(("acc",))
+    for name in ("back", "gone", "left", "heard"):
+        fleet.told(name, presence(), 0.0)
+    fleet.told("left", presence("offline"), 1.0)
+    assert fleet.lost(1e6) == [], "the broker was never away"
+    fleet.connected(10.0)
+    fleet.told("back", presence(), 12.0)
+    fleet.heard("heard", 13.0)
+    assert fleet.lost(10.0 + RETURN_S - 1) == []
+    assert fleet.lost(10.0 + RETURN_S) == [DeviceOffline(device="gone")]
+    assert fleet.lost(1e6) == []
+    assert fleet.told("gone", presence(), 200.0) == DeviceOnline(device="gone")
+
+
+def test_a_full_fleet_makes_room_for_the_living_and_refuses_when_all_live() -> None:
+    fleet = Fleet(("acc",), most=3)
+    for at_s, name in enumerate(("a", "b", "c")):
+        fleet.told(name, presence(), float(at_s))
+    with pytest.raises(WireError, match="more than 3 devices"):
+        fleet.told("d", presence(), 5.0)
+    assert fleet.told("a", presence(), 5.0) == DeviceOnline(device="a")
+    fleet.told("a", presence("offline"), 6.0)
+    fleet.told("b", presence("offline"), 6.0)
+    assert fleet.told("d", presence(), 7.0) == DeviceOnline(device="d")
+    assert set(fleet.seen_at_s) == {"a", "c", "d"}, "the one that was heard longest ago went"
