@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from coordinator.round import RoundRules
 from mekt.errors import SettingsError
-from mekt.link import BrokerSettings, located
+from mekt.login import BrokerSettings, located
 from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, WindowSpec
 from mekt.plan import LARGEST_PROXY_WINDOWS, Architecture, Method
 from mekt.schema import Bounds, Count, Name, SchemaError, build

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from mekt.link import BrokerSettings, located
+from mekt.login import BrokerSettings, located
 from mekt.modality import ModalityName
 from mekt.plan import Architecture
 from mekt.schema import Bounds, Name

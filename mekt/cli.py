@@ -91,7 +91,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.config is not None:
         broker, federation = _from_settings(options.config)
     elif options.federation is not None:
-        settings = _part("mekt.link", "BrokerSettings")
+        settings = _part("mekt.login", "BrokerSettings")
         broker, federation = settings(host=options.host, port=options.port, plain_text_allowed=True), options.federation
     else:
         raise SettingsError("status: name a settings file with --config, or a federation with --federation")

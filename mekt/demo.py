@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from mekt.broker import Broker
 from mekt.errors import MektError, SettingsError
-from mekt.link import BrokerSettings
+from mekt.login import BrokerSettings
 from mekt.messages import Presence, Status
 from mekt.process import Stop
 from mekt.watch import Watch, kilobytes, report_table

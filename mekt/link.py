@@ -24,9 +24,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
@@ -34,8 +33,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from mekt.errors import LinkError, SettingsError
-from mekt.schema import Bounds
+from mekt.errors import LinkError
+from mekt.login import BrokerSettings, check_plain_text, explained, password, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -60,31 +59,6 @@ TRANSIENT_REFUSALS = (136, 137, 151, 156, 159)  # unavailable, busy, over a quot
 TCP_INFO_BYTES = struct.Struct("=QQ")
 TCP_INFO_OFFSET = 120
 TCP_INFO_SIZE = 136
-
-FilePath = Annotated[str, Bounds(shortest=1, longest=4096)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TlsSettings:
-    """Files in PEM form: the authority that signed the broker's certificate, this side's certificate and its key."""
-
-    ca: FilePath
-    certificate: FilePath | None = None
-    key: FilePath | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BrokerSettings:
-    """Where the broker is and how to log in. Plain text beyond this machine needs `plain_text_allowed`."""
-
-    host: Annotated[str, Bounds(shortest=1, longest=255)] = "127.0.0.1"
-    port: Annotated[int, Bounds(low=1, high=65535)] = 1883
-    username: Annotated[str, Bounds(longest=256)] | None = None
-    password_file: FilePath | None = None
-    tls: TlsSettings | None = None
-    keepalive_s: Annotated[int, Bounds(low=2, high=3600)] = 30
-    session_expiry_s: Annotated[int, Bounds(low=0, high=2**32 - 1)] = 7 * 24 * 3600
-    plain_text_allowed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,8 +118,8 @@ class Link:
         self._inbox = inbox
         self._subscriptions = subscriptions
         self._will = will
-        self._password = _password(settings)
-        self._tls = None if settings.tls is None else _tls_context(settings.tls)
+        self._password = password(settings)
+        self._tls = None if settings.tls is None else tls_context(settings.tls)
         self._up_to_now = WireBytes(up=0, down=0)
         self._socket: socket.socket | None = None
         self._socket_lock = threading.Lock()
@@ -289,7 +263,7 @@ class Link:
                 if not self._answered and not self._stopping.is_set():
                     self._unanswered(client)
             except (OSError, ValueError) as error:
-                self._failed(_explained(error), final=isinstance(error, ssl.SSLCertVerificationError))
+                self._failed(explained(error), final=isinstance(error, ssl.SSLCertVerificationError))
             except Exception as error:
                 log.exception("the network thread stumbled; it connects anew")
                 self._failed(f"{type(error).__name__}: {error}")
@@ -487,75 +461,9 @@ class Link:
                 self._owed.popleft()
 
 
-def located(settings: BrokerSettings, base: Path) -> BrokerSettings:
-    """The same settings with every relative path starting at `base`, the folder of the settings file."""
-
-    def at(path: str | None) -> str | None:
-        return None if path is None else str(base / path)
-
-    tls = settings.tls
-    if tls is not None:
-        tls = replace(tls, ca=str(base / tls.ca), certificate=at(tls.certificate), key=at(tls.key))
-    return replace(settings, password_file=at(settings.password_file), tls=tls)
-
-
-def check_plain_text(settings: BrokerSettings) -> None:
-    """Refuse plain text beyond this machine unless it is asked for; then say so loudly.
-
-    Raises:
-        SettingsError: when the broker is elsewhere, TLS is off and plain text is not allowed.
-    """
-    if settings.tls is not None or settings.host in ("127.0.0.1", "::1", "localhost"):
-        return
-    if not settings.plain_text_allowed:
-        raise SettingsError(
-            f"broker.host: {settings.host} is another machine and [broker.tls] is missing; add it, "
-            "or set broker.plain_text_allowed = true on a network that nobody else is on"
-        )
-    log.warning("PLAIN TEXT to %s: anybody on the network can read and forge this federation", settings.host)
-
-
 def _packet_bytes(topic: str, payload: bytes | bytearray) -> int:
     """The size that the PUBLISH packet of a message does not exceed."""
     return len(payload) + len(topic.encode()) + PACKET_OVERHEAD_BYTES
-
-
-def _explained(error: Exception) -> str:
-    """Why a connection failed, and what to do about it."""
-    if isinstance(error, ssl.SSLError):
-        cause = getattr(error, "verify_message", "") or error.reason or str(error)
-        return f"TLS fails ({cause}); check the CA file, both certificates, the port and this machine's clock"
-    if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there; start the broker or correct [broker] host and port"
-    if isinstance(error, ConnectionResetError):
-        return "it ends the connection; check the port, and that both sides use TLS or neither"
-    if isinstance(error, socket.gaierror):
-        return f"the name is not known ({error.strerror}); correct [broker] host or this machine's name server"
-    cause = getattr(error, "strerror", None) or str(error)
-    return f"it cannot be reached ({cause}); check the network and [broker] host and port"
-
-
-def _password(settings: BrokerSettings) -> str | None:
-    if settings.password_file is None:
-        return None
-    try:
-        return Path(settings.password_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"broker.password_file: {settings.password_file} cannot be read ({error})") from error
-
-
-def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None:
-            # A daemon cannot be asked for the password of an encrypted key: there is none.
-            context.load_cert_chain(tls.certificate, tls.key, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key"
-        ) from error
-    return context
 
 
 def _tcp_bytes(connection: socket.socket) -> WireBytes:

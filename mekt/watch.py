@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 from mekt.errors import LinkError
-from mekt.link import BrokerSettings, Link, Received
+from mekt.link import Link, Received
+from mekt.login import BrokerSettings
 from mekt.messages import Presence, Status
 from mekt.post import Post, one_line
 from mekt.schema import plain

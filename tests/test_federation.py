@@ -18,7 +18,8 @@ import pytest
 
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge, unpack_windows
 from mekt.broker import Broker
-from mekt.link import BrokerSettings, Link, Received
+from mekt.link import Link, Received
+from mekt.login import BrokerSettings
 from mekt.messages import Chunk, Envelope, Offer, Presence, RoundOpen, Status, decode
 from mekt.plan import BlobRef, Plan
 from mekt.topics import parse_topic

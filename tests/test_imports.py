@@ -23,7 +23,16 @@ LEAN_EXPORT = {"export.manifest", "export.release"}
 LEAN = {
     *("edge.infer", "edge.runtime", "edge.score"),
     *LEAN_EXPORT,
-    *("mekt.arrays", "mekt.blobs", "mekt.broker", "mekt.errors", "mekt.files", "mekt.link", "mekt.messages"),
+    *(
+        "mekt.arrays",
+        "mekt.blobs",
+        "mekt.broker",
+        "mekt.errors",
+        "mekt.files",
+        "mekt.link",
+        "mekt.login",
+        "mekt.messages",
+    ),
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
     *("mekt.__main__", "mekt.cli", "mekt.demo", "mekt.post", "mekt.process", "mekt.watch"),
 }

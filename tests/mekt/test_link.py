@@ -24,17 +24,8 @@ import pytest
 
 from mekt.broker import LARGEST_PACKET_BYTES, Broker, free_port
 from mekt.errors import LinkError, SettingsError
-from mekt.link import (
-    BrokerSettings,
-    Connected,
-    Disconnected,
-    Link,
-    LinkEvent,
-    Received,
-    TlsSettings,
-    WireBytes,
-    located,
-)
+from mekt.link import Connected, Disconnected, Link, LinkEvent, Received, WireBytes
+from mekt.login import BrokerSettings, TlsSettings, located
 
 WAIT_S = 15.0 * float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
 ROOT = Path(__file__).parents[2]
@@ -382,7 +373,8 @@ def test_the_will_speaks_when_the_process_is_killed(broker: Broker, sides: Sides
     watcher.connected()
     program = (
         "import queue, sys, time\n"
-        "from mekt.link import BrokerSettings, Link\n"
+        "from mekt.link import Link\n"
+        "from mekt.login import BrokerSettings\n"
         f"settings = BrokerSettings(port={broker.port})\n"
         "Link(settings=settings, client_id='mortal', inbox=queue.Queue(), will=('w', b'gone')).start()\n"
         "print('up', flush=True)\n"

@@ -47,7 +47,10 @@ def test_a_modality_is_found_by_name() -> None:
             {"scaling": {**PLAN.scaling, "acc": Scaling(mean=(0, 0, 0), std=(1,))}},
             "scaling.acc: expected 3 means and deviations",
         ),
-        ({"window": WindowSpec(window_s=1e6, stride_s=1e6)}, f"a window of acc holds more than {LARGEST_WINDOW_VALUES}"),
+        (
+            {"window": WindowSpec(window_s=1e6, stride_s=1e6)},
+            f"a window of acc holds more than {LARGEST_WINDOW_VALUES}",
+        ),
     ],
 )
 def test_a_plan_that_disagrees_with_itself_is_refused(change: dict[str, Any], says: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mekt.broker import Broker
-from mekt.link import BrokerSettings, Link, Received
+from mekt.link import Link, Received
+from mekt.login import BrokerSettings
 from mekt.messages import CHUNK_BYTES, Chunk, Receipt, Status, Want, decode
 from mekt.post import LONGEST_CAUSE, MOST_CAUSES, Post
 

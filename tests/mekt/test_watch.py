@@ -12,7 +12,8 @@ import pytest
 
 from mekt.broker import Broker, free_port
 from mekt.errors import LinkError
-from mekt.link import BrokerSettings, Link
+from mekt.link import Link
+from mekt.login import BrokerSettings
 from mekt.messages import Presence, RoundReport, Status
 from mekt.post import Post
 from mekt.watch import MOST_DEVICES, View, Watch, kilobytes, report_table, show_status

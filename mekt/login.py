@@ -1,0 +1,114 @@
+"""Where the broker is and how to log in: settings, files of certificates and keys, and why a login fails."""
+
+import logging
+import socket
+import ssl
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from mekt.errors import SettingsError
+from mekt.schema import Bounds
+
+log = logging.getLogger(__name__)
+
+FilePath = Annotated[str, Bounds(shortest=1, longest=4096)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TlsSettings:
+    """Files in PEM form: the authority that signed the broker's certificate, this side's certificate and its key."""
+
+    ca: FilePath
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BrokerSettings:
+    """Where the broker is and how to log in. Plain text beyond this machine needs `plain_text_allowed`."""
+
+    host: Annotated[str, Bounds(shortest=1, longest=255)] = "127.0.0.1"
+    port: Annotated[int, Bounds(low=1, high=65535)] = 1883
+    username: Annotated[str, Bounds(longest=256)] | None = None
+    password_file: FilePath | None = None
+    tls: TlsSettings | None = None
+    keepalive_s: Annotated[int, Bounds(low=2, high=3600)] = 30
+    session_expiry_s: Annotated[int, Bounds(low=0, high=2**32 - 1)] = 7 * 24 * 3600
+    plain_text_allowed: bool = False
+
+
+def located(settings: BrokerSettings, base: Path) -> BrokerSettings:
+    """The same settings with every relative path starting at `base`, the folder of the settings file."""
+
+    def at(path: str | None) -> str | None:
+        return None if path is None else str(base / path)
+
+    tls = settings.tls
+    if tls is not None:
+        tls = replace(tls, ca=str(base / tls.ca), certificate=at(tls.certificate), key=at(tls.key))
+    return replace(settings, password_file=at(settings.password_file), tls=tls)
+
+
+def check_plain_text(settings: BrokerSettings) -> None:
+    """Refuse plain text beyond this machine unless it is asked for; then say so loudly.
+
+    Raises:
+        SettingsError: when the broker is elsewhere, TLS is off and plain text is not allowed.
+    """
+    if settings.tls is not None or settings.host in ("127.0.0.1", "::1", "localhost"):
+        return
+    if not settings.plain_text_allowed:
+        raise SettingsError(
+            f"broker.host: {settings.host} is another machine and [broker.tls] is missing; add it, "
+            "or set broker.plain_text_allowed = true on a network that nobody else is on"
+        )
+    log.warning("PLAIN TEXT to %s: anybody on the network can read and forge this federation", settings.host)
+
+
+def explained(error: Exception) -> str:
+    """Why a connection failed, and what to do about it."""
+    if isinstance(error, ssl.SSLError):
+        cause = getattr(error, "verify_message", "") or error.reason or str(error)
+        return f"TLS fails ({cause}); check the CA file, both certificates, the port and this machine's clock"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there; start the broker or correct [broker] host and port"
+    if isinstance(error, ConnectionResetError):
+        return "it ends the connection; check the port, and that both sides use TLS or neither"
+    if isinstance(error, socket.gaierror):
+        return f"the name is not known ({error.strerror}); correct [broker] host or this machine's name server"
+    cause = getattr(error, "strerror", None) or str(error)
+    return f"it cannot be reached ({cause}); check the network and [broker] host and port"
+
+
+def password(settings: BrokerSettings) -> str | None:
+    """The content of the password file, or None where there is none.
+
+    Raises:
+        SettingsError: when it cannot be read.
+    """
+    if settings.password_file is None:
+        return None
+    try:
+        return Path(settings.password_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"broker.password_file: {settings.password_file} cannot be read ({error})") from error
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 or newer, with the broker's certificate checked against the authority and the host's name.
+
+    Raises:
+        SettingsError: when a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.certificate is not None:
+            # A daemon cannot be asked for the password of an encrypted key: there is none.
+            context.load_cert_chain(tls.certificate, tls.key, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key"
+        ) from error
+    return context
