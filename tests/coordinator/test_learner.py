@@ -1,0 +1,275 @@
+import hashlib
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.datasets import Datasets, plan_of, read_datasets
+from coordinator.learner import FUSED, Learner
+from coordinator.ledger import Delivery
+from export.release import read_release
+from mekt.arrays import pack_knowledge, unpack_knowledge
+from mekt.errors import StateError
+from mekt.files import BlobStore
+from mekt.messages import RoundReport
+from mekt.plan import Method, Plan
+from mekt.process import JobCancelledError
+from sensors.windows import WindowSet
+from tests.coordinator.conftest import FEDERATION, TINY, settings_of
+
+Make = Callable[..., "Bench"]
+
+
+class Bench:
+    """A learner over small data, and what devices delivered to it: the knowledge of models with other seeds."""
+
+    def __init__(self, folder: Path, datasets: Datasets, plan: Plan, **architectures: Any) -> None:
+        self.folder, self.datasets, self.plan = folder, datasets, plan
+        self.blobs = BlobStore(folder / "blobs")
+        self.learner = self.make(plan, folder, **architectures)
+        self.deliveries = [
+            self.delivery("pi-1", self.make(replace(plan, seed=71), folder / "other").knowledge(), 30),
+            self.delivery("pi-2", self.make(replace(plan, seed=72), folder / "other").knowledge(), 10),
+        ]
+
+    def make(self, plan: Plan, folder: Path, **architectures: Any) -> Learner:
+        return Learner(
+            federation=FEDERATION, plan=plan, datasets=self.datasets, architectures=architectures, folder=folder
+        )
+
+    def delivery(self, device: str, knowledge: dict[str, bytes], windows: int) -> Delivery:
+        refs = {name: self.blobs.put(data) for name, data in knowledge.items()}
+        return Delivery(device=device, windows=windows, knowledge=refs)
+
+    def close(self, number: int = 0, deliveries: list[Delivery] | None = None) -> RoundReport:
+        given = self.deliveries if deliveries is None else deliveries
+        return self.learner.close_round(number, given, self.blobs, lambda done, whole: None, 1.5)
+
+    def digests(self) -> dict[str, str]:
+        """Of every file that the rounds left but manifests, which hold how torch rounded."""
+        paths = [*self.folder.glob("encoders-*"), *self.folder.glob("releases/*/*.onnx")]
+        return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.fixture
+def make(tmp_path: Path, datasets: Datasets) -> Make:
+    folders = itertools.count()
+
+    def bench(given: Datasets = datasets, method: Method = TINY, **changes: Any) -> Bench:
+        modalities = tuple(given.proxy)
+        settings = settings_of(modalities=modalities, method=method)
+        folder = tmp_path / f"bench-{next(folders)}"
+        return Bench(folder, given, plan_of(settings, given, "0a"), **changes)
+
+    return bench
+
+
+def test_a_round_follows_the_devices_and_leaves_weights_and_a_release(make: Make) -> None:
+    bench = make()
+    first = bench.close(0)
+    second = bench.close(1)
+    assert second.metrics["transfer"] < first.metrics["transfer"]
+    assert (first.round, second.round, first.devices) == (1, 2, ("pi-1", "pi-2"))
+    assert list(first.seconds) == ["collect", "distil", "classify", "score", "export"]
+    assert first.seconds["collect"] == 1.5 and all(value >= 0 for value in first.seconds.values())
+    assert set(first.metrics) == {"reconstruction", "transfer", *(f"weighted_f1/{n}" for n in ("acc", "gyro", FUSED))}
+    assert (bench.folder / "encoders-00001.weights").exists() and (bench.folder / "encoders-00002.weights").exists()
+    assert first.release == "ward-3-00001"
+    manifest = read_release(bench.learner.releases / second.release).manifest
+    assert (manifest.federation, manifest.round, manifest.labels) == (FEDERATION, 2, bench.datasets.classes)
+    assert set(manifest.classifiers) == {"acc", "gyro", FUSED}
+    assert {name: manifest.metrics[name] for name in second.metrics} == second.metrics
+
+
+def test_the_start_is_scored_and_released_too(make: Make) -> None:
+    report = make().learner.assess(0)
+    assert (report.round, report.devices, report.release) == (0, (), "ward-3-00000")
+    assert set(report.metrics) == {"weighted_f1/acc", "weighted_f1/gyro", "weighted_f1/fused"}
+
+
+def test_knowledge_is_what_devices_unpack(make: Make) -> None:
+    bench = make()
+    for data in bench.learner.knowledge().values():
+        embedding, hidden = unpack_knowledge(data, windows=24, embedding=4, hidden=None)
+        assert embedding.shape == (24, 4) and hidden is None
+
+
+def test_the_same_round_twice_gives_the_same_bytes_whatever_the_order_of_deliveries(make: Make) -> None:
+    one, other = make(), make()
+    reports = [one.close(0), other.close(0, other.deliveries[::-1])]
+    assert one.digests() == other.digests() != {}
+    assert one.learner.knowledge() == other.learner.knowledge()
+    assert reports[0].metrics == reports[1].metrics
+    one.close(1)
+    other.close(1)
+    assert one.digests() == other.digests()
+
+
+def test_a_round_that_was_closed_before_a_crash_is_closed_again_with_the_same_bytes(make: Make) -> None:
+    bench = make()
+    bench.close(0)
+    report, before = bench.close(1), bench.digests()
+    bench.learner.restore(1)
+    again = bench.close(1)
+    assert bench.digests() == before
+    assert (again.metrics, again.release) == (report.metrics, report.release)
+
+
+def test_restored_encoders_have_the_same_knowledge(make: Make) -> None:
+    bench = make()
+    start = bench.learner.knowledge()
+    bench.close(0)
+    after = bench.learner.knowledge()
+    assert after != start
+    fresh = bench.make(bench.plan, bench.folder)
+    assert fresh.knowledge() == start
+    fresh.restore(1)
+    assert fresh.knowledge() == after
+    fresh.restore(0)
+    assert fresh.knowledge() == start
+
+
+def test_missing_damaged_or_foreign_weights_are_refused(make: Make) -> None:
+    bench = make()
+    with pytest.raises(StateError, match=r"encoders-00001.weights: cannot be read .* restore it from a copy"):
+        bench.learner.restore(1)
+    bench.close(0)
+    path = bench.folder / "encoders-00001.weights"
+    raw = path.read_bytes()
+    with pytest.raises(StateError, match="weights of another model"):
+        bench.make(bench.plan, bench.folder, acc="lstm").restore(1)
+    path.write_bytes(raw[:-1])
+    with pytest.raises(StateError, match="damaged weights"):
+        bench.learner.restore(1)
+
+
+def test_only_the_weights_that_a_restart_needs_are_kept(make: Make) -> None:
+    bench = make(method=replace(TINY, distil_epochs=1))
+    strange = [bench.folder / "encoders-of-mine.weights", bench.folder / ".encoders-00001.weights.7.tmp"]
+    for path in strange:
+        path.write_bytes(b"x")
+    for number in range(4):
+        bench.close(number)
+    names = sorted(path.name for path in bench.folder.iterdir() if "encoders" in path.name)
+    assert names == ["encoders-00003.weights", "encoders-00004.weights", "encoders-of-mine.weights"]
+
+
+def test_an_export_that_fails_costs_the_release_alone(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    sound, bench = make(), make()
+    (bench.learner.releases / "ward-3-00001").mkdir()
+    assert bench.close(0).release == "" and "no release of this round" in caplog.text
+    expected = sound.close(0)
+    assert bench.close(1).release == "ward-3-00002"
+    assert expected.release == "ward-3-00001"
+    sound.close(1)
+    assert bench.learner.knowledge() == sound.learner.knowledge()
+
+
+def test_an_export_that_stumbles_costs_the_release_alone(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make()
+    bench.learner._datasets = replace(bench.datasets, proxy={"acc": 7, "gyro": 7})  # type: ignore[dict-item]
+    assert bench.close(0).release == "" and "the export failed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["test", "labelled"])
+def test_scores_that_fail_cost_the_scores_alone(
+    make: Make, datasets: Datasets, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    broken = WindowSet(arrays={"acc": np.zeros((3, 50, 3), np.float32)}, labels=np.zeros(3, dtype=np.int64))
+    changed = replace(datasets, test=broken) if kind == "test" else replace(datasets, labelled=broken)
+    sound, bench = make(), make(changed)
+    report = bench.close(0)
+    assert set(report.metrics) == {"reconstruction", "transfer"} and "failed; the round goes on" in caplog.text
+    assert report.release == "ward-3-00001"
+    manifest = read_release(bench.learner.releases / report.release).manifest
+    assert bool(manifest.classifiers) == (kind == "test")
+    sound.close(0)
+    assert bench.learner.knowledge() == sound.learner.knowledge()
+
+
+def test_without_labels_there_are_encoders_and_no_scores(make: Make, datasets: Datasets) -> None:
+    report = make(replace(datasets, labelled=None, test=None, classes=())).close(0)
+    assert set(report.metrics) == {"reconstruction", "transfer"} and report.release == "ward-3-00001"
+
+
+def test_learning_that_diverges_loses_its_round_and_no_more(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make(method=replace(TINY, distil_rate=1e9, distil_epochs=20))
+    start = bench.learner.knowledge()
+    report = bench.close(0)
+    assert "learning diverged; its knowledge is dropped" in caplog.text
+    assert bench.learner.knowledge() == start
+    assert report.round == 1 and report.release == "ward-3-00001" and "transfer" not in report.metrics
+    fresh = bench.make(bench.plan, bench.folder)
+    fresh.restore(1)
+    assert fresh.knowledge() == start
+
+
+def test_the_largest_knowledge_that_is_accepted_does_not_break_the_encoders(make: Make) -> None:
+    bench = make()
+    x = np.full((24, 4), 65504, np.float32)
+    x[::2] = -65504
+    hostile = bench.delivery("z", dict.fromkeys(("acc", "gyro"), pack_knowledge(x, None, "float16")), 10)
+    report = bench.close(0, [*bench.deliveries, hostile])
+    assert np.isfinite(report.metrics["transfer"])
+    assert bench.close(1).metrics["transfer"] < report.metrics["transfer"]
+
+
+def test_a_model_that_tells_no_windows_apart_is_warned_of(
+    make: Make, datasets: Datasets, caplog: pytest.LogCaptureFixture
+) -> None:
+    make().close(0)
+    assert "have collapsed" not in caplog.text
+    same = {name: np.zeros_like(array) for name, array in datasets.proxy.items()}
+    make(replace(datasets, proxy=same)).close(0)
+    assert "acc: its embeddings have collapsed" in caplog.text and "gyro: its embeddings" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("acc",), ("acc", "gyro", "depth")])
+@pytest.mark.parametrize("fusion", ["separate", "concatenated"])
+def test_one_modality_and_three_with_frames_are_learned(make: Make, people: Path, names: Any, fusion: Any) -> None:
+    method = replace(TINY, fusion=fusion, beta=0.1, gamma=0.1)
+    bench = make(read_datasets(settings_of(modalities=names, proxy_windows=12), people), method)
+    report = bench.close(0)
+    groups = set(names) | (set() if len(names) == 1 else {FUSED})
+    assert set(read_release(bench.learner.releases / report.release).manifest.classifiers) == groups
+    assert {f"weighted_f1/{name}" for name in groups} < set(report.metrics)
+    assert set(bench.learner.knowledge()) == set(names)
+
+
+def test_modalities_that_nobody_delivered_are_learned_without_a_teacher(make: Make) -> None:
+    bench = make()
+    only_acc = replace(bench.deliveries[0], knowledge={"acc": bench.deliveries[0].knowledge["acc"]})
+    before = bench.learner.knowledge()
+    bench.close(0, [only_acc])
+    after = bench.learner.knowledge()
+    assert after["acc"] != before["acc"] and after["gyro"] != before["gyro"]
+
+
+def test_a_delivered_blob_that_is_gone_is_said(make: Make) -> None:
+    bench = make()
+    bench.blobs.keep_only(frozenset())
+    with pytest.raises(StateError, match="what pi-1 delivered is gone; restart to collect it anew"):
+        bench.close(0)
+
+
+def test_learning_ends_when_progress_says_so(make: Make) -> None:
+    bench = make()
+
+    def enough(done: int, whole: int) -> None:
+        assert (done, whole) == (1, 4)
+        raise JobCancelledError
+
+    with pytest.raises(JobCancelledError):
+        bench.learner.close_round(0, bench.deliveries, bench.blobs, enough, 0.0)
+    assert list(bench.folder.glob("encoders-*")) == []
+
+
+def test_the_log_names_the_release(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        make().close(0)
+    assert "ward-3-00001: onnxruntime and torch differ by" in caplog.text
