@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,7 +112,10 @@ class Talk:
         self._rows[key] = text
         if self._live:
             up = f"\x1b[{self._shown}A" if self._shown else ""
-            self._out.write(up + "".join(f"\x1b[2K{row}\n" for row in self._rows.values()))
+            # A row that wrapped would be two, and the next one would be written over the wrong one.
+            columns = shutil.get_terminal_size().columns
+            rows = [self._rows[each][:columns] for each in sorted(self._rows)]
+            self._out.write(up + "".join(f"\x1b[2K{row}\n" for row in rows))
             self._out.flush()
             self._shown = len(self._rows)
         elif last:
@@ -152,9 +156,13 @@ def _follow(watch: Watch, processes: "_Processes", say: Talk, rounds: int, stop:
 
 
 def _device_row(number: int, rounds: int, device: str, presence: Presence) -> str:
-    activity = {"idle": "delivered", "training": f"training {presence.progress:>4.0%}"}.get(
-        presence.activity, presence.activity
-    )
+    match presence.activity:
+        case "idle":
+            activity = "delivered" if presence.windows else "online"
+        case "training":
+            activity = f"training {presence.progress:>4.0%}"
+        case _:
+            activity = presence.activity
     return (
         f"round {number + 1} of {rounds}  {device:<10} {', '.join(presence.modalities):<16} {activity:<14}"
         f"{presence.windows:>6} windows  {kilobytes(presence.up_bytes)} up  {kilobytes(presence.down_bytes)} down"
