@@ -4,12 +4,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
 from edge.runtime import Runtime
+from edge.turns import Turns
 from export.manifest import Manifest
 from export.release import Release, read_release
 from mekt.errors import SensorError
@@ -54,9 +55,14 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceSettings:
-    """A settings file that describes a source: one `[[sensors]]` table."""
+    """A settings file that describes sources: a `[[sensors]]` table each."""
 
-    sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=1)]
+    sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
+
+    def __post_init__(self) -> None:
+        names = [name for each in self.sensors for name in each.modalities]
+        if len(set(names)) != len(names):
+            raise ValueError("sensors: two of them give the same modality; name each once")
 
 
 def run_infer(
@@ -72,7 +78,7 @@ def run_infer(
     """Classify what `source` senses until it ends, one line per window to `out`; the exit code.
 
     `source` is a recording (`.npz`), played `speed` times faster than real time (0: as fast as it is read), or a
-    settings file (`.toml`) with one `[[sensors]]` table. Only `modalities` are used, by default all.
+    settings file (`.toml`) with `[[sensors]]` tables. Only `modalities` are used, by default all.
 
     Raises:
         ReleaseError: when the release is damaged or has no classifier for what is sensed.
@@ -137,15 +143,24 @@ def verdicts(
 
 
 def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, speed: float) -> Source:
+    def useful(names: Iterable[str]) -> list[str]:
+        """Only what is useful is opened: a camera that nobody asks must keep nothing waiting."""
+        return [
+            each for each in names if manifest.encoder(each) is not None and (modalities is None or each in modalities)
+        ]
+
+    sources: list[Source] = []
     if path.suffix == ".toml":
-        [settings] = read_toml(path, SourceSettings).sensors
-        return open_source(settings, path.parent)
-    recording = read_recording(path, modalities)
-    names = [each.name for each in recording.modalities if manifest.encoder(each.name) is not None]
-    if not names:
+        sensors = read_toml(path, SourceSettings).sensors
+        sources = [open_source(each, path.parent) for each in sensors if useful(each.modalities)]
+    else:
+        recording = read_recording(path, modalities)
+        if names := useful(each.name for each in recording.modalities):
+            sources = [ReplaySource(recording, names, speed=speed or math.inf)]
+    if not sources:
         known = ", ".join(each.name for each in manifest.modalities)
-        raise SensorError(f"{path}: has none of the release's modalities {known}; use a recording that has one")
-    return ReplaySource(recording, names, speed=speed or math.inf)
+        raise SensorError(f"{path}: senses none of the release's modalities {known}; use a source that does")
+    return Turns(sources)
 
 
 def _usable(source: Source, manifest: Manifest, modalities: Collection[str] | None) -> list[str]:

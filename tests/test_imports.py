@@ -21,7 +21,7 @@ MAY_IMPORT = {
 # What a wearable imports; of `export`, only these may be known to `edge`.
 LEAN_EXPORT = {"export.manifest", "export.release"}
 LEAN = {
-    *("edge.infer", "edge.runtime", "edge.score"),
+    *("edge.infer", "edge.runtime", "edge.score", "edge.turns"),
     *LEAN_EXPORT,
     *(
         "mekt.arrays",

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,12 @@ def infer(release: Path, source: Path, **options: Any) -> tuple[list[str], str]:
     out, err = io.StringIO(), io.StringIO()
     assert run_infer(release, source, out=out, err=err, **options) == 0
     return out.getvalue().splitlines(), err.getvalue()
+
+
+def told(line: str) -> tuple[float, str, float]:
+    """A verdict without what differs from run to run."""
+    verdict = json.loads(line)
+    return verdict["start_s"], verdict["label"], verdict["probability"]
 
 
 def stretched(modality: Modality, values_per_second: int, seconds: float) -> Stream:
@@ -101,7 +106,7 @@ def test_a_sense_that_the_release_does_not_know_is_passed_over(release: Path, tm
     mag = Modality(name="mag", shape=(3,), rate_hz=20.0, unit="uT")
     lines, _ = infer(release, recorded(tmp_path, recording_of(stretched(ACC, 50, 3), stretched(mag, 20, 3))))
     assert len(lines) == 5
-    with pytest.raises(SensorError, match="has none of the release's modalities acc, depth, gyro"):
+    with pytest.raises(SensorError, match="senses none of the release's modalities acc, depth, gyro"):
         infer(release, recorded(tmp_path, recording_of(stretched(mag, 20, 3))))
 
 
@@ -130,22 +135,51 @@ def test_a_settings_file_describes_a_source(release: Path, tmp_path: Path) -> No
     ]
     assert said == ""
     with pytest.raises(SensorError, match="the source has no rgb; it has acc, gyro, depth: name these"):
-        infer(release, tmp_path / "simulator.toml", modalities=["rgb"])
+        infer(release, tmp_path / "simulator.toml", modalities=["acc", "rgb"])
 
 
-@pytest.mark.parametrize("text", ["", "[[sensors]]\n" * 2, "sensors = 3\n", '[[sensors]]\nkind = "magic"\n'])
-def test_a_settings_file_without_one_source_is_refused(release: Path, tmp_path: Path, text: str) -> None:
+def sensors_table(path: Path, recording: Recording, *modalities: str) -> str:
+    name = f"{modalities[0]}.npz"
+    write_recording(path / name, recording.only(modalities))
+    return f'[[sensors]]\nkind = "replay"\nrecordings = ["{name}"]\nmodalities = {list(modalities)}\nspeed = 1e6\n'
+
+
+def test_sensors_with_a_table_each_are_sensed_together(release: Path, tmp_path: Path) -> None:
+    together, said = infer(release, recorded(tmp_path), as_json=True)
+    tables = [sensors_table(tmp_path, BODY, *names) for names in (("gyro", "acc"), ("depth",))]
+    (tmp_path / "body.toml").write_text("".join(tables))
+    apart, said = infer(release, tmp_path / "body.toml", as_json=True)
+    assert said == ""
+    assert [told(line) for line in apart] == [told(line) for line in together]
+
+
+def test_a_sensor_that_is_not_asked_is_not_even_opened(release: Path, tmp_path: Path) -> None:
+    table = sensors_table(tmp_path, BODY, "acc")
+    away = '[[sensors]]\nkind = "replay"\nrecordings = ["away.npz"]\nmodalities = ["{}"]\n'
+    (tmp_path / "body.toml").write_text(table + away.format("rgb"))
+    assert len(infer(release, tmp_path / "body.toml")[0]) == WINDOWS
+    (tmp_path / "body.toml").write_text(table + away.format("gyro"))
+    assert len(infer(release, tmp_path / "body.toml", modalities=["acc"])[0]) == WINDOWS
+    with pytest.raises(SettingsError, match=r"away\.npz"):
+        infer(release, tmp_path / "body.toml")
+    with pytest.raises(SensorError, match=r"body\.toml: senses none of the release's modalities acc, depth, gyro"):
+        infer(release, tmp_path / "body.toml", modalities=["rgb"])
+
+
+TWICE = 2 * '[[sensors]]\nkind = "simulator"\nsubject = 1\nmodalities = ["acc"]\n'
+
+
+@pytest.mark.parametrize("text", ["", TWICE, "sensors = 3\n", '[[sensors]]\nkind = "magic"\n'])
+def test_a_settings_file_without_sensors_that_can_work_is_refused(release: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "source.toml").write_text(text)
     with pytest.raises(SettingsError, match=r"source\.toml: sensors"):
         infer(release, tmp_path / "source.toml")
 
 
 def test_a_playback_faster_than_real_time_gives_the_same_verdicts(release: Path, tmp_path: Path) -> None:
-    def told(lines: Sequence[str]) -> list[tuple[float, str]]:
-        return [(json.loads(line)["start_s"], json.loads(line)["label"]) for line in lines]
-
     path = recorded(tmp_path)
-    assert told(infer(release, path, speed=200.0, as_json=True)[0]) == told(infer(release, path, as_json=True)[0])
+    played, _ = infer(release, path, speed=200.0, as_json=True)
+    assert [told(line) for line in played] == [told(line) for line in infer(release, path, as_json=True)[0]]
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def put(value: object, *path: str | int) -> Callable[[Body], None]:
             put([1.0, 1.0, 0.0], "encoders", 0, "scaling", "std"),
             r"scaling.std\[2\]: expected more than 0",
         ),
-        (put(1e6, "window", "window_s"), "a window of acc holds more than"),
+        (put({"window_s": 1e6, "stride_s": 1e6}, "window"), "a window of acc holds more than"),
         (put(["acc", "acc"], "classifiers", "fused", "modalities"), "a name occurs twice"),
         (put(["acc", "rgb"], "classifiers", "fused", "modalities"), "one has no encoder here"),
         (put([], "classifiers", "fused", "modalities"), "expected at least 1 entries"),
