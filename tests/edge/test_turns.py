@@ -53,7 +53,7 @@ def played(*sources: Script) -> list[str]:
 
 
 def test_a_source_alone_is_as_it_is() -> None:
-    items = [Gap(), block("a", 0), block("a", 2), Gap(), block("a", 1)]
+    items: list[Item] = [Gap(), block("a", 0), block("a", 2), Gap(), block("a", 1)]
     assert played(Script("a", items[:2], (), items[2:])) == ["|", "a0", "a2", "|", "a1"]
 
 
