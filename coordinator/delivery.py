@@ -15,6 +15,8 @@ from mekt.plan import Plan
 LARGEST_VALUE = float(np.finfo(np.float16).max)
 # A device keeps no more windows than this; what weighs more would drown the others out.
 MOST_WINDOWS = 1_000_000
+# Chunks of an offer that do not fit, or gave a damaged whole. No network does that so often: its sender is broken.
+MOST_DAMAGED = 8
 
 
 def offer_problem(offer: Offer, plan: Plan) -> str | None:
@@ -55,6 +57,8 @@ class Incoming:
         self._plan = plan
         self._fetch = Fetch()
         self._blobs: dict[bytes, bytes] = {}
+        self._hashes = frozenset(ref.sha256 for ref in offer.knowledge.values())
+        self._damaged = 0
         for ref in offer.knowledge.values():
             self._fetch.want(ref)
 
@@ -68,7 +72,13 @@ class Incoming:
         Raises:
             WireError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
         """
-        data = self._fetch.take(chunk)
+        try:
+            data = self._fetch.take(chunk)
+        except WireError as error:
+            self._damaged += chunk.sha256 in self._hashes
+            if self._damaged >= MOST_DAMAGED:
+                return Unusable(reason=f"it keeps arriving damaged: {error}")
+            raise
         if data is None:
             return None
         try:

@@ -119,7 +119,7 @@ class Learner:
         self._forget_weights(number + 1 - WEIGHTS_KEPT)
         self._warn_of_collapse()
         report = self.assess(number + 1, losses)
-        distil_s = time.monotonic() - began_s - sum(report.seconds.values())
+        distil_s = max(0.0, time.monotonic() - began_s - sum(report.seconds.values()))
         devices = tuple(each.device for each in deliveries)
         return replace(report, devices=devices, seconds={"collect": collect_s, "distil": distil_s, **report.seconds})
 

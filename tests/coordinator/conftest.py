@@ -1,15 +1,15 @@
 """A small federation for the coordinator's tests: a few simulated windows, and devices made by hand."""
 
 import contextlib
-import logging
 import os
 import queue
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ from coordinator.settings import FederationSettings
 from mekt.arrays import Floats, pack_knowledge
 from mekt.blobs import blob_ref, proxy_hash, read_chunk
 from mekt.broker import Broker
-from mekt.link import BrokerSettings, Connected, Link, Received
+from mekt.link import Connected, Link, Received
+from mekt.login import BrokerSettings
 from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Status, Want
 from mekt.modality import WindowSpec
 from mekt.plan import BlobRef, Method, Plan
@@ -31,6 +32,7 @@ from mekt.topics import for_device
 from sensors.recording import write_recording
 from sensors.simulator import MODALITIES, simulate
 
+T = TypeVar("T", bound=Body)
 UNIT = float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
 WAIT_S = 20.0 * UNIT
 FEDERATION = "ward-3"
@@ -155,6 +157,7 @@ class Device:
     connections: int = 0
 
     def __post_init__(self) -> None:
+        self._looked_at: Counter[type] = Counter()
         self.inbox: queue.Queue[Any] = queue.Queue()
         self.post = Post(FEDERATION)
         self.link = Link(
@@ -166,7 +169,6 @@ class Device:
         )
         self.post.use(self.link)
         self.link.start()
-        self._at = 0
 
     def presence(self, state: Any = "online", session: int | None = None) -> Presence:
         return Presence(
@@ -186,48 +188,42 @@ class Device:
     def say(self, body: Body, round: int = 0, retain: bool = False) -> None:
         self.post.send(body, "up", device=self.name, round=round, retain=retain)
 
-    def hear(self, wanted: Callable[[Envelope], bool], wait_s: float = WAIT_S) -> Envelope:
-        """The next message that is wanted, of those not looked at yet."""
-        deadline_s = time.monotonic() + wait_s
+    def hear(self, kind: type[T], wanted: Callable[[T, int], bool] = lambda _body, _round: True) -> T:
+        """The next message of this kind, of those not looked at yet, whose body and round are wanted."""
+        deadline_s = time.monotonic() + WAIT_S
         while True:
-            while self._at < len(self.heard):
-                self._at += 1
-                if wanted(self.heard[self._at - 1]):
-                    return self.heard[self._at - 1]
+            for envelope in self.heard[self._looked_at[kind] :]:
+                self._looked_at[kind] += 1
+                if isinstance(envelope.body, kind) and wanted(envelope.body, envelope.round):
+                    return envelope.body
             event = self.inbox.get(timeout=max(0.0, deadline_s - time.monotonic()))
             if isinstance(event, Connected):
                 self.connections += 1
                 if self.connections > 1:
                     self.come()
             if isinstance(event, Received):
-                envelope = self.post.open(event)
-                assert envelope is not None, event.topic
-                self.heard.append(envelope)
+                said = self.post.open(event)
+                assert said is not None, event.topic
+                self.heard.append(said)
 
     def opened(self, number: int = 0, *, invited: bool = True) -> RoundOpen:
         """The announcement of an open round that names this device."""
         found = self.hear(
-            lambda each: (
-                isinstance(each.body, RoundOpen)
-                and (each.round, each.body.state) == (number, "open")
-                and (self.name in each.body.participants) == invited
-            )
+            RoundOpen,
+            lambda word, at: (at, word.state) == (number, "open") and (self.name in word.participants) == invited,
         )
-        assert isinstance(found.body, RoundOpen)
-        self.post.proxy = proxy_hash(found.body.plan.proxy)
-        return found.body
+        self.post.proxy = proxy_hash(found.plan.proxy)
+        return found
 
-    def offer(self, knowledge: dict[str, bytes], number: int = 0, **changes: Any) -> Offer:
-        refs = {name: blob_ref(data) for name, data in knowledge.items()}
+    def offer(self, blobs: dict[str, bytes], number: int = 0, **changes: Any) -> Offer:
+        refs = {name: blob_ref(data) for name, data in blobs.items()}
         offer = replace(Offer(knowledge=refs, windows=10, metrics={}), **changes)
         self.say(offer, number)
         return offer
 
     def receipt(self, number: int = 0) -> Receipt:
         """The next answer to an offer."""
-        found = self.hear(lambda each: isinstance(each.body, Receipt) and each.round == number).body
-        assert isinstance(found, Receipt)
-        return found
+        return self.hear(Receipt, lambda _, at: at == number)
 
     def serve(self, blobs: dict[str, bytes], most: int | None = None) -> None:
         """Answer requests for chunks of these until a receipt would be next; after `most` chunks go silent."""
@@ -235,8 +231,7 @@ class Device:
         whole = sum(-(-len(data) // 98304) for data in by_hash.values())
         left = whole if most is None else most
         while left > 0:
-            want = self.hear(lambda each: isinstance(each.body, Want)).body
-            assert isinstance(want, Want)
+            want = self.hear(Want)
             data = by_hash[want.sha256]
             for index in want.chunks[:left]:
                 chunk = read_chunk(data, blob_ref(data), index)
@@ -253,20 +248,16 @@ class Device:
     def fetch(self, ref: BlobRef) -> bytes:
         """A small blob of the coordinator's."""
         self.say(Want(sha256=ref.sha256, chunks=(0,)))
-        chunk = self.hear(lambda each: isinstance(each.body, Chunk) and each.body.sha256 == ref.sha256).body
-        assert isinstance(chunk, Chunk) and chunk.count == 1
+        chunk = self.hear(Chunk, lambda chunk, _: chunk.sha256 == ref.sha256)
+        assert chunk.count == 1
         return chunk.data
 
     def status(self, wanted: Callable[[Status], bool]) -> Status:
         """The next status that is wanted."""
-        found = self.hear(lambda each: isinstance(each.body, Status) and wanted(each.body)).body
-        assert isinstance(found, Status)
-        return found
+        return self.hear(Status, lambda status, _: wanted(status))
 
     def finished(self) -> RoundOpen:
-        found = self.hear(lambda each: isinstance(each.body, RoundOpen) and each.body.state == "finished").body
-        assert isinstance(found, RoundOpen)
-        return found
+        return self.hear(RoundOpen, lambda word, _: word.state == "finished")
 
     def leave(self) -> None:
         self.link.stop(1.0, last=self.farewell())
@@ -274,7 +265,9 @@ class Device:
     def vanish(self) -> None:
         """End without a farewell, as a power cut would: the broker speaks the will."""
         self.link._abandon = True
-        self.link.stop(1.0)
+        self.link._stopping.set()
+        self.link._wake()
+        self.link._thread.join(WAIT_S)
 
 
 @pytest.fixture
@@ -290,8 +283,3 @@ def device(broker: Broker) -> Iterator[Callable[..., Device]]:
     for each in made:
         with contextlib.suppress(Exception):
             each.leave()
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    logging.getLogger("coordinator").setLevel(logging.INFO)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from coordinator.delivery import LARGEST_VALUE, MOST_WINDOWS, Incoming, Unusable, Whole, offer_problem
+from coordinator.delivery import LARGEST_VALUE, MOST_DAMAGED, MOST_WINDOWS, Incoming, Unusable, Whole, offer_problem
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge
 from mekt.blobs import CHUNKS_IN_FLIGHT, RETRY_S, blob_ref, chunk_count, read_chunk
 from mekt.errors import WireError
@@ -78,6 +78,19 @@ def test_shuffled_doubled_and_damaged_chunks_give_the_whole_in_the_end(rng: rand
     assert [type(each) for each in outcomes] == [Whole]
     assert isinstance(outcomes[0], Whole) and outcomes[0].blobs == {"acc": ACC_BLOB, "gyro": GYRO_BLOB}
     assert incoming.due(1e6) == []
+
+
+def test_an_offer_that_keeps_arriving_damaged_is_given_up() -> None:
+    incoming = Incoming(offer_of(acc=ACC_BLOB), PLAN)
+    short = replace(chunks_of(ACC_BLOB)[0], data=b"x")
+    for _ in range(100):
+        with pytest.raises(WireError, match="nobody asked for"):
+            incoming.take(chunks_of(GYRO_BLOB)[0])
+    for _ in range(MOST_DAMAGED - 1):
+        with pytest.raises(WireError, match="does not fit"):
+            incoming.take(short)
+    outcome = incoming.take(short)
+    assert isinstance(outcome, Unusable) and "keeps arriving damaged" in outcome.reason
 
 
 def test_the_same_blob_for_two_modalities_crosses_once() -> None:

@@ -1,0 +1,481 @@
+"""The coordinator over a real broker, against devices made by hand of the product's own parts."""
+
+import os
+import queue
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coordinator.daemon import run_coordinator
+from coordinator.datasets import Datasets, plan_of
+from coordinator.ledger import Delivery, Ledger
+from coordinator.round import RoundRules
+from export.release import read_release
+from mekt.arrays import unpack_windows
+from mekt.blobs import blob_ref, read_chunk
+from mekt.broker import Broker
+from mekt.errors import LinkError, SettingsError, StateError
+from mekt.files import BlobStore
+from mekt.messages import KINDS, Chunk, Receipt, RoundOpen, Want
+from mekt.plan import BlobRef
+from mekt.process import Job, JobDone, Stop
+from tests.coordinator.conftest import (
+    FEDERATION,
+    TINY,
+    UNIT,
+    WAIT_S,
+    Device,
+    Running,
+    random_knowledge,
+    settings_of,
+    until,
+)
+
+ROOT = Path(__file__).parents[2]
+Make = Callable[..., Device]
+Start = Callable[..., Running]
+
+BOTH = ("pi-1", "pi-2")
+# Knowledge of several chunks.
+LARGE = replace(TINY, embedding=1024, encoding="float32", distil_epochs=1)
+TOML = """
+federation = "ward-3"
+rounds = {rounds}
+seed = 3
+proxy = "{people}/proxy.npz"
+proxy_windows = 24
+labelled = ["{people}/labelled.npz"]
+test = ["{people}/test.npz"]
+compute = "cpu"
+window = {{ window_s = 1.0, stride_s = 0.5 }}
+round = {{ min_devices = 2 }}
+broker = {{ port = {port} }}
+method = {{ embedding = 4, hidden = 6, distil_epochs = 2, distil_rate = 1e-2, batch = 16 }}
+
+[[modalities]]
+name = "acc"
+shape = [3]
+rate_hz = 50
+unit = "g"
+
+[[modalities]]
+name = "gyro"
+shape = [3]
+rate_hz = 50
+unit = "rad/s"
+"""
+
+
+@pytest.fixture
+def pair(device: Make) -> tuple[Device, Device]:
+    """Two devices that are there, one for each modality."""
+    return device("pi-1", modalities=("acc",)).come(), device("pi-2", modalities=("gyro",)).come()
+
+
+def blobs_of(each: Device, opened: RoundOpen) -> dict[str, bytes]:
+    """What a device has to deliver, always the same."""
+    return {name: random_knowledge(opened.plan, 7, name) for name in each.modalities}
+
+
+def deliver(each: Device, number: int = 0) -> None:
+    assert each.deliver(blobs_of(each, each.opened(number)), number) == Receipt(state="accepted")
+
+
+def asked(each: Device) -> int:
+    return sum(isinstance(said.body, Want) for said in each.heard)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BlobRef]:
+    """The global knowledge after one round of `pair` in which nothing goes wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with Broker(folder / "broker", kind="mosquitto") as broker:
+        running = Running(settings_of(broker.port), people, folder)
+        both = [
+            Device(name, broker.port, modalities=(has,)).come() for name, has in (("pi-1", "acc"), ("pi-2", "gyro"))
+        ]
+        for each in both:
+            deliver(each)
+        knowledge = both[0].finished().knowledge
+        for each in both:
+            each.leave()
+        running.stop()
+    return knowledge
+
+
+def test_a_round_opens_collects_learns_and_publishes(
+    broker: Broker, start: Start, pair: tuple[Device, Device], datasets: Datasets, tmp_path: Path
+) -> None:
+    running = start(settings_of(broker.port, rounds=2))
+    one, other = pair
+    opened = one.opened()
+    assert opened.participants == ("pi-1", "pi-2") and 0 < opened.deadline_s <= 60 * UNIT
+    proxy = one.fetch(opened.plan.proxy["acc"])
+    shape = (opened.plan.proxy_windows, *opened.plan.window.shape(opened.plan.modalities[0]))
+    assert unpack_windows(proxy, shape).tolist() == datasets.proxy["acc"].tolist()
+    assert blob_ref(one.fetch(opened.knowledge["acc"])) == opened.knowledge["acc"]
+    assert one.deliver(blobs_of(one, opened)) == Receipt(state="accepted")
+    waiting = other.status(lambda status: status.received == ("pi-1",))
+    assert waiting.waiting_for == ("pi-2",) and "waiting for 1 of 2: pi-2 (last seen" in waiting.text
+    deliver(other)
+    second = one.opened(1)
+    assert second.knowledge["acc"] != opened.knowledge["acc"]
+    assert blob_ref(one.fetch(second.knowledge["acc"])) == second.knowledge["acc"]
+    for each in pair:
+        assert each.deliver(blobs_of(each, second), 1) == Receipt(state="accepted")
+    done = one.status(lambda status: status.phase == "finished")
+    assert done.text == "all 2 rounds are done"
+    assert [(report.round, report.devices) for report in done.reports] == [(0, ()), (1, BOTH), (2, BOTH)]
+    release = read_release(tmp_path / "state" / "releases" / done.reports[-1].release)
+    assert release.manifest.round == 2
+    assert running.rejected == {}
+    assert list((tmp_path / "state" / "blobs").iterdir()) == []
+
+
+def test_the_announcement_waits_for_whoever_comes_late(
+    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
+) -> None:
+    start(settings_of(broker.port))
+    pair[0].opened()
+    late = device("pi-9").come()
+    assert late.opened(invited=False).participants == BOTH
+    assert late.status(lambda status: "pi-9" in status.online).phase == "collecting"
+
+
+def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_ends(
+    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
+) -> None:
+    rules = RoundRules(min_devices=2, quorum=0.5, deadline_s=60 * UNIT)
+    running = start(settings_of(broker.port, rounds=2, round=rules))
+    good, bad = pair
+    opened = bad.opened()
+    blobs = blobs_of(bad, opened)
+    ref = blob_ref(blobs["gyro"])
+
+    def refusal(**changes: object) -> str:
+        bad.offer(blobs, **changes)  # type: ignore[arg-type]
+        receipt = bad.receipt()
+        assert receipt.state == "refused"
+        return receipt.reason
+
+    sound, bad.post.proxy = bad.post.proxy, bytes(32)
+    assert refusal() == "it is about another proxy set"
+    bad.post.proxy = sound
+    assert refusal(knowledge={"depth": ref}) == "the federation has no modality depth"
+    assert "over this plan's limit" in refusal(knowledge={"gyro": replace(ref, size_bytes=1 << 29)})
+    assert "more than the 1000000" in refusal(windows=1_000_000_000)
+    assert asked(bad) == 0, "nothing was asked for that could not be accepted"
+    bad.offer(blobs, 1)
+    assert bad.receipt(1).reason == "pi-2 takes no part in round 2"
+    stranger = device("pi-9").come()
+    stranger.opened(invited=False)
+    stranger.offer(blobs)
+    assert stranger.receipt() == Receipt(state="refused", reason="pi-9 takes no part in round 1")
+    for garbage in (b"garbage", b"\x81\xa9embedding\xc0", random_knowledge(replace(opened.plan, proxy_windows=23), 1)):
+        receipt = bad.deliver({"gyro": garbage})
+        assert receipt.state == "refused" and receipt.reason != ""
+    deliver(good)
+    good.opened(1)
+    bad.offer(blobs, 0)
+    assert bad.receipt(0) == Receipt(state="refused", reason="round 1 is over")
+    assert running.coordinator._state.phase == "collecting" and running.coordinator._incoming == {}
+
+
+def test_an_offer_that_was_accepted_is_accepted_again_without_a_byte(
+    broker: Broker, start: Start, pair: tuple[Device, Device]
+) -> None:
+    start(settings_of(broker.port))
+    deliver(pair[0])
+    pair[0].offer({"acc": b"something else"})
+    assert pair[0].receipt() == Receipt(state="accepted") and asked(pair[0]) == 1
+
+
+def test_random_bytes_and_misplaced_messages_are_dropped_and_counted(
+    broker: Broker, start: Start, pair: tuple[Device, Device]
+) -> None:
+    running = start(settings_of(broker.port))
+    good, bad = pair
+    opened = bad.opened()
+    blobs = blobs_of(bad, opened)
+    rng = random.Random(1)
+    chunk = read_chunk(b"x" * 9, blob_ref(b"x" * 9), 0)
+    assert chunk is not None
+    _, offer = bad.post.seal(bad.presence(), "up", device="pi-2")
+    _, receipt = bad.post.seal(Receipt(state="accepted"), "down", device="pi-2")
+    _, status = bad.post.seal(bad.status(lambda _: True), "all")
+    up = f"mekt/1/{FEDERATION}/up/pi-2"
+    sent = 0
+    for kind in (*KINDS, "unknown", "Kind", "a" * 40):
+        for raw in (
+            b"",
+            rng.randbytes(40),
+            rng.randbytes(300_000)[: 200_000 if kind != "chunk" else 90_000],
+            offer[:-1],
+        ):
+            bad.link.publish(f"{up}/{kind}", raw)
+            sent += 1
+    for topic, raw in ((f"{up}/offer", offer), (f"{up}/receipt", receipt), (f"{up}/status", status)):
+        bad.link.publish(topic, raw)
+        sent += 1
+    bad.link.publish(f"mekt/1/{FEDERATION}/up/pi-1/presence", offer)
+    bad.say(chunk)
+    bad.say(Want(sha256=bytes(32), chunks=(0, 1)))
+    bad.say(Want(sha256=opened.knowledge["acc"].sha256, chunks=(7, 2**24)))
+    until(lambda: sum(running.rejected.values()) >= sent + 3)
+    running.until_rejected("a chunk came that nobody asked for")
+    running.until_rejected("asks for a blob that is not served")
+    bad.offer(blobs)
+    bad.hear(Want)
+    bad.say(chunk)
+    bad.say(replace(chunk, sha256=blob_ref(blobs["gyro"]).sha256))
+    damaged = replace(chunk, sha256=blob_ref(blobs["gyro"]).sha256, data=bytes(len(blobs["gyro"])))
+    bad.say(damaged)
+    running.until_rejected("arrived damaged")
+    bad.serve(blobs)
+    assert bad.receipt() == Receipt(state="accepted")
+    deliver(good)
+    assert good.finished().state == "finished"
+
+
+@pytest.mark.parametrize("ends", ["quorum", "deadline"])
+def test_a_device_that_dies_while_it_delivers_is_not_waited_for_without_end(
+    broker: Broker, start: Start, pair: tuple[Device, Device], ends: str
+) -> None:
+    rules = RoundRules(
+        min_devices=2, quorum=0.5 if ends == "quorum" else 1.0, deadline_s=(60 if ends == "quorum" else 3) * UNIT
+    )
+    running = start(settings_of(broker.port, method=LARGE, proxy_windows=50, round=rules))
+    good, dying = pair
+    blobs = blobs_of(dying, dying.opened())
+    assert len(blobs["gyro"]) > 2 * 96 * 1024
+    dying.offer(blobs)
+    dying.serve(blobs, most=1)
+    until(lambda: "pi-2" in running.coordinator._incoming)
+    dying.vanish()
+    assert good.status(lambda status: status.online == ("pi-1",)).phase == "collecting"
+    deliver(good)
+    done = good.status(lambda status: status.phase == "finished")
+    assert done.reports[-1].devices == ("pi-1",)
+
+
+def test_a_round_that_nobody_serves_is_closed_and_opens_anew_for_who_comes_back(
+    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
+) -> None:
+    start(settings_of(broker.port, round=RoundRules(min_devices=2, deadline_s=1.5 * UNIT)))
+    one, other = pair
+    one.opened()
+    other.leave()
+    one.hear(RoundOpen, lambda word, _: word.state == "closed")
+    alone = one.status(lambda status: (status.phase, status.online) == ("waiting", ("pi-1",)))
+    assert alone.text == "round 1 of 1 opens once 2 devices are online; 1 is"
+    one.offer({"acc": b"x"})
+    assert one.receipt() == Receipt(state="refused", reason="pi-1 takes no part in round 1")
+    back = device("pi-2", modalities=("gyro",), session=2).come()
+    for each in (one, back):
+        deliver(each)
+    assert one.finished().state == "finished"
+
+
+def test_a_late_will_of_an_old_session_does_not_mark_the_device_offline(
+    broker: Broker, start: Start, pair: tuple[Device, Device]
+) -> None:
+    running = start(settings_of(broker.port))
+    one, other = pair
+    one.opened()
+    other.say(other.presence(session=2))
+    other.say(other.presence("offline", session=1))
+    other.say(Want(sha256=bytes(32), chunks=(0,)))
+    running.until_rejected("pi-2: asks for a blob")
+    assert running.coordinator._state.online == {"pi-1", "pi-2"}
+    other.say(other.presence("offline", session=2))
+    assert one.status(lambda status: status.online == ("pi-1",)).phase == "collecting"
+
+
+# Restarts
+
+
+def test_a_killed_coordinator_goes_on_where_it_was_and_learns_the_same(
+    broker: Broker, people: Path, tmp_path: Path, pair: tuple[Device, Device], undisturbed: dict[str, BlobRef]
+) -> None:
+    config = tmp_path / "federation.toml"
+    config.write_text(TOML.format(rounds=1, people=people, port=broker.port), encoding="utf-8")
+    command = [sys.executable, "-m", "mekt", "coordinator", "run", "--config", str(config)]
+    one, other = pair
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT) as first:
+        deliver(one)
+        blobs = blobs_of(other, other.opened())
+        other.offer(blobs)
+        other.hear(Want)
+        first.kill()
+    stop, ended = Stop(), queue.Queue[JobDone]()
+    Job("second", lambda _: run_coordinator(config, stop), ended)
+    again = one.opened()
+    one.offer(blobs_of(one, again))
+    assert one.receipt() == Receipt(state="accepted") and asked(one) == 1
+    assert other.deliver(blobs) == Receipt(state="accepted")
+    assert one.finished().knowledge == undisturbed
+    stop.request()
+    assert ended.get(timeout=WAIT_S).error is None
+
+
+def test_a_stopped_coordinator_goes_on_where_it_was_and_learns_the_same(
+    broker: Broker, start: Start, pair: tuple[Device, Device], undisturbed: dict[str, BlobRef]
+) -> None:
+    one, other = pair
+    first = start(settings_of(broker.port))
+    deliver(other)
+    first.stop()
+    start(settings_of(broker.port))
+    deliver(one)
+    assert one.finished().knowledge == undisturbed and asked(other) == 1
+
+
+def test_a_round_that_was_closed_before_the_crash_asks_nobody_again(
+    broker: Broker, start: Start, device: Make, datasets: Datasets, tmp_path: Path, undisturbed: dict[str, BlobRef]
+) -> None:
+    (tmp_path / "state").mkdir()
+    ledger, blobs = Ledger(tmp_path / "state" / "ledger.sqlite"), BlobStore(tmp_path / "state" / "blobs")
+    plan = plan_of(settings_of(), datasets, ledger.run)
+    ledger.open_round(0, ("pi-1", "pi-2", "pi-3"))
+    for name, has in (("pi-1", "acc"), ("pi-2", "gyro")):
+        refs = {has: blobs.put(random_knowledge(plan, 7, has))}
+        ledger.deliver(0, Delivery(device=name, windows=10, knowledge=refs))
+    ledger.collected(0, ("pi-1", "pi-2"))
+    ledger.close()
+    start(settings_of(broker.port))
+    watcher = device("pi-3").come()
+    assert watcher.finished().knowledge == undisturbed
+    done = watcher.status(lambda status: status.phase == "finished")
+    assert done.reports[-1].devices == ("pi-1", "pi-2")
+    watcher.offer({"acc": b"x"})
+    assert watcher.receipt() == Receipt(state="refused", reason="round 1 is over")
+
+
+def test_a_delivery_whose_blob_was_lost_is_asked_for_anew(
+    broker: Broker, start: Start, pair: tuple[Device, Device], tmp_path: Path, undisturbed: dict[str, BlobRef]
+) -> None:
+    one = pair[0]
+    first = start(settings_of(broker.port))
+    deliver(one)
+    first.stop()
+    shutil.rmtree(tmp_path / "state" / "blobs")
+    start(settings_of(broker.port))
+    for each in pair:
+        deliver(each)
+    assert one.finished().knowledge == undisturbed and asked(one) == 2
+
+
+def test_a_finished_federation_says_so_after_a_restart(
+    broker: Broker, start: Start, pair: tuple[Device, Device], undisturbed: dict[str, BlobRef]
+) -> None:
+    first = start(settings_of(broker.port))
+    for each in pair:
+        deliver(each)
+    pair[0].finished()
+    first.stop()
+    start(settings_of(broker.port))
+    assert pair[0].finished().knowledge == undisturbed
+
+
+def test_a_broker_that_forgets_everything_in_a_round_does_not_end_it(
+    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make, undisturbed: dict[str, BlobRef]
+) -> None:
+    start(settings_of(broker.port))
+    one, other = pair
+    deliver(one)
+    other.opened()
+    broker.kill()
+    broker.start()
+    deliver(other)
+    assert one.finished().knowledge == undisturbed
+    late = device("pi-9")
+    assert late.finished().knowledge == undisturbed
+    assert late.status(lambda status: status.phase == "finished").received == ()
+
+
+def test_a_status_that_will_not_change_any_more_is_said_again_to_a_broker_that_forgot_it(
+    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
+) -> None:
+    start(settings_of(broker.port))
+    for each in pair:
+        deliver(each)
+    pair[0].status(lambda status: status.phase == "finished")
+    broker.kill()
+    broker.start()
+    assert device("pi-9").status(lambda status: status.phase == "finished").text == "all 1 rounds are done"
+
+
+# Start and end
+
+
+def test_a_second_coordinator_on_the_same_state_is_refused_by_name_of_the_first(
+    broker: Broker, people: Path, tmp_path: Path, device: Make
+) -> None:
+    config = tmp_path / "federation.toml"
+    config.write_text(TOML.format(rounds=1, people=people, port=broker.port), encoding="utf-8")
+    stop, ended = Stop(), queue.Queue[JobDone]()
+    Job("first", lambda _: run_coordinator(config, stop), ended)
+    device("pi-1").status(lambda status: status.phase == "waiting")
+    with pytest.raises(StateError, match=f"state: in use by process {os.getpid()}; end it"):
+        run_coordinator(config, Stop())
+    stop.request()
+    assert ended.get(timeout=WAIT_S).error is None
+    run_coordinator(config, stop)
+
+
+def test_what_hinders_a_start_is_named_by_the_file(people: Path, tmp_path: Path) -> None:
+    config = tmp_path / "federation.toml"
+    config.write_text(TOML.format(rounds=1, people=tmp_path, port=1883), encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        run_coordinator(config, Stop())
+    assert str(caught.value).startswith(f"{config}: proxy[0]: {tmp_path / 'proxy.npz'} is not there")
+    config.write_text(TOML.format(rounds=1, people=people, port=1).replace("port = 1 ", "port = 1"), encoding="utf-8")
+    with pytest.raises(LinkError, match="nobody listens there"):
+        run_coordinator(config, Stop())
+
+
+def test_the_state_of_another_plan_is_refused(people: Path, tmp_path: Path, broker: Broker, start: Start) -> None:
+    start(settings_of(broker.port)).stop()
+    with pytest.raises(StateError, match="belongs to a federation with other modalities"):
+        start(settings_of(broker.port, seed=4))
+
+
+def test_it_ends_in_time_also_while_it_learns_and_learns_anew_after(
+    broker: Broker, start: Start, pair: tuple[Device, Device]
+) -> None:
+    settings = settings_of(broker.port, method=replace(TINY, distil_epochs=10_000, batch=2))
+    first = start(settings)
+    for each in pair:
+        deliver(each)
+    pair[0].status(lambda status: status.phase == "distilling" and "learning from 2 devices" in status.text)
+    assert first.stop() < 5 * UNIT
+    assert not any(isinstance(said.body, Chunk) for said in pair[0].heard)
+    second = start(settings)
+    until(lambda: second.coordinator._job is not None and second.coordinator._job.share_done > 0)
+    assert second.coordinator._state.phase == "distilling"
+    assert second.stop() < 5 * UNIT
+
+
+def test_it_ends_in_time_while_the_broker_is_away(broker: Broker, start: Start, pair: tuple[Device, Device]) -> None:
+    running = start(settings_of(broker.port))
+    pair[0].opened()
+    broker.kill()
+    until(lambda: not running.coordinator._link.is_connected)
+    assert running.stop() < 5 * UNIT
+
+
+def test_it_ends_before_it_has_begun(broker: Broker, people: Path, tmp_path: Path) -> None:
+    stop = Stop()
+    stop.request()
+    config = tmp_path / "federation.toml"
+    config.write_text(TOML.format(rounds=1, people=people, port=broker.port), encoding="utf-8")
+    began_s = time.monotonic()
+    assert run_coordinator(config, stop) == 0
+    assert time.monotonic() - began_s < 5 * UNIT
