@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-RIDGE = 1e-3
+RIDGE = 1e-2
 STEPS = 200
 
 

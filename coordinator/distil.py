@@ -33,7 +33,11 @@ class DistilLoss:
 
 
 class Distiller(nn.Module):
-    """The global encoders and decoders, and with FedMEKT-C the dense layer that fuses all modalities' embeddings."""
+    """The global encoders and decoders, and with FedMEKT-C the dense layer that fuses all modalities' embeddings.
+
+    That layer is drawn once, with orthonormal rows, and never learns: one that learns agrees with itself by forgetting
+    what it is given, and then passes on next to nothing of what the devices know (docs/lab.md, 2026-11-24).
+    """
 
     def __init__(
         self, plan: Plan, architectures: Mapping[str, Architecture], device: torch.device | str = "cpu"
@@ -46,7 +50,9 @@ class Distiller(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derived_seed(plan.seed, "fusion"))
                 width = plan.method.embedding
-                self.fusion = nn.Linear(width * len(self.model.modalities), width)
+                self.fusion = nn.Linear(width * len(self.model.modalities), width, bias=False)
+                nn.init.orthogonal_(self.fusion.weight)
+            self.fusion.requires_grad_(False)
         self.to(device)
         self.device = device
 
@@ -69,7 +75,7 @@ class Distiller(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         public = tensors(proxy, self.device)
         hidden_teacher, embedding_teacher = teachers(aggregate, self.device)
-        optimizer = torch.optim.Adam(self.parameters(), lr=method.distil_rate)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=method.distil_rate)
         means = (0.0, 0.0)
         done, whole = 0, method.distil_epochs * batch_count(self.plan.proxy_windows, method.batch)
         for _ in range(method.distil_epochs):
@@ -80,8 +86,8 @@ class Distiller(nn.Module):
                 hidden, embeddings = self.model.encode(batch)
                 rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, embeddings)
                 teacher = {name: array[rows] for name, array in embedding_teacher.items()}
-                transferred, anchor = self._transfer(embeddings, teacher, batch)
-                loss = rebuilt + method.eta * (transferred + anchor)
+                transferred = self._transfer(embeddings, teacher)
+                loss = rebuilt + method.eta * transferred
                 if method.gamma > 0:
                     targets = {name: array[rows] for name, array in hidden_teacher.items()}
                     loss = loss + method.gamma * knowledge_loss(method, hidden, targets)
@@ -104,19 +110,13 @@ class Distiller(nn.Module):
         known = knowledge_of(self.model, tensors(windows), sends_hidden=False)
         return {name: each.embedding for name, each in known.items()}
 
-    def _transfer(self, embeddings: Windows, teacher: Windows, batch: Windows) -> tuple[Tensor, Tensor]:
-        """KT(fuse(E(P)), fuse(A)), and what keeps the fusion from losing its input.
-
-        FedMEKT-S compares each modality for itself, without anything that is learned in between.
-        """
+    def _transfer(self, embeddings: Windows, teacher: Windows) -> Tensor:
+        """KT(fuse(E(P)), fuse(A)); FedMEKT-S compares each modality for itself."""
         method = self.plan.method
         if self.fusion is None or not teacher:
-            transferred = knowledge_loss(method, embeddings, teacher)
-            return transferred, torch.zeros_like(transferred)
+            return knowledge_loss(method, embeddings, teacher)
         # Where no device sent a modality, the student's own embedding takes its place on the teacher's side.
         both = {name: teacher.get(name, embeddings[name].detach()) for name in embeddings}
         fused_student = self.fusion(torch.cat([embeddings[name] for name in sorted(embeddings)], dim=1))
         fused_teacher = self.fusion(torch.cat([both[name] for name in sorted(both)], dim=1))
-        # The fused embedding must rebuild the windows too: else the dense layer could agree with itself by shrinking.
-        anchor = reconstruction_loss(method.reconstruction, self.model, batch, {"": fused_student})
-        return transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature), anchor
+        return transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature)
