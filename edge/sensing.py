@@ -1,12 +1,12 @@
 """Sensing on a device: sources are read on threads of their own, their windows go into the private store."""
 
-import collections
 import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from edge.turns import Turns
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from mekt.process import memory_bytes
@@ -61,8 +61,8 @@ class Sensing:
         self._said_enough = False
         names = {each.name for each in modalities}
         useful = [source for source in sources if names & {each.name for each in source.modalities}]
-        self._open_sources = len(useful)
-        groups = [useful] if whole_source else [[source] for source in useful]
+        groups = [useful] if whole_source and useful else [[source] for source in useful]
+        self._open_groups = len(groups)
         self._threads = [threading.Thread(target=self._read, args=(group,), daemon=True) for group in groups]
 
     def start(self) -> None:
@@ -94,24 +94,34 @@ class Sensing:
             return self._store.arrays()
 
     def _read(self, sources: Sequence[Source]) -> None:
-        """Take in what the sources give, always the earliest of what is there."""
-        feeds = [_Feed(source) for source in sources]
-        while feeds and not self._stopping.is_set():
-            feed = min(feeds, key=lambda each: each.position)
+        problem = ""
+        while not self._stopping.is_set():
+            source = sources[0] if len(sources) == 1 else Turns(sources)
             try:
-                if feed.items:
-                    self._take(feed.next())
-                elif not feed.fill():
-                    feeds.remove(feed)
-                    feed.close()
-                    self._ended()
+                source.open()
+                while not self._stopping.is_set():
+                    items = source.read(READ_S)
+                    if items is None:
+                        self._ended()
+                        return
+                    for item in items:
+                        self._take(item)
+                    problem = "" if items else problem
             except Exception as error:
                 # A driver may raise anything. A device that ceased to sense for it would look well, and learn no more.
-                feed.close()
-                feed.report(error, self._retry_s)
-                self._stopping.wait(self._retry_s)
-        for feed in feeds:
-            feed.close()
+                problem = self._report(error, problem)
+            finally:
+                with contextlib.suppress(Exception):
+                    source.close()
+            self._stopping.wait(self._retry_s)
+
+    def _report(self, error: Exception, before: str) -> str:
+        """What a source suffers from; logged once for as long as it does."""
+        expected = isinstance(error, SensorError)
+        problem = str(error) if expected else f"{type(error).__name__}: {error}"
+        if problem != before:
+            log.error("%s; trying again every %g s", problem, self._retry_s, exc_info=None if expected else error)
+        return problem
 
     def _take(self, item: Item) -> None:
         with self._lock:
@@ -125,8 +135,8 @@ class Sensing:
 
     def _ended(self) -> None:
         with self._lock:
-            self._open_sources -= 1
-            last, count = self._open_sources == 0, len(self._store)
+            self._open_groups -= 1
+            last, count = self._open_groups == 0, len(self._store)
         if last and count < self._least:
             log.warning(
                 "the sources have ended and gave %d windows; learning needs %d: record for longer", count, self._least
@@ -135,63 +145,10 @@ class Sensing:
 
     def _say_enough(self) -> None:
         with self._lock:
-            there = len(self._store) >= self._least and (self._open_sources == 0 or not self._whole_source)
+            there = len(self._store) >= self._least and (self._open_groups == 0 or not self._whole_source)
             first, self._said_enough = there and not self._said_enough, self._said_enough or there
         if first:
             self._enough()
-
-
-class _Feed:
-    """A source, opened when it is first read, and what it gave that has not been taken in yet."""
-
-    def __init__(self, source: Source) -> None:
-        self.items: collections.deque[Item] = collections.deque()
-        self._source = source
-        self._is_open = False
-        self._stretch, self._t_s = 0, float("-inf")
-        self._problem = ""
-
-    @property
-    def position(self) -> tuple[int, float]:
-        """Where the next item lies: in which stretch between gaps, and when."""
-        if not self.items:
-            return self._stretch, self._t_s
-        item = self.items[0]
-        if isinstance(item, Gap):
-            return self._stretch + 1, float("-inf")
-        return self._stretch, float(item.t_s[0]) if len(item.t_s) else self._t_s
-
-    def next(self) -> Item:
-        """The next item, which then lies behind."""
-        self._stretch, self._t_s = self.position
-        return self.items.popleft()
-
-    def fill(self) -> bool:
-        """Read on; False when the source has ended."""
-        if not self._is_open:
-            self._is_open = True
-            self._stretch, self._t_s = 0, float("-inf")
-            self._source.open()
-        items = self._source.read(READ_S)
-        if items:
-            self.items.extend(items)
-            self._problem = ""
-        return items is not None
-
-    def close(self) -> None:
-        self.items.clear()
-        if self._is_open:
-            self._is_open = False
-            with contextlib.suppress(Exception):
-                self._source.close()
-
-    def report(self, error: Exception, retry_s: float) -> None:
-        """Log why the source fails, once for as long as it does."""
-        expected = isinstance(error, SensorError)
-        problem = str(error) if expected else f"{type(error).__name__}: {error}"
-        if problem != self._problem:
-            self._problem = problem
-            log.error("%s; trying again every %g s", problem, retry_s, exc_info=None if expected else error)
 
 
 def _check_memory(modalities: Sequence[Modality], spec: WindowSpec, capacity: int) -> None:
