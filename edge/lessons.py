@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edge.trainer import LocalLoss, LocalTrainer
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, unpack_knowledge, unpack_windows
 from mekt.checkpoint import load_weights, pack_weights
+from mekt.encoders import DECODER_WIDTH
 from mekt.errors import WireError
 from mekt.files import BlobStore
 from mekt.learning import Arrays, Knowledge, Progress
@@ -21,6 +22,8 @@ from mekt.process import memory_bytes
 WRAPPING_BYTES = 128
 # What a number of the proxy set takes while it is read: as received, in chunks and whole, and thrice in float32.
 PROXY_BYTES = 16
+# A signal's decoder has a layer of DECODER_WIDTH to every value of a window: weights, slopes and Adam's two means.
+DECODER_BYTES = 16 * DECODER_WIDTH
 # Losses above it could not be told to the coordinator either.
 LARGEST_LOSS = 1e18
 
@@ -64,10 +67,12 @@ class Lesson:
             if modality.name in self.knowledge and self.knowledge[modality.name].size_bytes > largest:
                 return f"the global knowledge of {modality.name} is larger than its embeddings"
             needed += PROXY_BYTES * values
+            if not modality.is_frames:
+                needed += DECODER_BYTES * self.plan.window.values(modality)
         if sum(ref.size_bytes for ref in self.refs) > LARGEST_BLOB_BYTES:
             return f"proxy set and global knowledge are over {LARGEST_BLOB_BYTES} bytes together"
         if needed > memory_bytes():
-            return f"the proxy set takes {needed / 1e6:.0f} MB of memory, and there are {memory_bytes() / 1e6:.0f}"
+            return f"learning takes over {needed / 1e6:.0f} MB of memory, and there are {memory_bytes() / 1e6:.0f}"
         return None
 
     def proxy(self, blobs: BlobStore) -> Arrays:
