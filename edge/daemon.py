@@ -231,10 +231,9 @@ class Device:
         if self._job is not None:
             self._job.cancel(STOP_S)
             self._job = None
-        if self._sensing is not None and not self._sensing.stop(STOP_S):
-            self._plan, self._state = None, agent.AgentState()
-            self._post.reject("a sensor does not return from being read; the new plan waits for it")
-            return False
+        former = self._sensing
+        if former is not None:
+            former.stop(0.0)
         chosen = self._settings.architectures
         self._architectures = {each.name: chosen.get(each.name, "conv") for each in shared}
         self._plan, self._announced, self._lesson = plan, None, None
@@ -247,7 +246,7 @@ class Device:
         self._state = agent.AgentState(trained=known.trained, delivered=known.delivered)
         there, mine = ", ".join(plan.proxy), ", ".join(self._architectures)
         log.info("the federation learns from %s; this device has %s", there, mine)
-        sensing.start()
+        sensing.start(after=former)
         return True
 
     def _on_chunk(self, chunk: Chunk) -> None:

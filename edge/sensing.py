@@ -58,6 +58,7 @@ class Sensing:
         self._retry_s = retry_s
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._after: Sensing | None = None
         self._said_enough = False
         names = {each.name for each in modalities}
         useful = [source for source in sources if names & {each.name for each in source.modalities}]
@@ -65,22 +66,21 @@ class Sensing:
         self._open_groups = len(groups)
         self._threads = [threading.Thread(target=self._read, args=(group,), daemon=True) for group in groups]
 
-    def start(self) -> None:
-        """Begin to sense."""
+    def start(self, after: "Sensing | None" = None) -> None:
+        """Begin to sense, as soon as `after` has let go of the same sources."""
+        self._after = after
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """End sensing, and wait for it; False when a source does not return in time, so that nobody else may read it.
-
-        It may be stopped before it was started, and again.
-        """
+        """End sensing, and wait for it; False when a source has not returned in time. It may be stopped again."""
         self._stopping.set()
         ends_s = time.monotonic() + timeout_s
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, ends_s - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        after = self._after
+        return not any(thread.is_alive() for thread in self._threads) and (after is None or after.stop(0.0))
 
     @property
     def count(self) -> int:
@@ -94,6 +94,9 @@ class Sensing:
             return self._store.arrays()
 
     def _read(self, sources: Sequence[Source]) -> None:
+        while (after := self._after) is not None and not self._stopping.is_set():
+            if after.stop(READ_S):
+                self._after = None
         problem = ""
         while not self._stopping.is_set():
             source = sources[0] if len(sources) == 1 else Turns(sources)

@@ -249,20 +249,44 @@ def test_what_was_never_started_is_stopped_without_harm() -> None:
     assert Run(Scripted()).sensing.stop(0.0)
 
 
-def test_a_source_that_does_not_return_is_told() -> None:
-    class Stuck(Scripted):
-        def read(self, timeout_s: float) -> Sequence[Item] | None:
-            self.exhausted.set()
-            self._idle.wait(WAIT_S)
-            return ()
+class Stuck(Scripted):
+    """Its first read does not return before it is let go."""
 
+    def __init__(self) -> None:
+        super().__init__((block(0, 10),))
+        self.let_go = threading.Event()
+
+    def read(self, timeout_s: float) -> Sequence[Item] | None:
+        self.exhausted.set()
+        assert self.let_go.wait(WAIT_S)
+        return super().read(timeout_s)
+
+
+def test_a_source_that_does_not_return_is_told() -> None:
     source = Stuck()
     run = Run(source)
     run.sensing.start()
     assert source.exhausted.wait(WAIT_S)
     assert not run.sensing.stop(0.01)
-    source._idle.set()
+    source.let_go.set()
     assert run.sensing.stop(WAIT_S) and source.calls == ["open", "close"]
+
+
+def test_nobody_reads_a_source_before_the_former_has_let_go_of_it() -> None:
+    source = Stuck()
+    first, second, third = Run(source), Run(source), Run(source, least=9)
+    first.sensing.start()
+    assert source.exhausted.wait(WAIT_S)
+    assert not first.sensing.stop(0.0)
+    second.sensing.start(after=first.sensing)
+    assert not second.sensing.stop(0.01), "the second has nothing of its own, and the first is still at it"
+    third.sensing.start(after=second.sensing)
+    assert source.calls == ["open"]
+    source.let_go.set()
+    source._script.append((block(100, 10),))
+    assert third.wait() == 9
+    assert source.calls == ["open", "close", "open"]
+    assert third.sensing.stop(WAIT_S) and second.sensing.stop(0.0) and first.sensing.stop(0.0)
 
 
 @pytest.mark.parametrize(
