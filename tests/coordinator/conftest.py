@@ -33,10 +33,37 @@ from sensors.recording import write_recording
 from sensors.simulator import MODALITIES, simulate
 
 T = TypeVar("T", bound=Body)
+BOTH = ("pi-1", "pi-2")
 UNIT = float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
 WAIT_S = 20.0 * UNIT
 FEDERATION = "ward-3"
 TINY = Method(embedding=4, hidden=6, distil_epochs=2, distil_rate=1e-2, batch=16)
+TOML = """
+federation = "ward-3"
+rounds = 1
+seed = 3
+proxy = "{people}/proxy.npz"
+proxy_windows = 24
+labelled = ["{people}/labelled.npz"]
+test = ["{people}/test.npz"]
+compute = "cpu"
+window = {{ window_s = 1.0, stride_s = 0.5 }}
+round = {{ min_devices = 2 }}
+broker = {{ port = {port} }}
+method = {{ embedding = 4, hidden = 6, distil_epochs = 2, distil_rate = 1e-2, batch = 16 }}
+
+[[modalities]]
+name = "acc"
+shape = [3]
+rate_hz = 50
+unit = "g"
+
+[[modalities]]
+name = "gyro"
+shape = [3]
+rate_hz = 50
+unit = "rad/s"
+"""
 
 
 def settings_of(
@@ -59,6 +86,13 @@ def settings_of(
         broker=BrokerSettings(port=port),
     )
     return replace(base, **changes)
+
+
+def config_of(folder: Path, people: Path, port: int) -> Path:
+    """`settings_of` as a file in this folder."""
+    path = folder / "federation.toml"
+    path.write_text(TOML.format(people=people, port=port), encoding="utf-8")
+    return path
 
 
 def write_people(folder: Path, **subjects: int) -> None:
@@ -245,6 +279,19 @@ class Device:
         self.serve(blobs)
         return self.receipt(number)
 
+    def blobs(self, opened: RoundOpen) -> dict[str, bytes]:
+        """What this device has to deliver, always the same."""
+        return {name: random_knowledge(opened.plan, 7, name) for name in self.modalities}
+
+    def take_part(self, number: int = 0) -> None:
+        """Wait for a round, and deliver."""
+        assert self.deliver(self.blobs(self.opened(number)), number) == Receipt(state="accepted")
+
+    @property
+    def asked(self) -> int:
+        """How often the coordinator has asked for chunks."""
+        return sum(isinstance(said.body, Want) for said in self.heard)
+
     def fetch(self, ref: BlobRef) -> bytes:
         """A small blob of the coordinator's."""
         self.say(Want(sha256=ref.sha256, chunks=(0,)))
@@ -283,3 +330,27 @@ def device(broker: Broker) -> Iterator[Callable[..., Device]]:
     for each in made:
         with contextlib.suppress(Exception):
             each.leave()
+
+
+@pytest.fixture
+def pair(device: Callable[..., Device]) -> tuple[Device, Device]:
+    """Two devices that are there, one for each modality."""
+    return device("pi-1", modalities=("acc",)).come(), device("pi-2", modalities=("gyro",)).come()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BlobRef]:
+    """The global knowledge after one round of `pair` in which nothing goes wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with Broker(folder / "broker", kind="mosquitto") as broker:
+        running = Running(settings_of(broker.port), people, folder)
+        devices = [
+            Device(name, broker.port, modalities=(has,)).come() for name, has in (("pi-1", "acc"), ("pi-2", "gyro"))
+        ]
+        for each in devices:
+            each.take_part()
+        knowledge = devices[0].finished().knowledge
+        for each in devices:
+            each.leave()
+        running.stop()
+    return knowledge

@@ -27,12 +27,14 @@ from mekt.messages import KINDS, Chunk, Receipt, RoundOpen, Want
 from mekt.plan import BlobRef
 from mekt.process import Job, JobDone, Stop
 from tests.coordinator.conftest import (
+    BOTH,
     FEDERATION,
     TINY,
     UNIT,
     WAIT_S,
     Device,
     Running,
+    config_of,
     random_knowledge,
     settings_of,
     until,
@@ -41,73 +43,8 @@ from tests.coordinator.conftest import (
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Device]
 Start = Callable[..., Running]
-
-BOTH = ("pi-1", "pi-2")
 # Knowledge of several chunks.
 LARGE = replace(TINY, embedding=1024, encoding="float32", distil_epochs=1)
-TOML = """
-federation = "ward-3"
-rounds = {rounds}
-seed = 3
-proxy = "{people}/proxy.npz"
-proxy_windows = 24
-labelled = ["{people}/labelled.npz"]
-test = ["{people}/test.npz"]
-compute = "cpu"
-window = {{ window_s = 1.0, stride_s = 0.5 }}
-round = {{ min_devices = 2 }}
-broker = {{ port = {port} }}
-method = {{ embedding = 4, hidden = 6, distil_epochs = 2, distil_rate = 1e-2, batch = 16 }}
-
-[[modalities]]
-name = "acc"
-shape = [3]
-rate_hz = 50
-unit = "g"
-
-[[modalities]]
-name = "gyro"
-shape = [3]
-rate_hz = 50
-unit = "rad/s"
-"""
-
-
-@pytest.fixture
-def pair(device: Make) -> tuple[Device, Device]:
-    """Two devices that are there, one for each modality."""
-    return device("pi-1", modalities=("acc",)).come(), device("pi-2", modalities=("gyro",)).come()
-
-
-def blobs_of(each: Device, opened: RoundOpen) -> dict[str, bytes]:
-    """What a device has to deliver, always the same."""
-    return {name: random_knowledge(opened.plan, 7, name) for name in each.modalities}
-
-
-def deliver(each: Device, number: int = 0) -> None:
-    assert each.deliver(blobs_of(each, each.opened(number)), number) == Receipt(state="accepted")
-
-
-def asked(each: Device) -> int:
-    return sum(isinstance(said.body, Want) for said in each.heard)
-
-
-@pytest.fixture(scope="session")
-def undisturbed(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BlobRef]:
-    """The global knowledge after one round of `pair` in which nothing goes wrong."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with Broker(folder / "broker", kind="mosquitto") as broker:
-        running = Running(settings_of(broker.port), people, folder)
-        both = [
-            Device(name, broker.port, modalities=(has,)).come() for name, has in (("pi-1", "acc"), ("pi-2", "gyro"))
-        ]
-        for each in both:
-            deliver(each)
-        knowledge = both[0].finished().knowledge
-        for each in both:
-            each.leave()
-        running.stop()
-    return knowledge
 
 
 def test_a_round_opens_collects_learns_and_publishes(
@@ -116,20 +53,20 @@ def test_a_round_opens_collects_learns_and_publishes(
     running = start(settings_of(broker.port, rounds=2))
     one, other = pair
     opened = one.opened()
-    assert opened.participants == ("pi-1", "pi-2") and 0 < opened.deadline_s <= 60 * UNIT
+    assert opened.participants == BOTH and 0 < opened.deadline_s <= 60 * UNIT
     proxy = one.fetch(opened.plan.proxy["acc"])
     shape = (opened.plan.proxy_windows, *opened.plan.window.shape(opened.plan.modalities[0]))
     assert unpack_windows(proxy, shape).tolist() == datasets.proxy["acc"].tolist()
     assert blob_ref(one.fetch(opened.knowledge["acc"])) == opened.knowledge["acc"]
-    assert one.deliver(blobs_of(one, opened)) == Receipt(state="accepted")
+    assert one.deliver(one.blobs(opened)) == Receipt(state="accepted")
     waiting = other.status(lambda status: status.received == ("pi-1",))
     assert waiting.waiting_for == ("pi-2",) and "waiting for 1 of 2: pi-2 (last seen" in waiting.text
-    deliver(other)
+    other.take_part()
     second = one.opened(1)
     assert second.knowledge["acc"] != opened.knowledge["acc"]
     assert blob_ref(one.fetch(second.knowledge["acc"])) == second.knowledge["acc"]
     for each in pair:
-        assert each.deliver(blobs_of(each, second), 1) == Receipt(state="accepted")
+        assert each.deliver(each.blobs(second), 1) == Receipt(state="accepted")
     done = one.status(lambda status: status.phase == "finished")
     assert done.text == "all 2 rounds are done"
     assert [(report.round, report.devices) for report in done.reports] == [(0, ()), (1, BOTH), (2, BOTH)]
@@ -156,7 +93,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_en
     running = start(settings_of(broker.port, rounds=2, round=rules))
     good, bad = pair
     opened = bad.opened()
-    blobs = blobs_of(bad, opened)
+    blobs = bad.blobs(opened)
     ref = blob_ref(blobs["gyro"])
 
     def refusal(**changes: object) -> str:
@@ -171,7 +108,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_en
     assert refusal(knowledge={"depth": ref}) == "the federation has no modality depth"
     assert "over this plan's limit" in refusal(knowledge={"gyro": replace(ref, size_bytes=1 << 29)})
     assert "more than the 1000000" in refusal(windows=1_000_000_000)
-    assert asked(bad) == 0, "nothing was asked for that could not be accepted"
+    assert bad.asked == 0, "nothing was asked for that could not be accepted"
     bad.offer(blobs, 1)
     assert bad.receipt(1).reason == "pi-2 takes no part in round 2"
     stranger = device("pi-9").come()
@@ -181,7 +118,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_en
     for garbage in (b"garbage", b"\x81\xa9embedding\xc0", random_knowledge(replace(opened.plan, proxy_windows=23), 1)):
         receipt = bad.deliver({"gyro": garbage})
         assert receipt.state == "refused" and receipt.reason != ""
-    deliver(good)
+    good.take_part()
     good.opened(1)
     bad.offer(blobs, 0)
     assert bad.receipt(0) == Receipt(state="refused", reason="round 1 is over")
@@ -192,9 +129,9 @@ def test_an_offer_that_was_accepted_is_accepted_again_without_a_byte(
     broker: Broker, start: Start, pair: tuple[Device, Device]
 ) -> None:
     start(settings_of(broker.port))
-    deliver(pair[0])
+    pair[0].take_part()
     pair[0].offer({"acc": b"something else"})
-    assert pair[0].receipt() == Receipt(state="accepted") and asked(pair[0]) == 1
+    assert pair[0].receipt() == Receipt(state="accepted") and pair[0].asked == 1
 
 
 def test_random_bytes_and_misplaced_messages_are_dropped_and_counted(
@@ -203,7 +140,7 @@ def test_random_bytes_and_misplaced_messages_are_dropped_and_counted(
     running = start(settings_of(broker.port))
     good, bad = pair
     opened = bad.opened()
-    blobs = blobs_of(bad, opened)
+    blobs = bad.blobs(opened)
     rng = random.Random(1)
     chunk = read_chunk(b"x" * 9, blob_ref(b"x" * 9), 0)
     assert chunk is not None
@@ -240,7 +177,7 @@ def test_random_bytes_and_misplaced_messages_are_dropped_and_counted(
     running.until_rejected("arrived damaged")
     bad.serve(blobs)
     assert bad.receipt() == Receipt(state="accepted")
-    deliver(good)
+    good.take_part()
     assert good.finished().state == "finished"
 
 
@@ -253,14 +190,14 @@ def test_a_device_that_dies_while_it_delivers_is_not_waited_for_without_end(
     )
     running = start(settings_of(broker.port, method=LARGE, proxy_windows=50, round=rules))
     good, dying = pair
-    blobs = blobs_of(dying, dying.opened())
+    blobs = dying.blobs(dying.opened())
     assert len(blobs["gyro"]) > 2 * 96 * 1024
     dying.offer(blobs)
     dying.serve(blobs, most=1)
     until(lambda: "pi-2" in running.coordinator._incoming)
     dying.vanish()
     assert good.status(lambda status: status.online == ("pi-1",)).phase == "collecting"
-    deliver(good)
+    good.take_part()
     done = good.status(lambda status: status.phase == "finished")
     assert done.reports[-1].devices == ("pi-1",)
 
@@ -279,8 +216,24 @@ def test_a_round_that_nobody_serves_is_closed_and_opens_anew_for_who_comes_back(
     assert one.receipt() == Receipt(state="refused", reason="pi-1 takes no part in round 1")
     back = device("pi-2", modalities=("gyro",), session=2).come()
     for each in (one, back):
-        deliver(each)
+        each.take_part()
     assert one.finished().state == "finished"
+
+
+def test_a_round_that_opens_anew_goes_on_with_what_is_on_its_way(broker: Broker, start: Start, device: Make) -> None:
+    rules = RoundRules(deadline_s=1.0 * UNIT)
+    start(settings_of(broker.port, method=LARGE, proxy_windows=50, round=rules))
+    slow = device("pi-1").come()
+    blobs = slow.blobs(slow.opened())
+    ref = blob_ref(blobs["acc"])
+    slow.offer(blobs)
+    assert slow.hear(Want).chunks == (0, 1, 2)
+    for index in range(3):
+        slow.opened()
+        chunk = read_chunk(blobs["acc"], ref, index)
+        assert chunk is not None
+        slow.say(chunk)
+    assert slow.receipt() == Receipt(state="accepted") and slow.asked == 1
 
 
 def test_a_late_will_of_an_old_session_does_not_mark_the_device_offline(
@@ -304,21 +257,20 @@ def test_a_late_will_of_an_old_session_does_not_mark_the_device_offline(
 def test_a_killed_coordinator_goes_on_where_it_was_and_learns_the_same(
     broker: Broker, people: Path, tmp_path: Path, pair: tuple[Device, Device], undisturbed: dict[str, BlobRef]
 ) -> None:
-    config = tmp_path / "federation.toml"
-    config.write_text(TOML.format(rounds=1, people=people, port=broker.port), encoding="utf-8")
+    config = config_of(tmp_path, people, broker.port)
     command = [sys.executable, "-m", "mekt", "coordinator", "run", "--config", str(config)]
     one, other = pair
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT) as first:
-        deliver(one)
-        blobs = blobs_of(other, other.opened())
+        one.take_part()
+        blobs = other.blobs(other.opened())
         other.offer(blobs)
         other.hear(Want)
         first.kill()
     stop, ended = Stop(), queue.Queue[JobDone]()
     Job("second", lambda _: run_coordinator(config, stop), ended)
     again = one.opened()
-    one.offer(blobs_of(one, again))
-    assert one.receipt() == Receipt(state="accepted") and asked(one) == 1
+    one.offer(one.blobs(again))
+    assert one.receipt() == Receipt(state="accepted") and one.asked == 1
     assert other.deliver(blobs) == Receipt(state="accepted")
     assert one.finished().knowledge == undisturbed
     stop.request()
@@ -330,11 +282,11 @@ def test_a_stopped_coordinator_goes_on_where_it_was_and_learns_the_same(
 ) -> None:
     one, other = pair
     first = start(settings_of(broker.port))
-    deliver(other)
+    other.take_part()
     first.stop()
     start(settings_of(broker.port))
-    deliver(one)
-    assert one.finished().knowledge == undisturbed and asked(other) == 1
+    one.take_part()
+    assert one.finished().knowledge == undisturbed and other.asked == 1
 
 
 def test_a_round_that_was_closed_before_the_crash_asks_nobody_again(
@@ -363,13 +315,13 @@ def test_a_delivery_whose_blob_was_lost_is_asked_for_anew(
 ) -> None:
     one = pair[0]
     first = start(settings_of(broker.port))
-    deliver(one)
+    one.take_part()
     first.stop()
     shutil.rmtree(tmp_path / "state" / "blobs")
     start(settings_of(broker.port))
     for each in pair:
-        deliver(each)
-    assert one.finished().knowledge == undisturbed and asked(one) == 2
+        each.take_part()
+    assert one.finished().knowledge == undisturbed and one.asked == 2
 
 
 def test_a_finished_federation_says_so_after_a_restart(
@@ -377,7 +329,7 @@ def test_a_finished_federation_says_so_after_a_restart(
 ) -> None:
     first = start(settings_of(broker.port))
     for each in pair:
-        deliver(each)
+        each.take_part()
     pair[0].finished()
     first.stop()
     start(settings_of(broker.port))
@@ -389,11 +341,11 @@ def test_a_broker_that_forgets_everything_in_a_round_does_not_end_it(
 ) -> None:
     start(settings_of(broker.port))
     one, other = pair
-    deliver(one)
+    one.take_part()
     other.opened()
     broker.kill()
     broker.start()
-    deliver(other)
+    other.take_part()
     assert one.finished().knowledge == undisturbed
     late = device("pi-9")
     assert late.finished().knowledge == undisturbed
@@ -405,7 +357,7 @@ def test_a_status_that_will_not_change_any_more_is_said_again_to_a_broker_that_f
 ) -> None:
     start(settings_of(broker.port))
     for each in pair:
-        deliver(each)
+        each.take_part()
     pair[0].status(lambda status: status.phase == "finished")
     broker.kill()
     broker.start()
@@ -418,8 +370,7 @@ def test_a_status_that_will_not_change_any_more_is_said_again_to_a_broker_that_f
 def test_a_second_coordinator_on_the_same_state_is_refused_by_name_of_the_first(
     broker: Broker, people: Path, tmp_path: Path, device: Make
 ) -> None:
-    config = tmp_path / "federation.toml"
-    config.write_text(TOML.format(rounds=1, people=people, port=broker.port), encoding="utf-8")
+    config = config_of(tmp_path, people, broker.port)
     stop, ended = Stop(), queue.Queue[JobDone]()
     Job("first", lambda _: run_coordinator(config, stop), ended)
     device("pi-1").status(lambda status: status.phase == "waiting")
@@ -431,12 +382,11 @@ def test_a_second_coordinator_on_the_same_state_is_refused_by_name_of_the_first(
 
 
 def test_what_hinders_a_start_is_named_by_the_file(people: Path, tmp_path: Path) -> None:
-    config = tmp_path / "federation.toml"
-    config.write_text(TOML.format(rounds=1, people=tmp_path, port=1883), encoding="utf-8")
+    config = config_of(tmp_path, tmp_path, 1883)
     with pytest.raises(SettingsError) as caught:
         run_coordinator(config, Stop())
     assert str(caught.value).startswith(f"{config}: proxy[0]: {tmp_path / 'proxy.npz'} is not there")
-    config.write_text(TOML.format(rounds=1, people=people, port=1).replace("port = 1 ", "port = 1"), encoding="utf-8")
+    config_of(tmp_path, people, 1)
     with pytest.raises(LinkError, match="nobody listens there"):
         run_coordinator(config, Stop())
 
@@ -453,9 +403,10 @@ def test_it_ends_in_time_also_while_it_learns_and_learns_anew_after(
     settings = settings_of(broker.port, method=replace(TINY, distil_epochs=10_000, batch=2))
     first = start(settings)
     for each in pair:
-        deliver(each)
+        each.take_part()
     pair[0].status(lambda status: status.phase == "distilling" and "learning from 2 devices" in status.text)
-    assert first.stop() < 5 * UNIT
+    job = first.coordinator._job
+    assert first.stop() < 5 * UNIT and job is not None and not job._thread.is_alive()
     assert not any(isinstance(said.body, Chunk) for said in pair[0].heard)
     second = start(settings)
     until(lambda: second.coordinator._job is not None and second.coordinator._job.share_done > 0)
@@ -474,8 +425,7 @@ def test_it_ends_in_time_while_the_broker_is_away(broker: Broker, start: Start, 
 def test_it_ends_before_it_has_begun(broker: Broker, people: Path, tmp_path: Path) -> None:
     stop = Stop()
     stop.request()
-    config = tmp_path / "federation.toml"
-    config.write_text(TOML.format(rounds=1, people=people, port=broker.port), encoding="utf-8")
+    config = config_of(tmp_path, people, broker.port)
     began_s = time.monotonic()
     assert run_coordinator(config, stop) == 0
     assert time.monotonic() - began_s < 5 * UNIT
