@@ -1,5 +1,6 @@
 """What a device keeps over a restart: how far it has come, its weights, its latest knowledge until it is delivered."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -43,12 +44,13 @@ class Memory:
         self._path = folder / "progress"
         self.blobs = BlobStore(folder / "blobs")
         self.progress = self._read()
+        self._tidy()
 
     def begin(self, plan: str) -> None:
         """Keep to the plan of this name; what belongs to another one is forgotten."""
         if self.progress.plan != plan:
             self._write(Progress(plan=plan))
-            self._forget_weights()
+            self._tidy()
 
     def weights(self) -> bytes | None:
         """The weights after the last round that was trained, or None before the first.
@@ -74,7 +76,7 @@ class Memory:
         """
         write_atomically(self._weights_path(number), weights)
         self._write(replace(self.progress, trained=number, offer=offer))
-        self._forget_weights()
+        self._tidy()
 
     def delivered(self, number: int) -> None:
         """Remember that a round's knowledge is durable on the coordinator, or refused for good."""
@@ -101,7 +103,9 @@ class Memory:
     def _weights_path(self, number: int) -> Path:
         return self.folder / f"model-{number:05d}.weights"
 
-    def _forget_weights(self) -> None:
-        for path in self.folder.glob("model-*.weights"):
+    def _tidy(self) -> None:
+        """Remove weights of other rounds, and what interrupted writes left; this process has the folder for itself."""
+        for path in (*self.folder.glob("model-*.weights"), *self.folder.glob(".*.tmp")):
             if path != self._weights_path(self.progress.trained):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a file too many does no harm
+                    path.unlink(missing_ok=True)

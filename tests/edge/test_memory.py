@@ -1,6 +1,10 @@
 """A device's memory: it survives a reopening at each step, and an end between any two writes."""
 
+import contextlib
+import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -109,11 +113,73 @@ def test_an_end_in_the_middle_of_forgetting_does_no_harm(tmp_path: Path) -> None
     assert Memory(tmp_path).weights() == b"weights 0"
 
 
+class PowerCut(BaseException):
+    """The process is gone."""
+
+
+class Power:
+    """Lasts for so many writes and removals."""
+
+    def __init__(self, writes: int) -> None:
+        self._left = writes
+
+    def guard(self, does: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: Any, **more: Any) -> Any:
+            self._left -= 1
+            if self._left < 0:
+                raise PowerCut
+            return does(*arguments, **more)
+
+        return guarded
+
+
+def story(folder: Path) -> Memory:
+    """Two rounds of one plan and one of another, from wherever the folder says that things stand."""
+    memory = Memory(folder)
+    if memory.progress.plan != "second":
+        memory.begin("first")
+        for number in range(2):
+            if memory.progress.trained < number:
+                memory.trained(number, b"weights %d" % number, offer_of(memory, b"knowledge %d" % number))
+            if memory.progress.delivered < number:
+                memory.delivered(number)
+    memory.begin("second")
+    if memory.progress.trained < 0:
+        memory.trained(0, b"other weights", offer_of(memory, b"other knowledge"))
+    return memory
+
+
+def test_an_end_between_any_two_writes_leaves_a_state_that_leads_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "undisturbed").mkdir()
+    expected = story(tmp_path / "undisturbed").progress
+    for writes in itertools.count():
+        folder = tmp_path / str(writes)
+        folder.mkdir()
+        with monkeypatch.context() as patch, contextlib.suppress(PowerCut):
+            power = Power(writes)
+            for name in ("replace", "unlink"):
+                patch.setattr(Path, name, power.guard(getattr(Path, name)))
+            story(folder)
+            assert writes >= 15
+            break
+        found = Memory(folder)
+        assert (found.weights() is None) == (found.progress.trained < 0)
+        if found.progress.offer is not None:
+            assert all(found.blobs.get(ref) is not None for ref in found.progress.offer.knowledge.values())
+        again = story(folder)
+        assert again.progress == expected == Memory(folder).progress
+        assert again.weights() == b"other weights"
+        assert files_of(folder) == ["model-00000.weights", "progress"]
+
+
 def test_a_rest_of_an_interrupted_write_is_not_taken_for_anything(tmp_path: Path) -> None:
     memory = trained_once(tmp_path)
     (tmp_path / ".progress.123.tmp").write_bytes(b"half")
     (tmp_path / ".model-00001.weights.123.tmp").write_bytes(b"half")
     assert Memory(tmp_path).progress == memory.progress
+    assert files_of(tmp_path) == ["model-00000.weights", "progress"]
 
 
 def test_progress_that_was_cut_off_or_changed_anywhere_is_one_error_or_valid(tmp_path: Path) -> None:
