@@ -3,17 +3,20 @@
 import importlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mekt.errors import SettingsError
+from mekt.modality import Modality
 
 FEDERATION = "demo"
 DEADLINE_S = 120.0
 # HAPT: the public proxy set and the coordinator's few labels are a person each; nobody learns from the tested ones.
 HAPT_USERS, HAPT_LABELLED, HAPT_PROXY, HAPT_TEST = range(1, 24), 24, 25, range(26, 31)
 SIMULATED_S = 900.0
+FIRST_STRANGER = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +24,8 @@ class Scene:
     """What the demo learns from: recordings for the coordinator, a `[[sensors]]` table for each device."""
 
     title: str
+    modalities: tuple[Modality, ...]
+    proxy_windows: int
     proxy: list[str]
     labelled: list[str]
     test: list[str]
@@ -38,29 +43,35 @@ def choose_scene(folder: Path, *, data: Path | None, agents: int, seed: int) -> 
 
 def write_settings(folder: Path, scene: Scene, *, rounds: int, agents: int, seed: int, port: int) -> None:
     """The settings file of the coordinator in `folder`, and of each device in a folder of its own there."""
-    broker = f'[broker]\nhost = "127.0.0.1"\nport = {port}\n'
-    (folder / "federation.toml").write_text(
-        f'federation = "{FEDERATION}"\nstate = "state"\nrounds = {rounds}\nseed = {seed}\n'
-        f"proxy = {json.dumps(scene.proxy)}\nproxy_windows = 512\n"
-        f"labelled = {json.dumps(scene.labelled)}\ntest = {json.dumps(scene.test)}\nthreads = 1\n\n"
-        "[window]\nwindow_s = 2.56\nstride_s = 1.28\n\n"
-        '[[modalities]]\nname = "acc"\nshape = [3]\nrate_hz = 50\nunit = "g"\n\n'
-        '[[modalities]]\nname = "gyro"\nshape = [3]\nrate_hz = 50\nunit = "rad/s"\n\n'
-        f"[round]\nmin_devices = {agents}\ndeadline_s = {DEADLINE_S}\n\n{broker}",
-        encoding="utf-8",
+    broker = _toml("[broker]", host="127.0.0.1", port=port)
+    modalities = "".join(
+        _toml("[[modalities]]", name=each.name, shape=list(each.shape), rate_hz=each.rate_hz, unit=each.unit)
+        for each in scene.modalities
     )
+    federation = _toml(
+        "",
+        federation=FEDERATION,
+        rounds=rounds,
+        seed=seed,
+        threads=1,
+        proxy=scene.proxy,
+        proxy_windows=scene.proxy_windows,
+        labelled=scene.labelled,
+        test=scene.test,
+    )
+    window = _toml("[window]", window_s=2.56, stride_s=1.28)
+    round_rules = _toml("[round]", min_devices=agents, deadline_s=DEADLINE_S)
+    (folder / "federation.toml").write_text(federation + window + modalities + round_rules + broker, encoding="utf-8")
     for name, sensors in scene.devices.items():
         (folder / name).mkdir()
-        (folder / name / "device.toml").write_text(
-            f'federation = "{FEDERATION}"\ndevice = "{name}"\nstate = "state"\nthreads = 1\n\n'
-            f"[windows]\nwhole_source = true\n\n{sensors}\n{broker}",
-            encoding="utf-8",
-        )
+        device = _toml("", federation=FEDERATION, device=name, threads=1)
+        windows = _toml("[windows]", whole_source=True)
+        (folder / name / "device.toml").write_text(device + windows + sensors + broker, encoding="utf-8")
 
 
-def _table(kind: str, modalities: tuple[str, ...], **settings: Any) -> str:
-    lines = {"kind": kind, "modalities": list(modalities), **settings}
-    return "[[sensors]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+def _toml(head: str, **values: Any) -> str:
+    """A TOML table; what is put in here is written alike in JSON."""
+    return "\n".join([head, *(f"{name} = {json.dumps(value)}" for name, value in values.items())]).lstrip() + "\n\n"
 
 
 def _hapt(data: Path | None, agents: int) -> Scene | None:
@@ -79,12 +90,18 @@ def _hapt(data: Path | None, agents: int) -> Scene | None:
 
     if agents > len(HAPT_USERS):
         raise SettingsError(f"--agents: HAPT has {len(HAPT_USERS)} persons to learn from; ask for no more devices")
-    devices = {}
-    for index, modalities in enumerate(_modalities(agents)):
-        recordings = paths(*HAPT_USERS[index::agents])
-        devices[f"device-{index + 1}"] = _table("replay", modalities, recordings=recordings, speed=1e6)
+    layouts = importlib.import_module("sensors.layouts")
+    sensed = (layouts.ACC, layouts.GYRO)
+    devices = {
+        f"device-{index + 1}": _toml(
+            "[[sensors]]", kind="replay", modalities=names, recordings=paths(*HAPT_USERS[index::agents]), speed=1e6
+        )
+        for index, names in enumerate(_shared_out(sensed, agents))
+    }
     return Scene(
         title=f"HAPT ({folder})",
+        modalities=sensed,
+        proxy_windows=512,
         proxy=paths(HAPT_PROXY),
         labelled=paths(HAPT_LABELLED),
         test=paths(*HAPT_TEST),
@@ -94,28 +111,35 @@ def _hapt(data: Path | None, agents: int) -> Scene | None:
 
 def _simulated(folder: Path, agents: int, seed: int) -> Scene:
     """Persons that are made up: for the devices as they run, for the coordinator as recordings."""
-    simulate = importlib.import_module("sensors.simulator").simulate
+    simulator = importlib.import_module("sensors.simulator")
     write_recording = importlib.import_module("sensors.recording").write_recording
+    sensed = tuple(simulator.MODALITIES[name] for name in ("acc", "gyro"))
     paths = {}
-    for subject, name in enumerate(("proxy", "labelled", "test-1", "test-2", "test-3")):
-        paths[name] = folder / "recordings" / f"{name}.npz"
-        recording = simulate(10_000 + subject, seed=seed, duration_s=SIMULATED_S, modalities=("acc", "gyro"))
-        write_recording(paths[name], recording)
-    devices = {
-        f"device-{index + 1}": _table(
-            "simulator", modalities, subject=index + 1, seed=seed, duration_s=SIMULATED_S, speed=1e6
+    for index, name in enumerate(("proxy", "labelled", "test-1", "test-2", "test-3")):
+        paths[name] = str(folder / "recordings" / f"{name}.npz")
+        # Nobody that a device senses: those are numbered from 1.
+        recording = simulator.simulate(
+            FIRST_STRANGER + index, seed=seed, duration_s=SIMULATED_S, modalities=[each.name for each in sensed]
         )
-        for index, modalities in enumerate(_modalities(agents))
+        write_recording(Path(paths[name]), recording)
+    simulated = {"seed": seed, "duration_s": SIMULATED_S, "speed": 1e6}
+    devices = {
+        f"device-{index + 1}": _toml("[[sensors]]", kind="simulator", modalities=names, subject=index + 1, **simulated)
+        for index, names in enumerate(_shared_out(sensed, agents))
     }
     return Scene(
         title="simulated persons (no HAPT recordings are here; --data names their folder)",
-        proxy=[str(paths["proxy"])],
-        labelled=[str(paths["labelled"])],
-        test=[str(paths[name]) for name in paths if name.startswith("test")],
+        modalities=sensed,
+        proxy_windows=512,
+        proxy=[paths["proxy"]],
+        labelled=[paths["labelled"]],
+        test=[path for name, path in paths.items() if name.startswith("test")],
         devices=devices,
     )
 
 
-def _modalities(agents: int) -> list[tuple[str, ...]]:
-    kinds: list[tuple[str, ...]] = [("acc",), ("gyro",), ("acc", "gyro")]
+def _shared_out(sensed: Sequence[Modality], agents: int) -> list[list[str]]:
+    """The modalities of each device: the first alone, the second alone, all of them, and so on."""
+    names = [each.name for each in sensed]
+    kinds = [names[:1], names[1:2], names]
     return [kinds[index % len(kinds)] for index in range(agents)]
