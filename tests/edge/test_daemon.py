@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from edge.daemon import run_edge
+from edge.daemon import _Enough, run_edge
 from edge.lessons import Lesson
 from edge.memory import Memory
 from edge.settings import PrivateWindows
@@ -28,7 +28,7 @@ from mekt.login import BrokerSettings
 from mekt.messages import CHUNK_BYTES, Chunk, Offer, Presence, Receipt, Want, decode
 from mekt.modality import WindowSpec
 from mekt.plan import Architecture, BlobRef
-from mekt.process import Stop, only_process
+from mekt.process import JobDone, Stop, only_process
 from mekt.topics import parse_topic
 from sensors.windows import windows_of
 from tests.edge.conftest import (
@@ -313,6 +313,21 @@ def test_a_plan_that_cannot_be_followed_is_refused_and_the_next_one_is_followed(
         assert [each.startswith(cause) for each in running.rejected] == [True], reasons(running)
 
 
+def test_a_round_that_cannot_be_followed_ends_the_one_before(
+    coordinator: HandMade, start: Callable[..., Running]
+) -> None:
+    good = coordinator.knowledge
+    with start() as running:
+        coordinator.announce(0)
+        coordinator.until(Offer)
+        coordinator.knowledge = {**good, "acc": bytes(1000)}
+        coordinator.announce(1)
+        coordinator.until(Presence, activity="idle")
+        assert list(running.rejected) == ["round 2: the global knowledge of acc is larger than its embeddings"]
+        coordinator.knowledge = good
+        coordinator.round(1)
+
+
 def test_a_plan_that_cannot_be_followed_leaves_the_former_one_as_it_was(
     coordinator: HandMade, start: Callable[..., Running]
 ) -> None:
@@ -481,7 +496,27 @@ def test_a_state_folder_in_use_is_refused_before_anything_is_sent(broker: Broker
         run_edge(config, Stop())
 
 
+def test_what_a_plan_left_behind_is_passed_over(start: Callable[..., Running]) -> None:
+    device = start().device
+    before = device._state
+    device._handle(JobDone(name="learning-7", error=StateError("of another plan")))
+    device._handle(JobDone(name="learning-8", result={"acc": b"knowledge"}))
+    device._handle(_Enough(sensing=7))
+    assert device._state == before
+
+
 # Presence, and the end
+
+
+def test_a_coordinator_that_comes_later_finds_the_device(
+    broker: Broker, coordinator: HandMade, start: Callable[..., Running]
+) -> None:
+    with start():
+        coordinator.until(Presence, state="online")
+        coordinator.link.stop(1.0)
+        with HandMade(broker.port, PLAN) as later:
+            assert later.until(Presence).state == "online"
+            later.round(0)
 
 
 def test_it_ends_soon_in_the_middle_of_learning_and_says_so(
