@@ -15,7 +15,7 @@ STRETCHES = 8
 # ... and by the amplitudes of this share of its frequencies, the lowest; on 50 Hz that is up to 12.5 Hz.
 FREQUENCY_SHARE = 0.25
 # Amplitudes below this, in standard deviations of the signal, are noise: the logarithm flattens there.
-AMPLITUDE_FLOOR = 0.01
+AMPLITUDE_FLOOR = 0.1
 
 
 def reconstruction_distance(kind: Reconstruction, rebuilt: Tensor, target: Tensor) -> Tensor:

@@ -50,11 +50,11 @@ class Method:
     temperature: Positive = 3.0
     alpha: Weight = 1.0
     beta: Weight = 0.0
-    eta: Weight = 1.0
+    eta: Weight = 20.0
     gamma: Weight = 0.0
     local_epochs: Annotated[int, Bounds(low=1, high=1000)] = 2
-    local_rate: Positive = 1e-3
-    distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 10
+    local_rate: Positive = 3e-3
+    distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 30
     distil_rate: Positive = 3e-3
     batch: Annotated[int, Bounds(low=1, high=65536)] = 64
     encoding: Encoding = "float16"

@@ -161,7 +161,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
 
 @pytest.mark.parametrize("transfer", get_args(Transfer))
 def test_the_losses_fall_and_the_device_comes_near_to_the_global_knowledge(transfer: Transfer) -> None:
-    method = replace(METHOD, transfer=transfer, beta=0.0, local_rate=5e-3)
+    method = replace(METHOD, transfer=transfer, alpha=5.0, beta=0.0, local_rate=5e-3)
     trainer = trainer_of({"acc": "conv", "gyro": "conv"}, method)
     private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge(hidden=False)
     first, *_, last = (trainer.learn(private, proxy, knowledge, seed) for seed in range(25))

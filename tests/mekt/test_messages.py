@@ -65,7 +65,8 @@ PLAN = Plan(
     scaling={"acc": Scaling(mean=(0.0, 0.0, 1.0), std=(1.0, 1.0, 1.0)), "depth": Scaling(mean=(2.0,), std=(0.5,))},
     proxy={"acc": blob(b"a", 1000), "depth": blob(b"d", 100_000)},
     proxy_windows=16,
-    method=Method(),
+    # Written out where the defaults may change, so that these bytes do not.
+    method=Method(eta=1.0, local_rate=1e-3, distil_epochs=10),
 )
 BODIES: dict[str, Body] = {
     "round": RoundOpen(
