@@ -74,7 +74,7 @@ class Coordinator:
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._link = Link(
             settings=settings.broker,
-            client_id=f"mekt-{settings.federation}-coordinator",
+            client_id=f"mekt:{settings.federation}",
             inbox=self._inbox,
             subscriptions=for_coordinator(settings.federation),
         )

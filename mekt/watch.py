@@ -63,7 +63,7 @@ class Watch:
         # A client id of its own, and a session that ends with the connection: any number of people may look.
         self._link = Link(
             settings=replace(broker, session_expiry_s=0),
-            client_id=f"mekt-{federation}-watch-{secrets.token_hex(6)}",
+            client_id=f"mekt:{federation}:watch:{secrets.token_hex(6)}",
             inbox=self._inbox,
             subscriptions=for_watcher(federation),
         )
