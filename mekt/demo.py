@@ -61,6 +61,8 @@ def run_demo(
         pids = {name: process.pid for name, process in processes.running.items()} | {"broker": broker.pid}
     release = folder / "state" / "releases" / status.reports[-1].release
     exported = _score(release, scene.test)
+    parity: dict[str, float] = json.loads((release / "manifest.json").read_text(encoding="utf-8"))["parity"]
+    exported["largest_difference"] = max(parity.values())
     devices = {name: presence for name, (_, presence) in sorted(watch.view.devices.items())}
     seconds = time.monotonic() - began_s
     if as_json:
@@ -174,6 +176,7 @@ def _summary(
             f"  {name:<8} weighted F1 by onnxruntime alone {value:.4f}, by torch "
             f"{trained[f'weighted_f1/{name}']:.4f}, over {exported['windows']} windows"
         )
+    yield f"  on windows of the proxy set the outputs of both differ by {exported['largest_difference']:.1e} at most"
     yield f"took {seconds:.0f} s"
 
 

@@ -68,6 +68,7 @@ def test_the_results_are_json_and_onnxruntime_agrees_with_torch(ran: "subprocess
     last = results["rounds"][-1]["metrics"]
     for name, value in results["onnxruntime"]["weighted_f1"].items():
         assert value == pytest.approx(last[f"weighted_f1/{name}"], abs=1e-9)
+    assert 0 < results["onnxruntime"]["largest_difference"] < 1e-4
     assert [each["modalities"] for each in results["devices"].values()] == [["acc"], ["gyro"], ["acc", "gyro"]]
     assert all(each["up_bytes"] > 10_000 and each["down_bytes"] > 100_000 for each in results["devices"].values())
     assert Path(results["release"]).is_dir()
