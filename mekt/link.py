@@ -127,6 +127,7 @@ class Link:
         self._largest_sent = 0
         self._connected = threading.Event()
         self._settled = threading.Event()
+        self._unanswered_subscriptions = 0
         self._stopping = threading.Event()
         self._began_s = self._accepted_s = 0.0
         self._give_up_s = 0.0
@@ -144,7 +145,7 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="mekt-link", daemon=True)
 
     def start(self, timeout_s: float = 10.0) -> None:
-        """Connect for the first time; from then on the link reconnects by itself. A link starts once.
+        """Connect and subscribe for the first time; from then on the link reconnects by itself. A link starts once.
 
         Raises:
             LinkError: when that does not succeed in time, with the cause as far as it can be found; the link is over.
@@ -391,7 +392,9 @@ class Link:
         self._spoken = client.protocol
         self._connected.set()
         self._put(Connected(protocol="5" if v5 else "3.1.1", session_present=bool(flags.session_present)))
-        self._settled.set()
+        self._unanswered_subscriptions = len(self._subscriptions)
+        if not self._subscriptions:
+            self._settled.set()
 
     def _speak(self, protocol: MQTTProtocolVersion) -> None:
         """Use another protocol from the next connection on; what is queued stays queued."""
@@ -415,6 +418,9 @@ class Link:
         for reason in reasons:
             if reason.is_failure:
                 log.error("the broker refuses a subscription (%s); check its access control list", reason)
+        self._unanswered_subscriptions -= 1
+        if self._unanswered_subscriptions <= 0:
+            self._settled.set()
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         self._put(Received(topic=message.topic, payload=bytes(message.payload), retained=message.retain))

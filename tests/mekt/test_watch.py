@@ -156,8 +156,9 @@ def test_a_view_does_not_grow_for_ever(broker: Broker, post: Post) -> None:
     watch.view.devices.update({f"pi-{number}": (0, GONE) for number in range(MOST_DEVICES)})
     watch.start()
     try:
-        post.send(LEARNING, "up", device="one-too-many")
-        post.send(LEARNING, "up", device="pi-7")
+        # Retained, since the subscription may still be on its way.
+        post.send(LEARNING, "up", device="one-too-many", retain=True)
+        post.send(LEARNING, "up", device="pi-7", retain=True)
         assert watch.look(15.0) == "pi-7"
         assert len(watch.view.devices) == MOST_DEVICES
     finally:
