@@ -83,6 +83,7 @@ class Device:
         self._offered_at_s = 0.0
         self._said: Presence | None = None
         self._said_at_s = 0.0
+        self._remarked: set[str] = set()
         self._session = secrets.randbits(52)
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._post = Post(settings.federation)
@@ -288,6 +289,9 @@ class Device:
         self._advance(agent.Receipted(round=number))
 
     def _learned(self, learned: Learned) -> None:
+        for name in learned.remarks.keys() - self._remarked:
+            self._remarked.add(name)
+            log.warning("%s", learned.remarks[name])
         refs = {name: self._memory.blobs.put(data) for name, data in learned.knowledge.items()}
         metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
         offer = Offer(knowledge=refs, windows=learned.windows, metrics=metrics)

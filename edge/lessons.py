@@ -24,19 +24,22 @@ WRAPPING_BYTES = 128
 PROXY_BYTES = 16
 # A signal's decoder has a layer of DECODER_WIDTH to every value of a window: weights, slopes and Adam's two means.
 DECODER_BYTES = 16 * DECODER_WIDTH
+# How many of the proxy set's deviations a device's own may be, or its mean away, before its unit is doubted.
+ODD_RATIO = 5.0
 # Losses above it could not be told to the coordinator either.
 LARGEST_LOSS = 1e18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Learned:
-    """What local learning gave: the weights and the knowledge to keep, from so many windows."""
+    """What local learning gave: the weights and the knowledge to keep, from so many windows; what looks odd in them."""
 
     round: int
     weights: bytes
     knowledge: Mapping[str, bytes]
     windows: int
     loss: LocalLoss
+    remarks: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -134,6 +137,7 @@ class Lesson:
             knowledge=self._packed(trainer, proxy),
             windows=len(next(iter(windows.values()))),
             loss=loss,
+            remarks=odd_scales(private),
         )
 
     def recall(self, weights: bytes, blobs: BlobStore) -> dict[str, bytes]:
@@ -162,6 +166,22 @@ class Lesson:
 
     def _modalities(self) -> list[Modality]:
         return [each for each in self.plan.modalities if each.name in self.architectures]
+
+
+def odd_scales(private: Arrays) -> dict[str, str]:
+    """A sentence for each modality whose windows, in the proxy set's scaling, are far from having mean 0 and spread 1.
+
+    That is how m/s2 in place of g looks, or a sensor that stands still; nothing is wrong for sure.
+    """
+    remarks = {}
+    for name, windows in sorted(private.items()):
+        mean, spread = abs(float(windows.mean())), float(windows.std())
+        if mean > ODD_RATIO or not 1 / ODD_RATIO <= spread <= ODD_RATIO:
+            remarks[name] = (
+                f"{name}: its windows lie {mean:.1f} deviations of the proxy set off and are {spread:.2f} as wide; "
+                "check the sensor's unit, range and mounting"
+            )
+    return remarks
 
 
 def _content(blobs: BlobStore, ref: BlobRef) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.lessons import Learned, Lesson
+from edge.lessons import Learned, Lesson, odd_scales
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, pack_windows, unpack_knowledge
 from mekt.blobs import blob_ref
 from mekt.errors import StateError, WireError
@@ -248,3 +248,11 @@ def test_progress_is_told_and_what_it_raises_ends_the_lesson(blobs: BlobStore) -
 
     with pytest.raises(KeyError):
         lesson.learn(private_of(lesson), None, blobs, enough)
+
+
+def test_windows_in_another_unit_or_of_a_sensor_that_stands_still_are_remarked_on() -> None:
+    usual = noise(20, 25, 3, seed=1)
+    assert odd_scales({"acc": usual, "gyro": usual + 1}) == {}
+    in_other_units, still = 9.81 * usual, np.zeros_like(usual)
+    assert set(odd_scales({"acc": in_other_units, "gyro": still, "mag": usual + 9})) == {"acc", "gyro", "mag"}
+    assert f"{in_other_units.std():.2f} as wide" in odd_scales({"acc": in_other_units})["acc"]
