@@ -20,7 +20,6 @@ import random
 import select
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -35,6 +34,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt.errors import LinkError
 from mekt.login import BrokerSettings, check_plain_text, explained, password, tls_context
+from mekt.traffic import Traffic, WireBytes
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,6 @@ LOOP_S = 1.0
 # MQTT 5 reason codes.
 UNSUPPORTED_PROTOCOL = 132
 TRANSIENT_REFUSALS = (136, 137, 151, 156, 159)  # unavailable, busy, over a quota or rate, another server for now
-# Fields of Linux' struct tcp_info (linux/tcp.h): bytes acknowledged by the peer, bytes received.
-TCP_INFO_BYTES = struct.Struct("=QQ")
-TCP_INFO_OFFSET = 120
-TCP_INFO_SIZE = 136
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,18 +84,6 @@ class Received:
 LinkEvent = Connected | Disconnected | Received
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WireBytes:
-    """Bytes that crossed the connection in each direction, MQTT and TLS included, TCP headers not."""
-
-    up: int
-    down: int
-
-    def since(self, before: "WireBytes") -> "WireBytes":
-        """What has been added since `before`."""
-        return WireBytes(up=self.up - before.up, down=self.down - before.down)
-
-
 class Link:
     """A connection to the broker that lives until `stop`. Its events go to `inbox`; any thread may publish."""
 
@@ -120,9 +104,7 @@ class Link:
         self._will = will
         self._password = password(settings)
         self._tls = None if settings.tls is None else tls_context(settings.tls)
-        self._up_to_now = WireBytes(up=0, down=0)
-        self._socket: socket.socket | None = None
-        self._socket_lock = threading.Lock()
+        self._traffic = Traffic()
         self._largest_packet: int | None = None
         self._largest_sent = 0
         self._connected = threading.Event()
@@ -189,9 +171,7 @@ class Link:
 
     def wire_bytes(self) -> WireBytes:
         """Bytes up and down since the link was made, over all of its connections."""
-        with self._socket_lock:
-            now = _tcp_bytes(self._socket) if self._socket is not None else WireBytes(up=0, down=0)
-            return WireBytes(up=self._up_to_now.up + now.up, down=self._up_to_now.down + now.down)
+        return self._traffic.total()
 
     def stop(self, timeout_s: float = 3.0, last: tuple[str, bytes] | None = None) -> None:
         """Send what is queued and `last` (retained), log off, and end the network thread; at most `timeout_s`.
@@ -427,15 +407,10 @@ class Link:
 
     def _on_socket_open(self, client: mqtt.Client, _: Any, opened: socket.socket) -> None:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._socket_lock:
-            self._socket = opened
+        self._traffic.opened(opened)
 
     def _on_socket_close(self, client: mqtt.Client, _: Any, closed: socket.socket) -> None:
-        with self._socket_lock:
-            if closed is self._socket:
-                last = _tcp_bytes(closed)
-                self._up_to_now = WireBytes(up=self._up_to_now.up + last.up, down=self._up_to_now.down + last.down)
-                self._socket = None
+        self._traffic.closing(closed)
 
     def _on_log(self, client: mqtt.Client, _: Any, level: int, text: str) -> None:
         """Paho tells the cause of a broken connection to its log alone."""
@@ -470,13 +445,3 @@ class Link:
 def _packet_bytes(topic: str, payload: bytes | bytearray) -> int:
     """The size that the PUBLISH packet of a message does not exceed."""
     return len(payload) + len(topic.encode()) + PACKET_OVERHEAD_BYTES
-
-
-def _tcp_bytes(connection: socket.socket) -> WireBytes:
-    """What the kernel counted on this connection; zeros where it does not count (not Linux)."""
-    try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-        up, down = TCP_INFO_BYTES.unpack_from(info, TCP_INFO_OFFSET)
-    except (AttributeError, OSError, struct.error, ValueError):
-        return WireBytes(up=0, down=0)
-    return WireBytes(up=up, down=down)

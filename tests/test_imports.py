@@ -34,7 +34,16 @@ LEAN = {
         "mekt.messages",
     ),
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
-    *("mekt.__main__", "mekt.cli", "mekt.demo", "mekt.post", "mekt.process", "mekt.scenes", "mekt.watch"),
+    *(
+        "mekt.__main__",
+        "mekt.cli",
+        "mekt.demo",
+        "mekt.post",
+        "mekt.process",
+        "mekt.scenes",
+        "mekt.traffic",
+        "mekt.watch",
+    ),
 }
 # Beyond Python itself. protobuf and flatbuffers are onnxruntime's own.
 LEAN_PACKAGES = {"numpy", "msgpack", "paho", "onnxruntime", "google", "flatbuffers", "packaging"}
