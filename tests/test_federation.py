@@ -139,6 +139,8 @@ def federation(folder: Path, recordings: Path) -> Federation:
             f'federation = "ward"\ndevice = "{name}"\nthreads = 1\n[windows]\nwhole_source = true\ncapacity = 256\n'
             f'[[sensors]]\nkind = "replay"\nspeed = 1e6\nmodalities = {json.dumps(modalities)}\n'
             f"recordings = {json.dumps(persons(recordings, (number,)))}\n[broker]\nport = {broker.port}\n"
+            # Devices need not be alike: what they share is the embedding's width.
+            + ('[architectures]\ngyro = "lstm"\n' if name == "pi-gyro" else "")
         )
     return Federation(folder, broker)
 
