@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from mekt.errors import LinkError, MissingPackageError
+from mekt.files import make_folder, write_atomically
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
@@ -118,22 +119,22 @@ class Broker:
         raise LinkError(f"{self.kind} does not answer on port {self.port}; its log is {log_path}")
 
     def _command(self) -> list[str]:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if self.kind == "mosquitto":
             program = _mosquitto()
             if program is None:
                 raise MissingPackageError("mosquitto is not here; `apt-get install mosquitto`")
             config = self.folder / "mosquitto.conf"
-            config.write_text(self._mosquitto_config(), encoding="utf-8")
+            write_atomically(config, self._mosquitto_config().encode())
             return [str(program), "-c", str(config)]
         if importlib.util.find_spec("amqtt") is None:
             raise MissingPackageError('amqtt is not here; `pip install -c constraints.txt -e ".[broker]"`')
         config = self.folder / "amqtt.yaml"
-        config.write_text(
+        text = (
             f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{self.port}\n"
-            "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin:\n    allow_anonymous: true\n",
-            encoding="utf-8",
+            "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin:\n    allow_anonymous: true\n"
         )
+        write_atomically(config, text.encode())
         return [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(config)]
 
     def _mosquitto_config(self) -> str:

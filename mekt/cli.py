@@ -1,8 +1,10 @@
 """The `mekt` command: arguments in, a part at work, an exit code out. The parts are imported by name, and late."""
 
 import argparse
+import contextlib
 import importlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from mekt import __version__
 from mekt.errors import MektError, MissingPackageError, SettingsError
 from mekt.process import Stop, log_to_stderr
+from mekt.schema import NAME_PATTERN
 
 EXTRAS = {"torch": "edge", "onnx": "coordinator", "onnxruntime": "wearable"}
 LEVELS = ("debug", "info", "warning", "error")
@@ -24,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         return code
     except MektError as error:
-        print(f"mekt: {error}", file=sys.stderr)
+        # The log may be on the disk that is full; the code then has to say it alone.
+        with contextlib.suppress(OSError):
+            print(f"mekt: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -123,15 +128,24 @@ def _demo(options: argparse.Namespace) -> int:
     return code
 
 
-def _count(least: int) -> Any:
+def _count(low: int, high: int = 1_000_000) -> Any:
+    """The type of an option that is a whole number from `low` to `high`."""
+
     def count(text: str) -> int:
         value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected at least {least}, got {text}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {low} to {high}, got {text}")
         return value
 
     count.__name__ = "whole number"
     return count
+
+
+def _name(text: str) -> str:
+    """The type of an option that is a federation's name."""
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"expected letters, digits, '_', '.' and '-', got {text!r}")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,17 +190,17 @@ def _parser() -> argparse.ArgumentParser:
 
     status = command("status", _status, "Say where a federation stands, and whom its round is waiting for.")
     status.add_argument("--config", type=Path, metavar="FILE", help="take broker and federation from these settings")
-    status.add_argument("--federation", metavar="NAME", help="instead of --config: the federation")
+    status.add_argument("--federation", type=_name, metavar="NAME", help="instead of --config: the federation")
     status.add_argument("--host", default="127.0.0.1", help="its broker's address (127.0.0.1)")
-    status.add_argument("--port", type=int, default=1883, help="its broker's port (1883)")
+    status.add_argument("--port", type=_count(1, 65535), default=1883, help="its broker's port (1883)")
     status.add_argument("--json", action="store_true", help="JSON instead of text")
 
     demo = command("demo", _demo, "Run a whole federation on this machine: broker, coordinator, devices, wearable.")
     demo.add_argument("--rounds", type=_count(1), default=5, help="how many rounds (5)")
     demo.add_argument("--agents", type=_count(1), default=6, help="how many devices: acc, gyro and both in turn (6)")
-    demo.add_argument("--seed", type=_count(0), default=0, help="of everything that is drawn (0)")
+    demo.add_argument("--seed", type=_count(0, 2**31 - 1), default=0, help="of everything that is drawn (0)")
     demo.add_argument("--data", type=Path, metavar="DIR", help="recordings, with a folder hapt (MEKT_DATA; simulated)")
     demo.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (out/demo-N)")
-    demo.add_argument("--port", type=int, default=0, help="the broker's port on 127.0.0.1 (a free one)")
+    demo.add_argument("--port", type=_count(1, 65535), default=0, help="the broker's port on 127.0.0.1 (a free one)")
     demo.add_argument("--json", action="store_true", help="the results as JSON on standard output")
     return parser

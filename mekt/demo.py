@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mekt.broker import Broker
+from mekt.broker import Broker, available_kind
 from mekt.errors import MektError, SettingsError
+from mekt.files import make_folder
 from mekt.login import BrokerSettings
 from mekt.messages import Presence, Status
 from mekt.process import Stop
@@ -28,7 +29,13 @@ END_S = 5.0
 
 
 class DemoError(MektError):
-    """A process of the demo ended before its time; the text says which, and where its log is."""
+    """A process of the demo was killed, or ended by a fault of Mekt's own."""
+
+
+def _ended(code: int, text: str) -> MektError:
+    """The error of the family that a process' exit code names, so that the demo ends with the same code."""
+    families = {each.exit_code: each for each in MektError.__subclasses__() if each is not DemoError}
+    return families.get(code, DemoError)(text)
 
 
 def run_demo(
@@ -39,8 +46,20 @@ def run_demo(
     Raises:
         MektError: when a part cannot start or ends before its time.
     """
-    began_s = time.monotonic()
+    available_kind()
     folder = _fresh_folder(out)
+    try:
+        return _run(folder, rounds=rounds, agents=agents, seed=seed, data=data, port=port, as_json=as_json, stop=stop)
+    finally:
+        # What could not even begin leaves nothing behind; a folder that holds something stays.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _run(
+    folder: Path, *, rounds: int, agents: int, seed: int, data: Path | None, port: int, as_json: bool, stop: Stop
+) -> int:
+    began_s = time.monotonic()
     say = Talk(sys.stderr if as_json else sys.stdout)
     scene = choose_scene(folder, data=data, agents=agents, seed=seed)
     say.line(f"Learning from {scene.title}. All that is made goes to {folder}.")
@@ -217,8 +236,7 @@ class _Processes:
 
     def __init__(self, folder: Path) -> None:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self._logs = folder / "logs"
-        self._logs.mkdir()
+        self._logs = make_folder(folder / "logs")
 
     def start(self, name: str, *arguments: str) -> None:
         """Start `mekt` with these arguments."""
@@ -238,13 +256,14 @@ class _Processes:
         """Raise when a process has ended.
 
         Raises:
-            DemoError: naming it, with the last line of its log.
+            MektError: naming it, with the last line of its log.
         """
         for name, process in self.running.items():
             if process.poll() is not None:
                 lines = self._path(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 last = lines[-1] if lines else "it said nothing"
-                raise DemoError(f"{name} ended with code {process.returncode}: {last} (all of it: {self._path(name)})")
+                text = f"{name} ended with code {process.returncode}: {last} (all of it: {self._path(name)})"
+                raise _ended(process.returncode, text)
 
     def stop(self) -> None:
         """End them all, in good order where they do so in time."""
@@ -277,7 +296,7 @@ def _score(release: Path, test: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "mekt", "score", "--json", "--release", str(release), "--recordings", *test]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise DemoError(f"the release could not be scored: {done.stderr.strip()}")
+        raise _ended(done.returncode, f"the release could not be scored: {done.stderr.strip()}")
     scores: dict[str, Any] = json.loads(done.stdout)
     return scores
 

@@ -15,7 +15,7 @@ import msgpack
 from mekt.errors import WireError
 from mekt.modality import ModalityName
 from mekt.plan import BlobRef, Plan
-from mekt.schema import Bounds, Count, Name, SchemaError, build, plain
+from mekt.schema import NAME_PATTERN, Bounds, Count, Name, SchemaError, build, plain
 from mekt.topics import Direction, Topic
 
 VERSION = 1
@@ -165,7 +165,7 @@ class _Header:
     kind: Label
     federation: Name
     round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
-    device: Annotated[str, Bounds(pattern=r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?")]
+    device: Annotated[str, Bounds(pattern=f"({NAME_PATTERN})?")]
     seq: Annotated[int, Bounds(low=0, high=2**53)]
     proxy: Annotated[bytes, Bounds(longest=32)]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mekt.errors import SettingsError
+from mekt.files import make_folder, write_atomically
 from mekt.modality import Modality
 
 FEDERATION = "demo"
@@ -42,7 +43,11 @@ def choose_scene(folder: Path, *, data: Path | None, agents: int, seed: int) -> 
 
 
 def write_settings(folder: Path, scene: Scene, *, rounds: int, agents: int, seed: int, port: int) -> None:
-    """The settings file of the coordinator in `folder`, and of each device in a folder of its own there."""
+    """The settings file of the coordinator in `folder`, and of each device in a folder of its own there.
+
+    Raises:
+        StateError: when the disk is full or read-only.
+    """
     broker = _toml("[broker]", host="127.0.0.1", port=port)
     modalities = "".join(
         _toml("[[modalities]]", name=each.name, shape=list(each.shape), rate_hz=each.rate_hz, unit=each.unit)
@@ -61,12 +66,15 @@ def write_settings(folder: Path, scene: Scene, *, rounds: int, agents: int, seed
     )
     window = _toml("[window]", window_s=2.56, stride_s=1.28)
     round_rules = _toml("[round]", min_devices=agents, deadline_s=DEADLINE_S)
-    (folder / "federation.toml").write_text(federation + window + modalities + round_rules + broker, encoding="utf-8")
+    _write(folder / "federation.toml", federation + window + modalities + round_rules + broker)
     for name, sensors in scene.devices.items():
-        (folder / name).mkdir()
         device = _toml("", federation=FEDERATION, device=name, threads=1)
         windows = _toml("[windows]", whole_source=True)
-        (folder / name / "device.toml").write_text(device + windows + sensors + broker, encoding="utf-8")
+        _write(make_folder(folder / name) / "device.toml", device + windows + sensors + broker)
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
 
 
 def _toml(head: str, **values: Any) -> str:

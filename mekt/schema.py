@@ -54,7 +54,8 @@ class Bounds:
 
 
 # A name that is safe in an MQTT topic, a file name and a certificate.
-Name = Annotated[str, Bounds(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")]
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+Name = Annotated[str, Bounds(pattern=NAME_PATTERN)]
 Positive = Annotated[float, Bounds(above=0, high=1e9)]
 Count = Annotated[int, Bounds(low=1, high=1_000_000_000)]
 

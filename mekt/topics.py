@@ -10,13 +10,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from mekt.schema import NAME_PATTERN
+
 ROOT = "mekt/1"
 Direction = Literal["up", "down", "all"]
-# `mekt.schema.Name`, in a topic's place.
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _KIND = r"(?P<kind>[a-z]{1,32})"
-_TO_ALL = re.compile(rf"{ROOT}/(?P<federation>{_NAME})/{_KIND}")
-_ONE_DEVICE = re.compile(rf"{ROOT}/(?P<federation>{_NAME})/(?P<direction>up|down)/(?P<device>{_NAME})/{_KIND}")
+_TO_ALL = re.compile(rf"{ROOT}/(?P<federation>{NAME_PATTERN})/{_KIND}")
+_ONE_DEVICE = re.compile(
+    rf"{ROOT}/(?P<federation>{NAME_PATTERN})/(?P<direction>up|down)/(?P<device>{NAME_PATTERN})/{_KIND}"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
