@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +23,8 @@ from mekt.login import BrokerSettings
 from mekt.messages import Presence, Status
 from mekt.process import Stop
 from mekt.scenes import FEDERATION, choose_scene, write_settings
+from mekt.schema import plain
+from mekt.traffic import WireBytes
 from mekt.watch import Watch, kilobytes, report_table
 
 END_S = 5.0
@@ -74,7 +76,7 @@ def _run(
         watch = Watch(BrokerSettings(port=broker.port), FEDERATION)
         watch.start()
         try:
-            status = _follow(watch, processes, say, rounds, stop)
+            status, delivered = _follow(watch, processes, say, rounds, stop)
         finally:
             watch.stop()
         pids = {name: process.pid for name, process in processes.running.items()} | {"broker": broker.pid}
@@ -82,7 +84,7 @@ def _run(
     exported = _score(release, scene.test)
     parity: dict[str, float] = json.loads((release / "manifest.json").read_text(encoding="utf-8"))["parity"]
     exported["largest_difference"] = max(parity.values())
-    devices = {name: presence for name, (_, presence) in sorted(watch.view.devices.items())}
+    devices = [_Account(name, delivered.get(name, {}), each) for name, (_, each) in sorted(watch.view.devices.items())]
     seconds = time.monotonic() - began_s
     if as_json:
         print(json.dumps(_results(status, devices, release, exported, pids, seconds)))
@@ -130,8 +132,47 @@ class Talk:
         self._rows, self._shown = {}, 0
 
 
-def _follow(watch: Watch, processes: "_Processes", say: Talk, rounds: int, stop: Stop) -> Status:
-    """Show a row for each device and round, and a line for each round that is over, until all are."""
+class _Account:
+    """A device's bytes: what crossed its connection between one delivery and the next, per round."""
+
+    def __init__(self, device: str, delivered: Mapping[int, Presence], last: Presence) -> None:
+        self.device = device
+        self.last = last
+        self.rounds: dict[int, WireBytes] = {}
+        before = WireBytes()
+        for number, presence in sorted(delivered.items()):
+            now = WireBytes(up=presence.up_bytes, down=presence.down_bytes)
+            self.rounds[number + 1] = WireBytes(up=now.up - before.up, down=now.down - before.down)
+            before = now
+
+    def line(self) -> str:
+        """For people: the first round, in which the proxy set comes, and the mean of those that follow."""
+        first, *later = self.rounds.values() or [WireBytes()]
+        count = max(1, len(later))
+        sizes = [self.last.up_bytes, self.last.down_bytes, first.up, first.down]
+        sizes += [sum(each.up for each in later) // count, sum(each.down for each in later) // count]
+        name = f"{self.device:<12}{', '.join(self.last.modalities):<18}{self.last.windows:>8}"
+        return name + "".join(f"{kilobytes(size):>14}" for size in sizes)
+
+    def plain(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "modalities": sorted(self.last.modalities),
+            "windows": self.last.windows,
+            "up_bytes": self.last.up_bytes,
+            "down_bytes": self.last.down_bytes,
+            "rounds": [{"round": number, **plain(each)} for number, each in self.rounds.items()],
+        }
+
+
+def _follow(
+    watch: Watch, processes: "_Processes", say: Talk, rounds: int, stop: Stop
+) -> tuple[Status, dict[str, dict[int, Presence]]]:
+    """Show a row for each device and round, and a line for each round that is over, until all are.
+
+    Gives the last status, and of each device and round what it said when it had delivered.
+    """
+    delivered: dict[str, dict[int, Presence]] = {}
     told = -1
     at = 0
     while True:
@@ -144,6 +185,8 @@ def _follow(watch: Watch, processes: "_Processes", say: Talk, rounds: int, stop:
             number, presence = view.devices[speaker]
             if number == at and presence.state == "online":
                 done = presence.activity == "idle" and presence.windows > 0 and number < rounds
+                if done:
+                    delivered.setdefault(speaker, {})[number] = presence
                 say.row(f"{number}/{speaker}", _device_row(number, rounds, speaker, presence), last=done)
         elif speaker == "" and view.status is not None:
             for report in view.status.reports:
@@ -156,7 +199,7 @@ def _follow(watch: Watch, processes: "_Processes", say: Talk, rounds: int, stop:
                     say.line(f"{what}: weighted F1 {scores}")
                     at = told
             if view.status.phase == "finished" and told == rounds:
-                return view.status
+                return view.status, delivered
 
 
 def _device_row(number: int, rounds: int, device: str, presence: Presence) -> str:
@@ -174,19 +217,15 @@ def _device_row(number: int, rounds: int, device: str, presence: Presence) -> st
 
 
 def _summary(
-    status: Status, devices: dict[str, Presence], release: Path, exported: dict[str, Any], seconds: float
+    status: Status, devices: Sequence[_Account], release: Path, exported: dict[str, Any], seconds: float
 ) -> Iterator[str]:
     yield ""
     yield from report_table(status)
     yield ""
-    rounds = max(1, status.reports[-1].round)
-    yield f"{'device':<12}{'modalities':<18}{'windows':>8}{'up':>14}{'down':>14}{'up a round':>14}{'down a round':>14}"
-    for name, each in devices.items():
-        sizes = (each.up_bytes, each.down_bytes, each.up_bytes // rounds, each.down_bytes // rounds)
-        yield f"{name:<12}{', '.join(each.modalities):<18}{each.windows:>8}" + "".join(
-            f"{kilobytes(size):>14}" for size in sizes
-        )
-    yield "(bytes of the TCP connections, as the kernel counted them)"
+    columns = ("up", "down", "up, round 1", "down, round 1", "up, later", "down, later")
+    yield f"{'device':<12}{'modalities':<18}{'windows':>8}" + "".join(f"{column:>14}" for column in columns)
+    yield from (each.line() for each in devices)
+    yield "(bytes of the TCP connections, as the kernel counted them; later: the mean of the rounds after the first)"
     yield ""
     yield f"release: {release}"
     trained = status.reports[-1].metrics
@@ -201,7 +240,7 @@ def _summary(
 
 def _results(
     status: Status,
-    devices: dict[str, Presence],
+    devices: Sequence[_Account],
     release: Path,
     exported: dict[str, Any],
     pids: dict[str, int],
@@ -212,15 +251,7 @@ def _results(
             {"round": each.round, "metrics": each.metrics, "seconds": each.seconds, "devices": list(each.devices)}
             for each in status.reports
         ],
-        "devices": {
-            name: {
-                "modalities": sorted(each.modalities),
-                "windows": each.windows,
-                "up_bytes": each.up_bytes,
-                "down_bytes": each.down_bytes,
-            }
-            for name, each in devices.items()
-        },
+        "devices": {each.device: each.plain() for each in devices},
         "release": str(release),
         "onnxruntime": exported,
         "processes": pids,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mekt.demo import Talk, _ended
+from mekt.demo import Talk, _Account, _ended
 from mekt.errors import MektError
+from mekt.messages import Presence
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,21 @@ def test_the_demo_ends_with_the_code_of_the_part_that_ended() -> None:
     assert all(_ended(each.exit_code, "why").exit_code == each.exit_code for each in MektError.__subclasses__())
     killed = _ended(-9, "device-1 ended")
     assert (killed.exit_code, str(killed)) == (1, "device-1 ended")
+
+
+def test_bytes_are_told_apart_by_round() -> None:
+    def at(up: int, down: int) -> Presence:
+        return Presence(
+            state="online", session=1, activity="idle", modalities={"acc": "conv"}, up_bytes=up, down_bytes=down
+        )
+
+    account = _Account("pi", {0: at(1000, 9000), 1: at(1500, 9100), 2: at(2100, 9400)}, at(2200, 9500))
+    assert account.plain()["rounds"] == [
+        {"round": 1, "up": 1000, "down": 9000},
+        {"round": 2, "up": 500, "down": 100},
+        {"round": 3, "up": 600, "down": 300},
+    ]
+    assert account.line().split()[3::2] == ["2.2", "9.5", "1.0", "9.0", "0.6", "0.2"]
 
 
 def test_elsewhere_a_row_is_one_line_once_it_is_final() -> None:
@@ -78,6 +94,9 @@ def test_the_results_are_json_and_onnxruntime_agrees_with_torch(ran: "subprocess
     assert 0 < results["onnxruntime"]["largest_difference"] < 1e-4
     assert [each["modalities"] for each in results["devices"].values()] == [["acc"], ["gyro"], ["acc", "gyro"]]
     assert all(each["up_bytes"] > 10_000 and each["down_bytes"] > 100_000 for each in results["devices"].values())
+    for each in results["devices"].values():
+        [round_one] = each["rounds"]
+        assert 0.9 * each["up_bytes"] < round_one["up"] <= each["up_bytes"]
     assert Path(results["release"]).is_dir()
 
 
