@@ -1,6 +1,7 @@
 """Recordings: streams of several modalities with labels, and the file layouts in which they come.
 
-A file is an `.npz` without pickled objects. Its layout is told by the names of its arrays:
+A `.log` is a subject of MHEALTH and a `.dat` a run of OPPORTUNITY, as the UCI archive has them (`sensors.uci`). Any
+other file is an `.npz` without pickled objects. Its layout is told by the names of its arrays:
 
     HAPT       acc, gyro (n, 3), y, exp (n,)                        one segment for each stretch of equal `exp`
     UTD-MHAD   acc, gyro (n, 3), depth (f, 48, 64), trials (k, 8)   one segment for each trial
@@ -27,6 +28,7 @@ from mekt.modality import Modality
 from mekt.schema import Bounds, build, plain
 from sensors.layouts import LAYOUTS
 from sensors.stream import Array, Arrays, Recording, Segment, as_labels, as_stream
+from sensors.uci import READERS
 
 REMEDY = "record or fetch the file again"
 
@@ -102,6 +104,9 @@ class _Meta:
 
 def _read(path: Path, wanted: frozenset[str] | None) -> Recording:
     """The recording in the file; what is wrong with it comes as any exception."""
+    if path.suffix in READERS:
+        _, read_text = READERS[path.suffix]
+        return read_text(path, wanted)
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is no .npz archive, or only a part of one")
@@ -141,9 +146,13 @@ def not_there(path: Path) -> str:
         return f"{path}: a folder, expected a recording; name an .npz file in it"
     if not folder.is_dir():
         return f"{path}: there is no folder {folder}; mend the path, or name the recordings' folder with MEKT_DATA"
-    near = sorted(each.name for each in folder.glob("*.npz"))
-    here = f"which holds {_some(near)}" if near else "which holds no .npz file"
-    return f"{path}: no such recording in {folder}, {here}; mend the path"
+    ending, fetch = ".npz", ""
+    if path.suffix in READERS:
+        kind, _ = READERS[path.suffix]
+        ending, fetch = path.suffix, f", or fetch {kind.name} from {kind.page}"
+    near = sorted(each.name for each in folder.glob(f"*{ending}"))
+    here = f"which holds {_some(near)}" if near else f"which holds no {ending} file"
+    return f"{path}: no such recording in {folder}, {here}; mend the path{fetch}"
 
 
 def _some(names: Sequence[str]) -> str:
