@@ -1,0 +1,44 @@
+"""What every contender gets of one protocol: devices with their private windows, and what the coordinator has.
+
+Shapes: N windows, per modality (N, T, ...). Nothing of a test subject is in anything but `test`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.datasets import Datasets
+from mekt.modality import Modality, WindowSpec
+from mekt.plan import Architecture
+from sensors.windows import WindowSet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Device:
+    """One simulated device. `private` is as sensed, of the device's own modalities alone.
+
+    Its labels are known to the bounds "pooled supervised" alone; UNLABELLED where a window has none. `whole` holds every
+    modality of the same windows: only the pooled bounds look at it.
+    """
+
+    name: str
+    architectures: Mapping[str, Architecture]
+    private: WindowSet
+    whole: WindowSet
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names in sorted order."""
+        return tuple(sorted(self.architectures))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Arena:
+    """One rotation of one protocol, read. `datasets.labelled` and `.test` are normalised and labelled."""
+
+    protocol: str
+    rotation: int
+    modalities: tuple[Modality, ...]
+    window: WindowSpec
+    datasets: Datasets
+    devices: tuple[Device, ...]
+    share: float
