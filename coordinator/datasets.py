@@ -14,12 +14,12 @@ from coordinator.settings import FederationSettings, recordings
 from mekt.arrays import pack_windows, unpack_windows
 from mekt.blobs import blob_ref
 from mekt.errors import SettingsError
-from mekt.modality import Scaling
+from mekt.modality import Modality, Scaling
 from mekt.plan import LARGEST_BLOB_BYTES, BlobRef, Plan
 from sensors.normalise import RunningStatistics, normalise
 from sensors.recording import read_recording
 from sensors.source import Floats
-from sensors.stream import Recording, class_names
+from sensors.stream import class_names
 from sensors.windows import UNLABELLED, WindowSet, windows_of
 
 log = logging.getLogger(__name__)
@@ -74,24 +74,50 @@ def read_datasets(settings: FederationSettings, base: Path) -> Datasets:
             f"proxy: the recordings hold {len(sensed)} windows of {settings.window.window_s:g} s; name longer ones"
         )
     rows = np.linspace(0, len(sensed) - 1, min(settings.proxy_windows, len(sensed))).round().astype(np.intp)
-    blobs = {name: _packed(name, array[rows]) for name, array in sensed.arrays.items()}
-    # What devices get went through float16; the coordinator learns from the same numbers.
-    proxy = {name: unpack_windows(blobs[name], (len(rows), *sensed.arrays[name].shape[1:])) for name in blobs}
-    scaling = {}
-    for modality in settings.modalities:
-        statistics = RunningStatistics(modality)
-        statistics.update(proxy[modality.name])
-        scaling[modality.name] = statistics.scaling()
     classes = class_names(played["labelled"] + played["test"])
-    labelled, test = (_labelled(settings, scaling, classes, played[kind], kind) for kind in ("labelled", "test"))
+    labelled, test = (
+        windows_of(played[kind], settings.modalities, settings.window, classes) if played[kind] else None
+        for kind in ("labelled", "test")
+    )
+    datasets = datasets_of(settings.modalities, classes, sensed.select(rows).arrays, labelled, test)
     log.info(
         "proxy set of %d windows; %d labelled windows of %d classes, %d kept apart for scores",
-        len(rows),
-        0 if labelled is None else len(labelled),
+        datasets.proxy_windows,
+        0 if datasets.labelled is None else len(datasets.labelled),
         len(classes),
-        0 if test is None else len(test),
+        0 if datasets.test is None else len(datasets.test),
     )
-    return Datasets(scaling=scaling, blobs=blobs, proxy=proxy, classes=classes, labelled=labelled, test=test)
+    return datasets
+
+
+def datasets_of(
+    modalities: Sequence[Modality],
+    classes: Sequence[str],
+    proxy: Mapping[str, Floats],
+    labelled: WindowSet | None,
+    test: WindowSet | None,
+) -> Datasets:
+    """Windows, all as sensed and of all modalities, as datasets; `proxy` alone decides the scaling.
+
+    Raises:
+        SettingsError: when the windows cannot be a proxy set, or no window of `labelled` or `test` has a label.
+    """
+    blobs = {name: _packed(name, windows) for name, windows in proxy.items()}
+    # What devices get went through float16; the coordinator learns from the same numbers.
+    public = {name: unpack_windows(blobs[name], windows.shape) for name, windows in proxy.items()}
+    scaling = {}
+    for modality in modalities:
+        statistics = RunningStatistics(modality)
+        statistics.update(public[modality.name])
+        scaling[modality.name] = statistics.scaling()
+    return Datasets(
+        scaling=scaling,
+        blobs=blobs,
+        proxy=public,
+        classes=tuple(classes),
+        labelled=None if labelled is None else _labelled(scaling, labelled, "labelled"),
+        test=None if test is None else _labelled(scaling, test, "test"),
+    )
 
 
 def _packed(name: str, windows: Floats) -> bytes:
@@ -108,17 +134,8 @@ def _packed(name: str, windows: Floats) -> bytes:
     return data
 
 
-def _labelled(
-    settings: FederationSettings,
-    scaling: Mapping[str, Scaling],
-    classes: Sequence[str],
-    played: Sequence[Recording],
-    kind: str,
-) -> WindowSet | None:
-    """The labelled windows of these recordings, normalised; None of no recordings."""
-    if not played:
-        return None
-    windows = windows_of(played, settings.modalities, settings.window, classes)
+def _labelled(scaling: Mapping[str, Scaling], windows: WindowSet, kind: str) -> WindowSet:
+    """Those of the windows that have a label, normalised."""
     windows = windows.select(windows.labels != UNLABELLED)
     if len(windows) == 0:
         raise SettingsError(f"{kind}: the recordings hold no labelled window; name others")

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "export": {"export", "mekt"},
     "edge": {"edge", "sensors", "export", "mekt"},
     "coordinator": {"coordinator", "export", "sensors", "mekt"},
+    "bench": {"bench", "coordinator", "edge", "export", "sensors", "mekt"},
 }
 # What a wearable imports; of `export`, only these may be known to `edge`.
 LEAN_EXPORT = {"export.manifest", "export.release"}
