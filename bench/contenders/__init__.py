@@ -1,0 +1,1 @@
+"""Ways to learn together, and what bounds them from below and above."""

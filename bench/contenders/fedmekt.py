@@ -1,0 +1,77 @@
+"""FedMEKT (arXiv 2307.13214): the product's own trainer, aggregate and distiller, without broker, disk and release."""
+
+from collections.abc import Mapping
+
+from bench.arena import Arena
+from bench.contender import Payload
+from bench.contenders.local import global_architectures, private_windows
+from coordinator.aggregate import Contribution, aggregate
+from coordinator.distil import Distiller
+from edge.trainer import LocalTrainer
+from mekt.arrays import pack_knowledge, unpack_knowledge
+from mekt.learning import Arrays, Knowledge
+from mekt.plan import Plan, derived_seed
+
+
+class FedMekt:
+    """Embeddings of the proxy set both ways, in the method's encoding. Devices keep their models between rounds.
+
+    `plan.method.fusion` says whether it is FedMEKT-S ("separate") or FedMEKT-C ("concatenated").
+    """
+
+    uses_proxy = True
+
+    def __init__(self, arena: Arena, plan: Plan) -> None:
+        self._plan = plan
+        self._proxy = arena.datasets.normalised_proxy()
+        self._distiller = Distiller(plan, global_architectures(arena))
+        self._trainers = {each.name: LocalTrainer(plan, each.architectures) for each in arena.devices}
+        self._private = {each.name: private_windows(arena, each) for each in arena.devices}
+        self._announced: tuple[int, Payload] = (-1, {})
+
+    def announce(self, number: int, device: str) -> Payload:
+        """The global knowledge of the device's modalities."""
+        if self._announced[0] != number:
+            self._announced = number, self._packed(self._distiller.knowledge(self._proxy))
+        return {name: data for name, data in self._announced[1].items() if name in self._private[device]}
+
+    def learn(self, device: str, number: int, received: Payload) -> Payload:
+        """Local learning; gives the device's knowledge."""
+        trainer = self._trainers[device]
+        proxy = {name: self._proxy[name] for name in self._private[device]}
+        seed = derived_seed(self._plan.seed, device, number)
+        trainer.learn(self._private[device], proxy, self._unpacked(received), seed)
+        return self._packed(trainer.knowledge(proxy))
+
+    def close(self, number: int, sent: Mapping[str, Payload]) -> None:
+        """Aggregation and distillation."""
+        contributions = [
+            Contribution(device=name, windows=self._count(name), knowledge=self._unpacked(payload))
+            for name, payload in sent.items()
+        ]
+        seed = derived_seed(self._plan.seed, "distil", number)
+        self._distiller.distil(self._proxy, aggregate(contributions), seed)
+
+    def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
+        """By the global encoders."""
+        return (self._distiller.embed(windows),)
+
+    def _count(self, device: str) -> int:
+        return len(next(iter(self._private[device].values())))
+
+    def _packed(self, knowledge: Mapping[str, Knowledge]) -> Payload:
+        encoding = self._plan.method.encoding
+        return {name: pack_knowledge(each.embedding, each.hidden, encoding) for name, each in knowledge.items()}
+
+    def _unpacked(self, payload: Payload) -> dict[str, Knowledge]:
+        method = self._plan.method
+        knowledge = {}
+        for name, data in payload.items():
+            embedding_ND, hidden_NH = unpack_knowledge(
+                data,
+                windows=self._plan.proxy_windows,
+                embedding=method.embedding,
+                hidden=method.hidden if method.sends_hidden else None,
+            )
+            knowledge[name] = Knowledge(embedding=embedding_ND, hidden=hidden_NH)
+        return knowledge

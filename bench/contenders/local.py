@@ -1,0 +1,74 @@
+"""What all contenders share: a device's private windows, and local learning by reconstruction alone.
+
+Shapes: B windows of a batch. The encoders, the optimiser, its rate and the epochs are those of the plan's method.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.arena import Arena, Device
+from mekt.encoders import SplitAutoencoder
+from mekt.learning import Arrays, Windows, batches, reconstruction_loss, tensors
+from mekt.plan import Architecture, Plan
+from sensors.normalise import normalise
+
+# What a method adds to a step's loss: the rows (B,) of the windows learned from, their embeddings -> a number.
+Term = Callable[[Tensor, Windows], Tensor]
+
+
+def private_windows(arena: Arena, device: Device) -> Arrays:
+    """The device's private windows, normalised as the product does it."""
+    return {name: normalise(array, arena.datasets.scaling[name]) for name, array in device.private.arrays.items()}
+
+
+def global_architectures(arena: Arena) -> dict[str, Architecture]:
+    """Of each modality the architecture that most devices have; of equally many the first by name."""
+    chosen: dict[str, Architecture] = {}
+    for modality in arena.modalities:
+        counts = Counter(
+            each.architectures[modality.name] for each in arena.devices if modality.name in each.architectures
+        )
+        chosen[modality.name] = min(counts, key=lambda name: (-counts[name], name)) if counts else "conv"
+    return chosen
+
+
+def learn_locally(model: SplitAutoencoder, windows: Arrays, plan: Plan, seed: int, term: Term | None = None) -> None:
+    """Train for the plan's local epochs on reconstruction, and `term`; equal inputs and seed give equal weights.
+
+    Args:
+        model: is changed.
+        windows: private, normalised, per modality (N, T, ...), one at least.
+        plan: gives epochs, rate, batch and what reconstruction is.
+        seed: orders the batches.
+        term: what the method adds to the loss of each batch.
+    """
+    method = plan.method
+    generator = torch.Generator().manual_seed(seed)
+    private = tensors(windows)
+    count = len(next(iter(private.values())))
+    optimizer = torch.optim.Adam(model.parameters(), lr=method.local_rate)
+    for _ in range(method.local_epochs):
+        for rows in batches(count, method.batch, generator):
+            reconstruction_step(model, private, rows, plan, optimizer, term)
+
+
+def reconstruction_step(
+    model: SplitAutoencoder,
+    windows: Windows,
+    rows: Tensor,
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    term: Term | None = None,
+) -> None:
+    """One step on these rows of `windows`."""
+    batch = {name: array[rows] for name, array in windows.items()}
+    _, embeddings = model.encode(batch)
+    loss = reconstruction_loss(plan.method.reconstruction, model, batch, embeddings)
+    if term is not None:
+        loss = loss + term(rows, embeddings)
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    optimizer.step()
