@@ -21,7 +21,8 @@ LEVELS = ("debug", "info", "warning", "error")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code, as docs/errors.md lists them."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser(given).parse_args(given)
     log_to_stderr(options.log_level)
     try:
         code: int = options.run(options)
@@ -128,6 +129,16 @@ def _demo(options: argparse.Namespace) -> int:
     return code
 
 
+def _bench(options: argparse.Namespace) -> int:
+    code: int = _part("bench.commands", "run_bench")(options)
+    return code
+
+
+def _bench_list(options: argparse.Namespace) -> int:
+    code: int = _part("bench.commands", "show_list")(options)
+    return code
+
+
 def _count(low: int, high: int = 1_000_000) -> Any:
     """The type of an option that is a whole number from `low` to `high`."""
 
@@ -148,7 +159,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mekt",
         description="Federated learning of multimodal encoders over MQTT: no window, label or weight leaves a device.",
@@ -203,4 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (out/demo-N)")
     demo.add_argument("--port", type=_count(1, 65535), default=0, help="the broker's port on 127.0.0.1 (a free one)")
     demo.add_argument("--json", action="store_true", help="the results as JSON on standard output")
+
+    text = "Compare federated methods on public recordings, in simulation."
+    bench = commands.add_parser("bench", help=text, description=text)
+    if given[:1] == ["bench"]:
+        _part("bench.arguments", "add_commands")(bench, [common], _bench, _bench_list)
     return parser

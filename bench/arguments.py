@@ -1,0 +1,85 @@
+"""The options of `mekt bench`, each command's own and those that all have."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OUT = Path("bench-results")
+SEEDS = 3
+ROUNDS = 20
+QUICK_SEEDS, QUICK_ROUNDS = 2, 2
+LARGEST = 1_000_000
+# Name, what it does, the protocols that it runs when none is named.
+COMMANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("compare", "All methods: scores, bytes and seconds.", ("hapt", "utd-mhad", "urfall")),
+    ("proxy", "The proxy set: how large, and how its windows are chosen.", ("hapt",)),
+    ("labels", "How many labels: embeddings learned together against labels alone.", ("hapt",)),
+    ("bytes", "What a score costs in bytes, with and without the proxy set.", ("hapt",)),
+    ("steps", "How much transfer: distil epochs and local epochs.", ("hapt",)),
+    ("single", "Each modality's autoencoder alone, and all together.", ("hapt",)),
+    ("encodings", "Knowledge as float32, float16 and int8.", ("hapt",)),
+    ("mixed", "Devices of one architecture and of several.", ("hapt",)),
+    ("ablate", "The method with one part changed at a time.", ("hapt",)),
+    ("speed", "Windows a second, and the seconds of a round by part.", ("hapt",)),
+)
+# These run every method unless told which.
+OF_METHODS = ("compare", "bytes", "speed")
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.ArgumentParser], run: Any, show: Any) -> None:
+    """Give the parser of `mekt bench` its commands; `run` and `show` are called with the parsed options."""
+    within = bench.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common = _common()
+    for name, text, protocols in COMMANDS:
+        command = within.add_parser(name, parents=[*parents, common], help=text, description=text)
+        command.set_defaults(run=run, bench=name)
+        command.add_argument(
+            "protocols", nargs="*", default=protocols, metavar="PROTOCOL", help=f"what on ({', '.join(protocols)})"
+        )
+        if name in OF_METHODS:
+            command.add_argument(
+                "--methods", type=_names, metavar="NAME,...", help="only these (all that mekt bench list names)"
+            )
+        if name == "compare":
+            command.add_argument("--rotations", action="store_true", help="the other rotations too, with seed 0")
+    text = "Say which methods and protocols there are."
+    command = within.add_parser("list", parents=parents, help=text, description=text)
+    command.set_defaults(run=show)
+    command.add_argument("--json", action="store_true", help="JSON instead of text")
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
+    common.add_argument(
+        "--out", type=Path, default=OUT, metavar="DIR", help=f"where runs and tables are kept ({OUT}); none is repeated"
+    )
+    common.add_argument("--seeds", type=_count, metavar="N", help=f"runs that differ in their draws ({SEEDS})")
+    common.add_argument("--rounds", type=_count, metavar="N", help=f"how many rounds ({ROUNDS})")
+    common.add_argument(
+        "--jobs", type=_count, metavar="N", default=os.cpu_count() or 1, help="runs at a time (one for each CPU)"
+    )
+    common.add_argument(
+        "--quick", action="store_true", help="few devices, windows and rounds: to see it work, in a minute or two"
+    )
+    common.add_argument("--fresh", action="store_true", help="make runs again that other code than this one made")
+    common.add_argument("--json", action="store_true", help="JSON instead of the table on standard output")
+    return common
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"expected 1 to {LARGEST}, got {text}")
+    return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+_count.__name__ = "whole number"

@@ -1,0 +1,259 @@
+"""What each command of `mekt bench` runs: lists of cells, and the rows that they belong to."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from bench.cells import Cell, Setting, changes
+from bench.summary import Entry, Experiment
+from mekt.plan import Architecture, Encoding
+
+PROXY_CHOICES = ("even", "random", "k-centre", "coverage")
+PROXY_SIZES = (64, 128, 256, 512, 1024)
+LABELLED_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+DISTIL_EPOCHS = (3, 10, 30, 100)
+LOCAL_EPOCHS = (1, 2, 5)
+OWN_METHOD = "fedmekt-s"
+# The fusion is part of the method's name, not of its settings.
+FUSED_METHOD = "fedmekt-c"
+LABELS_ONLY = "labels-only"
+# The method's own parts, switched off or exchanged one at a time.
+ABLATIONS: Mapping[str, Mapping[str, Setting]] = {
+    "as it is": {},
+    "devices do not follow (alpha 0)": {"alpha": 0.0},
+    "coordinator barely follows (eta 1)": {"eta": 1.0},
+    "coordinator does not follow (eta 0)": {"eta": 0.0},
+    "hidden layer too (beta 1, gamma 20)": {"beta": 1.0, "gamma": 20.0},
+    "waveforms rebuilt, not spectra": {"reconstruction": "waveform"},
+    "transfer by KL (the paper's)": {"transfer": "kl"},
+    "transfer by cosine": {"transfer": "cosine"},
+    "transfer of relations": {"transfer": "relational"},
+    "modalities fused (FedMEKT-C)": {"fusion": "concatenated"},
+    "embedding of 64": {"embedding": 64},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """A method that there is: its name, its label in tables, a line about it; bounds are not federated."""
+
+    name: str
+    label: str
+    text: str
+    paper: str
+    federated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a command was asked to run. `rotations`: protocol -> how many it has; `modalities`: their names."""
+
+    protocols: tuple[str, ...]
+    methods: tuple[Offer, ...]
+    seeds: int
+    rounds: int
+    all_rotations: bool
+    quick: bool
+    rotations: Mapping[str, int]
+    modalities: Mapping[str, tuple[str, ...]]
+
+
+Maker = Callable[[Wanted], Experiment]
+
+
+def compare(wanted: Wanted) -> Experiment:
+    """All methods: the seeds on rotation 0, and every rotation with seed 0."""
+    entries = [
+        Entry(cell=cell, keys=(offer.label,), federated=offer.federated)
+        for cell, offer in _cells_of_methods(wanted, wanted.methods)
+    ]
+    if wanted.all_rotations:
+        entries += [
+            Entry(
+                cell=replace(cell, rotation=rotation),
+                keys=(offer.label,),
+                federated=offer.federated,
+                section=f"{cell.protocol}, over {wanted.rotations[cell.protocol]} rotations",
+            )
+            for cell, offer in _cells_of_methods(replace(wanted, seeds=1), wanted.methods)
+            for rotation in range(wanted.rotations[cell.protocol])
+        ]
+    title = f"Methods compared after {wanted.rounds} rounds"
+    return Experiment(name="compare", title=title, keys=("method",), entries=tuple(entries))
+
+
+def measure_bytes(wanted: Wanted) -> Experiment:
+    """Every federated method, for its score per megabyte."""
+    offers = [offer for offer in wanted.methods if offer.federated]
+    entries = [Entry(cell=cell, keys=(offer.label,)) for cell, offer in _cells_of_methods(wanted, offers)]
+    title = f"What a score costs in bytes, {wanted.rounds} rounds"
+    return Experiment(name="bytes", title=title, keys=("method",), entries=tuple(entries))
+
+
+def proxy(wanted: Wanted) -> Experiment:
+    """How large the proxy set is, and how its windows are chosen."""
+    choices, sizes = (PROXY_CHOICES[:2], PROXY_SIZES[:2]) if wanted.quick else (PROXY_CHOICES, PROXY_SIZES)
+    entries = [
+        Entry(
+            cell=replace(cell, proxy_windows=size, proxy_choice=choice),
+            keys=(choice, str(size)),
+            series=choice,
+            x=size,
+        )
+        for choice in choices
+        for size in sizes
+        for cell in _own(wanted)
+    ]
+    return Experiment(
+        name="proxy",
+        title="The proxy set: how large, and how chosen (FedMEKT-S)",
+        keys=("choice", "windows"),
+        entries=tuple(entries),
+        x_label="windows of the proxy set",
+        x_log=True,
+    )
+
+
+def labels(wanted: Wanted) -> Experiment:
+    """How many labels: semi-supervised against supervised on the labels alone."""
+    shares = (0.1, 1.0) if wanted.quick else LABELLED_SHARES
+    entries = [
+        Entry(
+            cell=replace(cell, labelled_share=share, method=method),
+            keys=(method, f"{100 * share:g} %"),
+            federated=method != LABELS_ONLY,
+            series=method,
+            x=100 * share,
+        )
+        for method in (OWN_METHOD, LABELS_ONLY)
+        for share in shares
+        for cell in _own(wanted)
+    ]
+    return Experiment(
+        name="labels",
+        title="How many labels: embeddings learned together, and labels alone",
+        keys=("method", "labelled"),
+        entries=tuple(entries),
+        x_label="share of the labelled windows (%)",
+        x_log=True,
+    )
+
+
+def steps(wanted: Wanted) -> Experiment:
+    """How much transfer: distil epochs, and how much learning on devices there is between."""
+    distil, local = ((3, 10), (1, 2)) if wanted.quick else (DISTIL_EPOCHS, LOCAL_EPOCHS)
+    entries = [
+        Entry(
+            cell=replace(cell, changes=changes(distil_epochs=epochs, local_epochs=each)),
+            keys=(str(wanted.rounds), str(epochs), str(each), str(wanted.rounds * epochs)),
+            series=f"{each} local epoch{'s' if each > 1 else ''}",
+            x=wanted.rounds * epochs,
+        )
+        for each in local
+        for epochs in distil
+        for cell in _own(wanted)
+    ]
+    return Experiment(
+        name="steps",
+        title="How much transfer: rounds x distil epochs (FedMEKT-S)",
+        keys=("rounds", "distil epochs", "local epochs", "transfer steps R"),
+        entries=tuple(entries),
+        x_label="transfer steps R = rounds x distil epochs",
+        x_log=True,
+    )
+
+
+def single(wanted: Wanted) -> Experiment:
+    """Every modality for itself: a federation in which nobody has another one."""
+    entries = [
+        Entry(cell=replace(cell, only=only), keys=(f"{only} alone" if only else "all modalities",))
+        for cell in _own(wanted)
+        for only in ("", *wanted.modalities[cell.protocol])
+    ]
+    title = "Each modality's autoencoder alone, and all together (FedMEKT-S)"
+    return Experiment(name="single", title=title, keys=("federation",), entries=tuple(entries))
+
+
+def encodings(wanted: Wanted) -> Experiment:
+    """Knowledge on the wire in three encodings."""
+    return _varied(
+        wanted,
+        name="encodings",
+        title="Knowledge encoded for the wire (FedMEKT-S)",
+        key="encoding",
+        variants={name: {"encoding": name} for name in get_args(Encoding)},
+    )
+
+
+def ablate(wanted: Wanted) -> Experiment:
+    """The method without one of its parts, each in turn."""
+    variants = dict(list(ABLATIONS.items())[:3]) if wanted.quick else ABLATIONS
+    return _varied(
+        wanted, name="ablate", title="One part changed at a time (FedMEKT-S)", key="change", variants=variants
+    )
+
+
+def mixed(wanted: Wanted) -> Experiment:
+    """Everybody with the same architecture, and everybody with another one."""
+    names: tuple[str, ...] = get_args(Architecture)
+    rows = {f"all {name}": name for name in names} | {f"mixed: {', '.join(names)}": "+".join(names)}
+    entries = [
+        Entry(cell=replace(cell, models=models), keys=(key,)) for key, models in rows.items() for cell in _own(wanted)
+    ]
+    title = "Devices of one architecture and of several (FedMEKT-S)"
+    return Experiment(name="mixed", title=title, keys=("architectures",), entries=tuple(entries))
+
+
+def speed(wanted: Wanted) -> Experiment:
+    """What a round takes, one run at a time."""
+    entries = [
+        Entry(cell=cell, keys=(offer.label,), federated=offer.federated)
+        for cell, offer in _cells_of_methods(wanted, wanted.methods)
+    ]
+    return Experiment(name="speed", title="What a round takes, on one core", keys=("method",), entries=tuple(entries))
+
+
+EXPERIMENTS: Mapping[str, Maker] = {
+    "compare": compare,
+    "proxy": proxy,
+    "labels": labels,
+    "bytes": measure_bytes,
+    "steps": steps,
+    "single": single,
+    "encodings": encodings,
+    "mixed": mixed,
+    "ablate": ablate,
+    "speed": speed,
+}
+
+
+def _cells_of_methods(wanted: Wanted, offers: Sequence[Offer]) -> Iterator[tuple[Cell, Offer]]:
+    for protocol in wanted.protocols:
+        for offer in offers:
+            for seed in range(wanted.seeds):
+                cell = Cell(protocol=protocol, method=offer.name, rounds=wanted.rounds, seed=seed, quick=wanted.quick)
+                yield cell, offer
+
+
+def _own(wanted: Wanted) -> Iterator[Cell]:
+    """Our method with its settings as they are: every protocol and seed."""
+    for protocol in wanted.protocols:
+        for seed in range(wanted.seeds):
+            yield Cell(protocol=protocol, method=OWN_METHOD, rounds=wanted.rounds, seed=seed, quick=wanted.quick)
+
+
+def _varied(
+    wanted: Wanted, *, name: str, title: str, key: str, variants: Mapping[str, Mapping[str, Setting]]
+) -> Experiment:
+    entries = [
+        Entry(cell=_changed(cell, settings), keys=(text,))
+        for text, settings in variants.items()
+        for cell in _own(wanted)
+    ]
+    return Experiment(name=name, title=title, keys=(key,), entries=tuple(entries))
+
+
+def _changed(cell: Cell, settings: Mapping[str, Setting]) -> Cell:
+    if settings.get("fusion") == "concatenated":
+        cell, settings = replace(cell, method=FUSED_METHOD), {k: v for k, v in settings.items() if k != "fusion"}
+    return replace(cell, changes=changes(**settings))

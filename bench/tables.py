@@ -1,0 +1,172 @@
+"""Summaries as Markdown tables: mean ± standard deviation, units in the headers, the best federated row in bold."""
+
+from collections.abc import Callable, Sequence
+
+from bench.summary import TARGET_SHARE, WORK, Experiment, Row, Sample, Section
+
+KILOBYTE = 1e3
+NOTHING = "-"
+
+
+def markdown(experiment: Experiment, sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
+    """The whole of it: a heading, a table for each section, what its columns mean."""
+    parts = [f"## {experiment.title}"]
+    for section in sections:
+        parts += [f"### {section.name}", table(experiment, section)]
+    parts += ["\n".join(f"- {note}" for note in [*_legend(experiment, sections), *notes])]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(experiment: Experiment, section: Section) -> str:
+    """One section's rows, without heading."""
+    cells = [_column(section, title, cell) for title, cell in _columns(experiment, section)]
+    keys = [[key, *(row.keys[index] for row in section.rows)] for index, key in enumerate(experiment.keys)]
+    return _aligned([*keys, *(column for column in cells if any(text != NOTHING for text in column[1:]))], len(keys))
+
+
+def share(sample: Sample | None) -> str:
+    """A score in per cent."""
+    if sample is None:
+        return NOTHING
+    spread = "" if sample.std is None else f" ± {100 * sample.std:.1f}"
+    return f"{100 * sample.mean:.1f}{spread}"
+
+
+def number(value: float | None) -> str:
+    """Three digits that count, never an exponent."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0"
+    size = abs(value)
+    return (
+        f"{value:,.0f}"
+        if size >= 100
+        else f"{value:.1f}"
+        if size >= 10
+        else f"{value:.2f}"
+        if size >= 0.1
+        else f"{value:.3g}"
+    )
+
+
+Content = Callable[[int, Row], str]
+
+
+def _columns(experiment: Experiment, section: Section) -> list[tuple[str, Content]]:
+    shown: list[tuple[str, Content]] = [
+        ("runs", lambda _, row: str(row.runs) + (f" of {row.runs + row.missing}" if row.missing else ""))
+    ]
+    if experiment.name != "speed":
+        shown += [(f"{group} F1 (%)", _score(section, group)) for group in section.groups]
+    if experiment.name == "bytes":
+        return [*shown, *_bytes_columns(section)]
+    if experiment.name == "speed":
+        return [*shown, *_speed_columns(section)]
+    return [
+        *shown,
+        ("up (kB)", lambda _, row: _kilobytes(row.up)),
+        ("down (kB)", lambda _, row: _kilobytes(row.down)),
+        ("fewer bytes than FedAvg", lambda _, row: NOTHING if row.ratio is None else f"{number(row.ratio)} x"),
+        ("time (s/round)", lambda _, row: number(row.round_s)),
+    ]
+
+
+def _kilobytes(sample: Sample | None) -> str:
+    return number(None if sample is None else sample.mean / KILOBYTE)
+
+
+def _score(section: Section, group: str) -> Content:
+    def text(index: int, row: Row) -> str:
+        plain = share(row.scores.get(group))
+        return f"**{plain}**" if section.best.get(group) == index else plain
+
+    return text
+
+
+def _bytes_columns(section: Section) -> list[tuple[str, Content]]:
+    target = "" if section.target is None else f" to F1 {100 * section.target:.1f} %"
+    columns: list[tuple[str, Content]] = [
+        ("up (kB)", lambda _, row: _kilobytes(row.up)),
+        ("down (kB)", lambda _, row: _kilobytes(row.down)),
+        ("proxy set, once (kB)", lambda _, row: _kilobytes(row.one_off)),
+        ("fewer bytes than FedAvg", lambda _, row: NOTHING if row.ratio is None else f"{number(row.ratio)} x"),
+        ("all (MB)", lambda _, row: number(row.points[-1].megabytes if row.up and row.points else None)),
+        (
+            "all with proxy set (MB)",
+            lambda _, row: number(row.points[-1].megabytes_with_proxy if row.up and row.points else None),
+        ),
+        ("gain (F1 points/MB)", lambda _, row: number(_gain(row, with_proxy=False))),
+        ("gain with proxy set (F1 points/MB)", lambda _, row: number(_gain(row, with_proxy=True))),
+    ]
+    if target:
+        columns += [
+            (f"MB{target}", lambda _, row: number(row.to_target and row.to_target[0])),
+            (f"MB{target} with proxy set", lambda _, row: number(row.to_target and row.to_target[1])),
+        ]
+    return columns
+
+
+def _gain(row: Row, *, with_proxy: bool) -> float | None:
+    """F1 points above the start, for each megabyte of the whole federation."""
+    if not row.up or not row.points or row.points[0].round != 0:
+        return None
+    last = row.points[-1]
+    megabytes = last.megabytes_with_proxy if with_proxy else last.megabytes
+    return 100 * (last.score.mean - row.points[0].score.mean) / megabytes if megabytes else None
+
+
+def _speed_columns(section: Section) -> list[tuple[str, Content]]:
+    parts = [part for part in WORK if any(part in row.seconds for row in section.rows)]
+    columns: list[tuple[str, Content]] = [
+        ("windows/s", lambda _, row: number(None if row.windows_per_s is None else row.windows_per_s.mean))
+    ]
+    for part in parts:
+        columns.append((f"{part} (s/round)", _part(part)))
+    return [*columns, ("all (s/round)", lambda _, row: number(row.round_s))]
+
+
+def _part(part: str) -> Content:
+    return lambda _, row: number(row.seconds[part].mean if part in row.seconds else None)
+
+
+def _column(section: Section, title: str, content: Content) -> list[str]:
+    return [title, *(content(index, row) for index, row in enumerate(section.rows))]
+
+
+def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
+    lines = []
+    if experiment.name != "speed":
+        lines.append(
+            "F1: weighted by how often each class occurs, on persons whom nobody learned from, after the last round; "
+            "mean ± standard deviation over the runs."
+        )
+    if any(section.best for section in sections) and experiment.name != "speed":
+        lines.append("Bold: the best federated row of its column.")
+    if any(row.up for section in sections for row in section.rows):
+        lines.append(
+            "up, down: as encoded for the wire, mean of a device and round, 1 kB = 1000 bytes; "
+            "the proxy set, which crosses once, is not in them."
+        )
+    if experiment.name == "bytes":
+        lines.append(
+            "all: of the whole federation, both ways, 1 MB = 1000 kB. gain: F1 points above random encoders. "
+            f"MB to F1: until the mean first reaches {TARGET_SHARE:.0%} of the best federated end score."
+        )
+    return lines
+
+
+def _aligned(columns: Sequence[Sequence[str]], keys: int) -> str:
+    """Columns, each with its title first, as a Markdown table that reads well as text too."""
+    wide = [max(3, *(len(text) for text in column)) for column in columns]
+    rows = list(zip(*columns, strict=True))
+    rule = [("-" * width if index < keys else "-" * (width - 1) + ":") for index, width in enumerate(wide)]
+
+    def line(texts: Sequence[str]) -> str:
+        padded = (
+            text.ljust(width) if index < keys else text.rjust(width)
+            for index, (text, width) in enumerate(zip(texts, wide, strict=True))
+        )
+        return "| " + " | ".join(padded) + " |"
+
+    return "\n".join([line(rows[0]), line(rule), *(line(row) for row in rows[1:])])

@@ -1,0 +1,149 @@
+"""One cell run: its arena read, its method played, what came of it as it is kept.
+
+`python -m bench.trial DIR` is a process that does so for one cell after the other, on the recordings below DIR.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from bench.arena import Arena
+from bench.cells import Cell, Evaluation, Outcome, Traffic
+from bench.choice import CHOICES
+from bench.engine import Played, Run, plan_for, run
+from bench.offers import PROTOCOLS
+from bench.protocol import ProtocolSpec, read_arena
+from bench.registry import METHODS
+from bench.worker import serve
+from mekt.errors import SettingsError
+from mekt.plan import Architecture, Method
+from mekt.schema import SchemaError, build, plain
+from mekt.traffic import WireBytes
+
+# Scores are taken at this many moments of a run, beside the start and the first two rounds.
+MOMENTS = 10
+FIRST_ROUNDS = (0, 1, 2)
+
+
+def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda share: None) -> Outcome:
+    """Run `cell`; `tell` is told which share is done. Equal cells give equal scores and bytes.
+
+    Raises:
+        SettingsError: when its settings cannot work.
+        SensorError: when recordings are missing.
+    """
+    arena = arena_of(cell, data)
+    method = method_of(cell)
+    plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
+    contender = METHODS[cell.method].make(arena, plan, cell.seed)
+    done = run(
+        contender,
+        arena,
+        plan,
+        evaluate=moments(cell.rounds),
+        progress=lambda count, whole: tell(count / whole),
+    )
+    return outcome_of(done, arena)
+
+
+def method_of(cell: Cell) -> Method:
+    """The method's settings with the cell's changes.
+
+    Raises:
+        SettingsError: when there is no such setting, or not of such a value.
+    """
+    try:
+        return build(Method, {**plain(Method()), **dict(cell.changes)}, "changes")
+    except SchemaError as error:
+        raise SettingsError(f"bench: {error}") from error
+
+
+def arena_of(cell: Cell, data: Path) -> Arena:
+    """The arena that the cell names.
+
+    Raises:
+        SettingsError: when it cannot be.
+        SensorError: when recordings are missing.
+    """
+    protocol = PROTOCOLS[cell.protocol]
+    if cell.only:
+        protocol = only(protocol, cell.only)
+    return read_arena(
+        protocol,
+        cell.rotation,
+        data,
+        quick=cell.quick,
+        proxy_windows=cell.proxy_windows or None,
+        labelled_share=cell.labelled_share,
+        seed=cell.seed,
+        proxy_rows=CHOICES[cell.proxy_choice or "even"],
+        architectures=dealt(protocol, cell.models) if cell.models else None,
+    )
+
+
+def only(protocol: ProtocolSpec, modality: str) -> ProtocolSpec:
+    """The protocol as it is where there is no other modality: every device has it, with the same recordings."""
+    kept = tuple(each for each in protocol.modalities if each.name == modality)
+    return dataclasses.replace(protocol, modalities=kept, sets=((modality,),))
+
+
+def dealt(protocol: ProtocolSpec, models: str) -> dict[int, dict[str, Architecture]]:
+    """Architectures "a+b" dealt to devices and modalities in turn, so that each set of modalities gets every one."""
+    names: list[Architecture] = models.split("+")  # type: ignore[assignment]
+    devices = protocol.parts * max(len(roles.clients) for roles in protocol.rotations)
+    return {
+        device: {
+            modality: names[(device // len(protocol.sets) + place) % len(names)]
+            for place, modality in enumerate(sorted(protocol.sets[device % len(protocol.sets)]))
+        }
+        for device in range(devices)
+    }
+
+
+def moments(rounds: int) -> tuple[int, ...]:
+    """After which numbers of rounds there are scores: of the first ones each, then evenly, and of the last."""
+    evenly = {round(rounds * moment / MOMENTS) for moment in range(MOMENTS + 1)}
+    return tuple(sorted({number for number in FIRST_ROUNDS if number <= rounds} | evenly))
+
+
+def outcome_of(done: Run, arena: Arena) -> Outcome:
+    """What is kept of a run."""
+    return Outcome(
+        evaluations=tuple(
+            Evaluation(round=each.round, scores=_copied(each.scores), heads=_copied(each.heads))
+            for each in done.evaluated
+        ),
+        traffic=tuple(_traffic(each) for each in done.played),
+        seconds=done.seconds,
+        windows=sum(each.windows for each in done.played),
+        devices=len(arena.devices),
+        proxy_windows=arena.datasets.proxy_windows,
+    )
+
+
+def _copied(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {group: dict(measures) for group, measures in scores.items()}
+
+
+def _traffic(played: Played) -> Traffic:
+    """Bytes of a round by kind; what those get who only listen is the kind "others"."""
+    kinds: dict[str, list[WireBytes]] = {}
+    for device, sizes in played.wire.items():
+        for kind, size in sizes.items():
+            listens = device not in played.participants and kind == "announcement"
+            kinds.setdefault("others" if listens else kind, []).append(size)
+    sums = {kind: sum(sizes, start=WireBytes()) for kind, sizes in sorted(kinds.items())}
+    return Traffic(
+        round=played.round + 1,
+        devices=len(played.participants) if kinds else 0,
+        up={kind: size.up for kind, size in sums.items()},
+        down={kind: size.down for kind, size in sums.items()},
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    serve(lambda cell, tell: run_cell(cell, Path(sys.argv[1]), tell))
