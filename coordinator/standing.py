@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
 from mekt.errors import WireError
-from mekt.messages import Presence, RoundReport, Status
+from mekt.messages import Finding, Presence, RoundReport, Status
 
 LONGEST_TEXT = 500
 # How much of the text may go to the names of devices.
 LONGEST_NAMES = 350
-# The names of devices in a status' reports. With more than these it would outgrow what common brokers carry.
-MOST_NAMES_BYTES = 64 * 1024
+# The names of devices and the findings in a status' reports. With more it would outgrow what common brokers carry.
+MOST_WORDS_BYTES = 64 * 1024
+FINDING_BYTES = 64
 MOST_DEVICES = 4096
 # After a connection to the broker: who has not been heard by then did not come back with it.
 RETURN_S = 60.0
@@ -121,13 +122,20 @@ def status_of(
 def _newest(reports: tuple[RoundReport, ...]) -> tuple[RoundReport, ...]:
     """The latest reports, as many as one message carries; the last one in any case."""
     kept: list[RoundReport] = []
-    names_bytes = 0
+    words_bytes = 0
     for report in reversed(reports):
-        names_bytes += sum(len(device) + 2 for device in report.devices)
-        if kept and names_bytes > MOST_NAMES_BYTES:
+        words_bytes += sum(len(device) + 2 for device in report.devices)
+        words_bytes += sum(_size_bytes(each) for each in report.findings)
+        if kept and words_bytes > MOST_WORDS_BYTES:
             break
         kept.append(report)
     return tuple(reversed(kept))
+
+
+def _size_bytes(finding: Finding) -> int:
+    """About what a finding takes in a message: its words, and the names of its fields."""
+    words = (finding.name, finding.modality, finding.device, finding.evidence, finding.remedy)
+    return FINDING_BYTES + sum(len(each.encode()) for each in words)
 
 
 def _text(

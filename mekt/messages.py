@@ -22,6 +22,8 @@ VERSION = 1
 CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
+FINDINGS_KEPT = 16
+LONGEST_SENTENCE = 240
 # Of a list or map. A nest of them, each declaring its longest length, asks for little memory.
 MOST_ENTRIES = 4096
 
@@ -31,6 +33,8 @@ Devices = Annotated[tuple[Name, ...], Bounds(longest=MOST_ENTRIES)]
 Metrics = Annotated[dict[Label, float], Bounds(longest=64)]
 Seconds = Annotated[float, Bounds(low=0, high=1e9)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
+Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
+Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
 Activity = Literal["idle", "fetching", "sensing", "training", "sending"]
 
 
@@ -103,14 +107,37 @@ class Receipt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A sign that learning goes wrong, what shows it, and what to do. `device` is "" where it is about all of them."""
+
+    name: Sign
+    modality: ModalityName
+    device: Annotated[str, Bounds(pattern=f"({NAME_PATTERN})?")] = ""
+    evidence: Sentence
+    remedy: Sentence
+
+    @property
+    def subject(self) -> str:
+        """What is wrong where: two findings of one subject differ in their numbers alone."""
+        return f"{self.name} {self.device} ({self.modality})" if self.device else f"{self.name} ({self.modality})"
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.evidence}; {self.remedy}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoundReport:
-    """A round that is over: who delivered, the metrics of the global encoders after it, the seconds of each phase."""
+    """A round that is over: who delivered, the metrics of the global encoders after it, the seconds of each phase.
+
+    `findings`: the signs of trouble that were seen when it was learned from.
+    """
 
     round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
     devices: Devices
     metrics: Metrics
     seconds: Annotated[dict[Label, Seconds], Bounds(longest=16)]
     release: Annotated[str, Bounds(longest=128)] = ""
+    findings: Annotated[tuple[Finding, ...], Bounds(longest=FINDINGS_KEPT)] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

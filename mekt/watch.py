@@ -49,6 +49,7 @@ class View:
                 f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}"
             )
         if self.status is not None and self.status.reports:
+            lines += finding_lines(self.status)
             lines += ["", *report_table(self.status)]
         return lines
 
@@ -128,6 +129,12 @@ def show_status(broker: BrokerSettings, federation: str, *, as_json: bool, out: 
         )
     print(json.dumps(view.plain()) if as_json else "\n".join(view.lines()), file=out)
     return 0
+
+
+def finding_lines(status: Status) -> list[str]:
+    """What is wrong with learning as the latest report has it: a line for each finding; none where all is well."""
+    latest = status.reports[-1]
+    return [one_line(f"round {latest.round}: {each}") for each in latest.findings]
 
 
 def report_table(status: Status) -> list[str]:

@@ -1,16 +1,19 @@
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator.ledger import Delivery, Ledger
 from mekt.errors import StateError
-from mekt.messages import REPORTS_KEPT, RoundReport
+from mekt.messages import REPORTS_KEPT, Finding, RoundReport
 from mekt.plan import BlobRef
+from mekt.schema import plain
 
 STEPS = 6
 
@@ -65,6 +68,17 @@ def test_every_step_is_there_when_the_file_is_opened_again(tmp_path: Path) -> No
             check(ledger, done + 1)
         ledger.close()
     assert len(runs) == 1 and len(runs.pop()) == 16
+
+
+def test_findings_are_kept_and_reports_from_before_there_were_any_are_read(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    odd = Finding(name="odd-device", modality="acc", device="pi-3", evidence="alone", remedy="mend it")
+    ledger.report(replace(report(1), findings=(odd,)))
+    old = plain(report(0))
+    del old["findings"]
+    ledger._execute("INSERT INTO reports VALUES (0, ?)", json.dumps(old))
+    assert ledger.reports() == (report(0), replace(report(1), findings=(odd,)))
+    ledger.close()
 
 
 def test_each_ledger_is_a_run_of_its_own(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from mekt.messages import (
     Body,
     Chunk,
     Envelope,
+    Finding,
     Offer,
     Presence,
     Receipt,
@@ -97,7 +98,16 @@ BODIES: dict[str, Body] = {
         waiting_for=("pi-4",),
         received=("pi-3",),
         reports=(
-            RoundReport(round=0, devices=("pi-3", "pi-4"), metrics={"f1": 0.75}, seconds={"distil": 1.5}, release="r0"),
+            RoundReport(
+                round=0,
+                devices=("pi-3", "pi-4"),
+                metrics={"f1": 0.75},
+                seconds={"distil": 1.5},
+                release="r0",
+                findings=(
+                    Finding(name="odd-device", modality="acc", device="pi-3", evidence="seen", remedy="mend it"),
+                ),
+            ),
         ),
         text="waiting for 1 of 2: pi-4 (last seen 41 s ago)",
     ),
@@ -250,6 +260,39 @@ def test_a_sender_finds_out_what_no_receiver_would_accept() -> None:
     )
     with pytest.raises(WireError, match=r"a status message of \d+ bytes is over this kind's limit of 1048576 bytes"):
         encode(envelope("status", body=large))
+
+
+def test_a_status_from_before_there_were_findings_is_read() -> None:
+    data = table("status")
+    del data["body"]["reports"][0]["findings"]
+    read = decode(msgpack.packb(data)).body
+    assert isinstance(read, Status) and read.reports[0].findings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": "bad-luck"}, "findings[0].name: expected one of 'unrepresentative-proxy', 'too-little-transfer'"),
+        ({"modality": "no modality"}, "findings[0].modality"),
+        ({"device": "../pi"}, "findings[0].device"),
+        ({"evidence": "e" * 241}, "findings[0].evidence: expected at most 240"),
+        ({"remedy": "r" * 241}, "findings[0].remedy: expected at most 240"),
+        ({"values": [0.5]}, "findings[0].values: unknown key"),
+    ],
+)
+def test_a_finding_is_of_a_known_kind_and_short(change: dict[str, Any], says: str) -> None:
+    data = table("status")
+    report = data["body"]["reports"][0]
+    report["findings"][0].update(change)
+    assert says in refused(msgpack.packb(data))
+    report["findings"] = table("status")["body"]["reports"][0]["findings"] * 17
+    assert "findings: expected at most 16" in refused(msgpack.packb(data))
+
+
+def test_a_finding_reads_as_a_line() -> None:
+    finding = Finding(name="collapse", modality="acc", evidence="all alike", remedy="mend it")
+    assert str(finding) == "collapse (acc): all alike; mend it"
+    assert str(dataclasses.replace(finding, device="pi-3")) == "collapse pi-3 (acc): all alike; mend it"
 
 
 def test_equal_messages_have_equal_bytes_whatever_the_order_of_their_tables() -> None:

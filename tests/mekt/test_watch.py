@@ -14,7 +14,7 @@ from mekt.broker import Broker, free_port
 from mekt.errors import LinkError
 from mekt.link import Link
 from mekt.login import BrokerSettings
-from mekt.messages import Presence, RoundReport, Status
+from mekt.messages import Finding, Presence, RoundReport, Status
 from mekt.post import Post
 from mekt.watch import MOST_DEVICES, View, Watch, kilobytes, report_table, show_status
 
@@ -165,6 +165,27 @@ def test_a_view_does_not_grow_for_ever(broker: Broker, post: Post) -> None:
         watch.stop()
 
 
+ODD = Finding(name="odd-device", modality="acc", device="pi-1", evidence="it agrees with none", remedy="mend it")
+
+
+def test_what_the_latest_report_found_stands_above_the_table(broker: Broker, post: Post) -> None:
+    reports = (replace(REPORTS[0], findings=(replace(ODD, device=""),)), replace(REPORTS[1], findings=(ODD,)))
+    post.send(replace(STATUS, reports=reports), "all", round=1, retain=True)
+    lines = shown(broker).splitlines()
+    assert lines[1:3] == ["round 1: odd-device pi-1 (acc): it agrees with none; mend it", ""]
+    told = json.loads(shown(broker, as_json=True))["status"]["reports"]
+    assert told[1]["findings"] == [
+        {
+            "name": "odd-device",
+            "modality": "acc",
+            "device": "pi-1",
+            "evidence": "it agrees with none",
+            "remedy": "mend it",
+        }
+    ]
+    assert told[0]["findings"][0]["device"] == ""
+
+
 def test_the_table_of_reports() -> None:
     assert report_table(STATUS) == [
         "                         weighted F1                                                seconds",
@@ -185,7 +206,8 @@ def test_a_phase_of_another_version_stands_behind_those_that_are_known() -> None
 
 def test_no_peer_speaks_to_the_terminal() -> None:
     bad = "\x1b[2J\r\n"
-    report = RoundReport(round=1, devices=(), metrics={f"f/{bad}": 1.0}, seconds={bad: 1.0})
+    found = replace(ODD, evidence=bad, remedy=bad)
+    report = RoundReport(round=1, devices=(), metrics={f"f/{bad}": 1.0}, seconds={bad: 1.0}, findings=(found,))
     status = replace(STATUS, text=bad, reports=(report,))
     view = View(status=status, devices={"pi": (0, replace(LEARNING, modalities={"acc": bad}))})
     assert all(line.isprintable() for line in view.lines())
