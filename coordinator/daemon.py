@@ -20,6 +20,7 @@ from coordinator.delivery import Incoming, Unusable, Whole, offer_problem
 from coordinator.learner import Learner
 from coordinator.ledger import Delivery, Ledger
 from coordinator.settings import FederationSettings, read_federation
+from coordinator.signs import news
 from coordinator.standing import Fleet, status_of
 from mekt.blobs import CHUNKS_IN_FLIGHT, blob_ref, proxy_hash, read_chunk
 from mekt.errors import LinkError, SettingsError, WireError
@@ -327,6 +328,8 @@ class Coordinator:
 
     def _closed(self, report: RoundReport, knowledge: dict[str, bytes]) -> None:
         self._job = None
+        for line in news(self._reports, report):
+            log.warning("%s", line)
         self._ledger.report(report)
         self._reports = self._ledger.reports()
         log.info(

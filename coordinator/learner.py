@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from coordinator import signs
 from coordinator.aggregate import Contribution, aggregate
 from coordinator.classifier import LinearClassifier, fit_classifier
 from coordinator.datasets import Datasets
@@ -24,8 +25,9 @@ from mekt.checkpoint import load_weights, pack_weights
 from mekt.encoders import Encoder
 from mekt.errors import ReleaseError, StateError
 from mekt.files import BlobStore, make_folder, write_atomically
-from mekt.learning import Arrays, Knowledge, Progress
-from mekt.messages import RoundReport
+from mekt.learning import Arrays, Knowledge, Progress, tensors
+from mekt.losses import reconstruction_distance
+from mekt.messages import Finding, RoundReport
 from mekt.plan import Architecture, Plan, derived_seed
 from mekt.scores import weighted_f1
 from sensors.source import Floats
@@ -33,8 +35,8 @@ from sensors.source import Floats
 log = logging.getLogger(__name__)
 
 FUSED = "fused"
-# Embeddings that vary less than this over the proxy set tell its windows apart no more.
-COLLAPSED_STD = 1e-3
+# Proxy windows that are rebuilt to see whether reconstruction follows its input; decoding frames takes long.
+REBUILT_WINDOWS = 64
 WEIGHTS_KEPT = 2
 
 
@@ -63,6 +65,8 @@ class Learner:
         self._plan = plan
         self._datasets = datasets
         self._proxy = datasets.normalised_proxy()
+        rows = signs.rows_of(plan.proxy_windows)
+        self._looked_at = {name: array[rows] for name, array in self._proxy.items()}
         self._folder = make_folder(folder)
         self.releases = make_folder(folder / "releases")
         self._architectures: dict[str, Architecture] = {
@@ -107,21 +111,24 @@ class Learner:
         """
         contributions = [self._contribution(delivery, blobs) for delivery in deliveries]
         began_s = time.monotonic()
+        known = self._distiller.embed(self._looked_at)
+        aggregated = aggregate(contributions)
         loss = self._distiller.distil(
-            self._proxy, aggregate(contributions), derived_seed(self._plan.seed, "distil", number), progress
+            self._proxy, aggregated, derived_seed(self._plan.seed, "distil", number), progress
         )
         losses = {"reconstruction": loss.reconstruction, "transfer": loss.transfer}
         if not self._is_sound():
             log.error("round %d: learning diverged; its knowledge is dropped. Lower distil_rate or eta", number + 1)
             self.restore(number)
-            losses = {}
+            losses, aggregated = {}, {}
         write_atomically(self._weights_path(number + 1), pack_weights(self._distiller))
         self._forget_weights(number + 1 - WEIGHTS_KEPT)
-        self._warn_of_collapse()
+        findings = self._diagnosed(known, aggregated, contributions)
         report = self.assess(number + 1, losses)
         distil_s = max(0.0, time.monotonic() - began_s - sum(report.seconds.values()))
         devices = tuple(each.device for each in deliveries)
-        return replace(report, devices=devices, seconds={"collect": collect_s, "distil": distil_s, **report.seconds})
+        seconds = {"collect": collect_s, "distil": distil_s, **report.seconds}
+        return replace(report, devices=devices, seconds=seconds, findings=findings)
 
     def assess(self, rounds_done: int, losses: Mapping[str, float] | None = None) -> RoundReport:
         """Classifier, scores and release of the encoders as they are now.
@@ -258,10 +265,68 @@ class Learner:
             return False
         return True
 
-    def _warn_of_collapse(self) -> None:
-        for name, each in self._distiller.knowledge(self._proxy).items():
-            if float(each.embedding.std(axis=0).mean()) < COLLAPSED_STD:
-                log.warning("%s: its embeddings have collapsed, all windows look alike; lower eta or alpha", name)
+    def _diagnosed(
+        self, before: Arrays, aggregated: Mapping[str, Knowledge], contributions: Sequence[Contribution]
+    ) -> tuple[Finding, ...]:
+        """The signs of trouble; `before`: embeddings before distillation. A failure here never costs the round."""
+        try:
+            rows = signs.rows_of(self._plan.proxy_windows)
+            known = self._distiller.embed(self._looked_at)
+            target = {name: each.embedding[rows] for name, each in aggregated.items()}
+            sent = {
+                each.device: {name: one.embedding[rows] for name, one in each.knowledge.items()}
+                for each in contributions
+            }
+            method = self._plan.method
+            followed = (self._compared(arrays, target) for arrays in (before, known, target))
+            return signs.bounded(
+                [
+                    *signs.too_little_transfer(method.transfer, method.temperature, *followed),
+                    *signs.unrepresentative_proxy(known, self._labelled_embeddings()),
+                    *signs.collapse(known),
+                    *signs.lost_input(self._rebuilding_errors()),
+                    *(found for device, arrays in sent.items() for found in signs.collapse(arrays, device)),
+                    *signs.odd_devices(sent),
+                ]
+            )
+        except Exception:
+            log.exception("the diagnosis of this round failed; the round goes on without it")
+            return ()
+
+    def _compared(self, embeddings: Arrays, target: Arrays) -> Arrays:
+        """The embeddings as distillation compares them: per modality of the target, or all of them fused."""
+        common = {name: embeddings[name] for name in sorted(target)}
+        fusion = self._distiller.fusion
+        if fusion is None or not common:
+            return common
+        # What nobody sent counts as equal on both sides.
+        blank = np.zeros_like(next(iter(common.values())))
+        joined = np.concatenate([common.get(name, blank) for name in self._distiller.model.modalities], axis=1)
+        fused: Floats = joined @ fusion.weight.detach().cpu().numpy().T
+        return {FUSED: fused}
+
+    def _labelled_embeddings(self) -> Arrays:
+        """Global embeddings of labelled windows, evenly chosen."""
+        labelled = self._datasets.labelled
+        if labelled is None:
+            return {}
+        rows = signs.rows_of(len(labelled))
+        return self._distiller.embed({name: array[rows] for name, array in labelled.arrays.items()})
+
+    def _rebuilding_errors(self) -> dict[str, tuple[float, float]]:
+        """Per modality, how far proxy windows are from what their own embedding rebuilds, and what another's does."""
+        kind, model = self._plan.method.reconstruction, self._distiller.model
+        rows = signs.rows_of(self._plan.proxy_windows, REBUILT_WINDOWS)
+        windows = tensors({name: array[rows] for name, array in self._proxy.items()}, self._distiller.device)
+        errors = {}
+        with torch.no_grad():
+            for name, embedding in model.encode(windows)[1].items():
+                own, other = (model.decoders[name](each) for each in (embedding, embedding.roll(len(rows) // 2, 0)))
+                errors[name] = (
+                    float(reconstruction_distance(kind, own, windows[name])),
+                    float(reconstruction_distance(kind, other, windows[name])),
+                )
+        return errors
 
     def _weights_path(self, rounds_done: int) -> Path:
         return self._folder / f"encoders-{rounds_done:05d}.weights"

@@ -121,10 +121,10 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         yield running
 
 
-def random_knowledge(plan: Plan, seed: int, name: str = "acc") -> bytes:
+def random_knowledge(plan: Plan, seed: int, name: str = "acc", scale: float = 1.0) -> bytes:
     """Knowledge as a device would send it, out of a hat."""
     rng = np.random.default_rng((seed, len(name)))
-    embedding: Floats = rng.normal(0, 1, (plan.proxy_windows, plan.method.embedding)).astype(np.float32)
+    embedding: Floats = rng.normal(0, scale, (plan.proxy_windows, plan.method.embedding)).astype(np.float32)
     return pack_knowledge(embedding, None, plan.method.encoding)
 
 

@@ -86,6 +86,24 @@ def test_the_announcement_waits_for_whoever_comes_late(
     assert late.status(lambda status: "pi-9" in status.online).phase == "collecting"
 
 
+def test_what_is_wrong_with_learning_is_in_the_status_and_logged_once(
+    broker: Broker, start: Start, device: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(settings_of(broker.port, rounds=2, round=RoundRules(min_devices=3, deadline_s=60.0 * UNIT)))
+    same = [device(f"pi-{n}").come() for n in (1, 2)]
+    odd = device("pi-3").come()
+    for number in range(2):
+        for each in same:
+            each.take_part(number)
+        large = random_knowledge(odd.opened(number).plan, 7, scale=100.0)
+        assert odd.deliver({"acc": large}, number) == Receipt(state="accepted")
+    reports = odd.status(lambda status: len(status.reports) == 3).reports
+    for report in reports[1:]:
+        assert ("odd-device", "pi-3", "acc") in {(each.name, each.device, each.modality) for each in report.findings}
+    said = [line for line in caplog.messages if "odd-device pi-3 (acc): its embeddings vary" in line]
+    assert len(said) == 1 and said[0].startswith("round 1: ")
+
+
 def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_ends(
     broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
 ) -> None:

@@ -219,14 +219,95 @@ def test_the_largest_knowledge_that_is_accepted_does_not_break_the_encoders(make
     assert bench.close(1).metrics["transfer"] < report.metrics["transfer"]
 
 
-def test_a_model_that_tells_no_windows_apart_is_warned_of(
-    make: Make, datasets: Datasets, caplog: pytest.LogCaptureFixture
-) -> None:
-    make().close(0)
-    assert "have collapsed" not in caplog.text
+@pytest.fixture(scope="module")
+def trained(people: Path) -> Datasets:
+    """As many proxy windows as the recording has: few more than embeddings have dimensions would seem alike."""
+    return read_datasets(settings_of(proxy_windows=512), people)
+
+
+# Enough for two rounds to come to what healthy federations come to.
+SOUND = Method(embedding=8, hidden=16, distil_epochs=40, distil_rate=1e-2, batch=16)
+
+
+def sign_names(report: RoundReport) -> set[tuple[str, str]]:
+    return {(each.name, each.device) for each in report.findings}
+
+
+def test_a_sound_round_has_no_findings(make: Make, trained: Datasets) -> None:
+    bench = make(trained, SOUND)
+    alone = replace(bench.plan, seed=71, method=replace(SOUND, eta=0.0))
+    device = bench.make(alone, bench.folder / "other")
+    device.close_round(0, bench.deliveries, bench.blobs, lambda done, whole: None, 0.0)
+    deliveries = [bench.delivery(f"pi-{n}", device.knowledge(), 10) for n in range(1, 4)]
+    assert [bench.close(number, deliveries).findings for number in range(2)] == [(), ()]
+
+
+def test_a_model_that_tells_no_windows_apart_is_named(make: Make, datasets: Datasets) -> None:
     same = {name: np.zeros_like(array) for name, array in datasets.proxy.items()}
-    make(replace(datasets, proxy=same)).close(0)
-    assert "acc: its embeddings have collapsed" in caplog.text and "gyro: its embeddings" in caplog.text
+    found = make(replace(datasets, proxy=same)).close(0).findings
+    for device in ("", "pi-1", "pi-2"):
+        named = {each.modality for each in found if (each.name, each.device) == ("collapse", device)}
+        assert named == {"acc", "gyro"}
+
+
+def test_reconstruction_that_follows_nothing_is_named(make: Make, trained: Datasets) -> None:
+    report = make(trained, replace(SOUND, distil_rate=1e-9)).close(0)
+    found = [each for each in report.findings if each.name == "collapse" and each.device == ""]
+    assert [each.modality for each in found] == ["acc", "gyro"]
+    assert all("rebuilding a proxy window" in each.evidence for each in found)
+
+
+@pytest.mark.parametrize(("fusion", "subjects"), [("separate", ["acc", "gyro"]), ("concatenated", [FUSED])])
+def test_encoders_that_do_not_follow_the_devices_are_named(
+    make: Make, trained: Datasets, fusion: Any, subjects: list[str]
+) -> None:
+    bench = make(trained, replace(SOUND, eta=0.0, fusion=fusion))
+    found = [each for each in bench.close(0).findings if each.name == "too-little-transfer"]
+    assert [each.modality for each in found] == subjects and all("raise eta" in each.remedy for each in found)
+
+
+def test_a_device_that_disagrees_with_all_others_is_named(make: Make, trained: Datasets) -> None:
+    bench = make(trained, SOUND)
+    known = bench.make(bench.plan, bench.folder / "other").knowledge()
+    turned = {}
+    for name, raw in known.items():
+        embedding, _ = unpack_knowledge(raw, windows=bench.plan.proxy_windows, embedding=8, hidden=None)
+        turned[name] = pack_knowledge(-embedding, None, "float16") if name == "acc" else raw
+    same = [bench.delivery(f"pi-{n}", known, 10) for n in (1, 2)]
+    report = bench.close(0, [*same, bench.delivery("pi-3", turned, 10)])
+    odd = [each for each in report.findings if each.name == "odd-device"]
+    assert [(each.device, each.modality) for each in odd] == [("pi-3", "acc")]
+    assert ("odd-device", "pi-3") not in sign_names(bench.close(1, [*same, bench.delivery("pi-3", known, 10)]))
+
+
+def test_a_proxy_set_unlike_the_labelled_windows_is_named(make: Make, trained: Datasets) -> None:
+    assert trained.labelled is not None
+    apart = {name: array * np.float32(20) for name, array in trained.labelled.arrays.items()}
+    report = make(replace(trained, labelled=replace(trained.labelled, arrays=apart)), SOUND).close(0)
+    assert ("unrepresentative-proxy", "") in sign_names(report)
+    assert ("unrepresentative-proxy", "") not in sign_names(make(replace(trained, labelled=None), SOUND).close(0))
+
+
+def test_a_diagnosis_that_fails_costs_itself_alone(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, bench = make(), make()
+    expected = sound.close(0)
+    assert expected.findings != ()
+
+    def stumble(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("coordinator.signs.collapse", stumble)
+    report = bench.close(0)
+    assert "the diagnosis of this round failed; the round goes on without it" in caplog.text
+    assert report.findings == () and (report.metrics, report.release) == (expected.metrics, expected.release)
+    assert bench.digests() == sound.digests()
+
+
+def test_learning_that_diverged_is_not_blamed_on_transfer(make: Make) -> None:
+    report = make(method=replace(TINY, distil_rate=1e9, distil_epochs=20)).close(0)
+    assert "too-little-transfer" not in {each.name for each in report.findings}
 
 
 @pytest.mark.parametrize("names", [("acc",), ("acc", "gyro", "depth")])
