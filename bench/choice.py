@@ -6,7 +6,6 @@ them when there are no more than K; equal windows, count and seed give equal row
 
 import heapq
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,8 +103,9 @@ def _features_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _squares(x_NF: NDArray[np.float64], y_MF: NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared distances (N, M)."""
-    squares: NDArray[Any] = (x_NF**2).sum(axis=1)[:, None] - 2 * x_NF @ y_MF.T + (y_MF**2).sum(axis=1)
-    return np.maximum(squares, 0)
+    squares: NDArray[np.float64] = (x_NF**2).sum(axis=1)[:, None] - 2 * x_NF @ y_MF.T + (y_MF**2).sum(axis=1)
+    squares[squares < 0] = 0  # Rounding makes it so where windows are equal.
+    return squares
 
 
 def _size(windows: Mapping[str, Floats]) -> int:

@@ -137,8 +137,8 @@ def _devices(
     for number, names in enumerate(clients):
         played = [_read(protocol, data, name) for name in names]
         for part in range(protocol.parts):
-            dealt = [replace(each, segments=each.segments[part :: protocol.parts]) for each in played]
-            whole = _windows(protocol, dealt)
+            dealt = [(each, each.segments[part :: protocol.parts]) for each in played]
+            whole = _windows(protocol, [replace(each, segments=kept) for each, kept in dealt if kept])
             if len(whole) == 0:
                 raise SensorError(f"{', '.join(names)}: a device of {protocol.name} gets no window of them")
             whole = _thinned(whole, QUICK_WINDOWS) if quick else whole
@@ -161,7 +161,11 @@ def _read(protocol: ProtocolSpec, data: Path, name: str) -> Recording:
 
 
 def _windows(protocol: ProtocolSpec, played: Iterable[Recording]) -> WindowSet:
-    return windows_of(list(played), protocol.modalities, protocol.window, protocol.classes)
+    """The windows of all modalities, of no recording none."""
+    if recordings := list(played):
+        return windows_of(recordings, protocol.modalities, protocol.window, protocol.classes)
+    empty = {each.name: np.empty((0, *protocol.window.shape(each)), np.float32) for each in protocol.modalities}
+    return WindowSet(arrays=empty, labels=np.empty(0, dtype=np.int64))
 
 
 def _scored(windows: WindowSet, quick: bool) -> WindowSet:
