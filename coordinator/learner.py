@@ -273,8 +273,9 @@ class Learner:
             rows = signs.rows_of(self._plan.proxy_windows)
             known = self._distiller.embed(self._looked_at)
             target = {name: each.embedding[rows] for name, each in aggregated.items()}
+            device_rows = signs.device_rows_of(self._plan.proxy_windows, len(contributions))
             sent = {
-                each.device: {name: one.embedding[rows] for name, one in each.knowledge.items()}
+                each.device: {name: one.embedding[device_rows] for name, one in each.knowledge.items()}
                 for each in contributions
             }
             method = self._plan.method

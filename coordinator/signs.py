@@ -20,6 +20,9 @@ from sensors.source import Floats
 
 # More windows than these say nothing new.
 MOST_ROWS = 512
+# Of the knowledge of each of very many devices; embeddings of fewer windows begin to look similar by chance.
+MANY_DEVICES = 64
+MOST_ROWS_OF_MANY = 128
 # Devices that every one is compared with; with more it costs much and says the same.
 MOST_REFERENCES = 16
 FEWEST_COMPARED = 3
@@ -72,6 +75,11 @@ MEND_ODD = "check its sensor's unit, axes, mounting and clock, and its log; stop
 def rows_of(count: int, most: int = MOST_ROWS) -> NDArray[np.intp]:
     """Which of so many windows are looked at: `most` of them, evenly spread."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.intp)
+
+
+def device_rows_of(count: int, devices: int) -> NDArray[np.intp]:
+    """Which of so many proxy windows are looked at in the knowledge of each device."""
+    return rows_of(count, MOST_ROWS if devices <= MANY_DEVICES else MOST_ROWS_OF_MANY)
 
 
 def unrepresentative_proxy(proxy: Arrays, labelled: Arrays) -> tuple[Finding, ...]:
@@ -214,8 +222,8 @@ def _odd(sent: Mapping[str, NDArray[np.float64]], name: str) -> list[Finding]:
     sizes = {device: float(np.linalg.norm(array)) for device, array in sent.items()}
     units = {device: array / sizes[device] for device, array in sent.items()}
     tempered = {device: _tempered(array) for device, array in units.items()}
-    similar = _best(tempered, lambda one, other: float(np.square(one.T @ other).sum()))
-    aligned = _best(units, lambda one, other: float((one * other).sum()))
+    similar = _best(tempered, lambda one, others: np.square(one.T @ others).sum(axis=(1, 2)))
+    aligned = _best(units, lambda one, others: np.tensordot(others, one, axes=2))
     similar_others, aligned_others = (float(np.median(list(each.values()))) for each in (similar, aligned))
     usual = float(np.median(list(sizes.values())))
     found = []
@@ -241,15 +249,17 @@ def _odd(sent: Mapping[str, NDArray[np.float64]], name: str) -> list[Finding]:
 
 def _best(
     arrays: Mapping[str, NDArray[np.float64]],
-    likeness: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
+    likeness: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
 ) -> dict[str, float]:
-    """For each device how like the most alike of the others is."""
+    """For each device how like the most alike of the others is; `likeness` compares (N, D) with (M, N, D)."""
     names = list(arrays)
     references = [names[at] for at in rows_of(len(names), MOST_REFERENCES)]
-    return {
-        name: max(likeness(array, arrays[other]) for other in references if other != name)
-        for name, array in arrays.items()
-    }
+    stacked = np.stack([arrays[name] for name in references])
+    best = {}
+    for name, array in arrays.items():
+        likes = zip(references, likeness(array, stacked).tolist(), strict=True)
+        best[name] = max(like for other, like in likes if other != name)
+    return best
 
 
 def _tempered(x_ND: NDArray[np.float64]) -> NDArray[np.float64]:
