@@ -5,8 +5,18 @@ from dataclasses import dataclass, replace
 
 from bench.arena import Arena
 from bench.contender import Contender
+from bench.contenders.bounds import LocalOnly, PooledAutoencoder, RandomEncoders
+from bench.contenders.creamfl import CreamFl
 from bench.contenders.fedmekt import FedMekt
 from bench.contenders.parameters import Averaging, contrastive, proximal
+from bench.contenders.supervised import (
+    LABELS_EPOCHS,
+    POOLED_EPOCHS,
+    Augment,
+    Supervised,
+    all_labelled_windows,
+    labelled_windows,
+)
 from mekt.plan import Fusion, Plan
 
 # What makes a contender at its start, out of an arena and a plan whose seed is the run's.
@@ -17,7 +27,7 @@ Make = Callable[[Arena, Plan], Contender]
 class Entry:
     """A method: its key, the table's label, one line about it, where it comes from, and how it is made.
 
-    `learns_once`: all is learned in the first round, further ones change nothing.
+    `federated` ones learn together over the wire; bounds do not. `learns_once`: further rounds change nothing.
     """
 
     name: str
@@ -25,6 +35,7 @@ class Entry:
     text: str
     paper: str
     build: Make
+    federated: bool = True
     learns_once: bool = False
 
     def make(self, arena: Arena, plan: Plan, seed: int) -> Contender:
@@ -39,7 +50,37 @@ def _fedmekt(fusion: Fusion) -> Make:
     return build
 
 
+def _from_labels(augment: Augment | None = None) -> Make:
+    return lambda arena, plan: Supervised(arena, plan, labelled_windows(arena), LABELS_EPOCHS, augment)
+
+
 ENTRIES = (
+    Entry(
+        name="random",
+        label="random encoders",
+        text="the encoders as the seed gives them",
+        paper="",
+        build=RandomEncoders,
+        federated=False,
+        learns_once=True,
+    ),
+    Entry(
+        name="labels-only",
+        label="labels alone",
+        text="encoders and a linear head from the coordinator's few labels alone",
+        paper="",
+        build=_from_labels(),
+        federated=False,
+        learns_once=True,
+    ),
+    Entry(
+        name="local-only",
+        label="devices alone",
+        text="every device's autoencoder for itself; the mean of their scores",
+        paper="",
+        build=LocalOnly,
+        federated=False,
+    ),
     Entry(
         name="fedavg",
         label="MM-FedAvg",
@@ -62,6 +103,13 @@ ENTRIES = (
         build=lambda arena, plan: Averaging(arena, plan, contrastive()),
     ),
     Entry(
+        name="creamfl",
+        label="CreamFL",
+        text="embeddings of the proxy set under contrasts, weighed by how well they match",
+        paper="Yu et al., ICLR 2023, arXiv 2302.08888",
+        build=CreamFl,
+    ),
+    Entry(
         name="fedmekt-c",
         label="FedMEKT-C",
         text="embeddings of the proxy set, distilled through a layer that joins all modalities",
@@ -74,6 +122,23 @@ ENTRIES = (
         text="embeddings of the proxy set, distilled modality by modality",
         paper="Le et al., arXiv 2307.13214",
         build=_fedmekt("separate"),
+    ),
+    Entry(
+        name="pooled",
+        label="pooled autoencoder",
+        text="all private windows in one place, rebuilt",
+        paper="",
+        build=PooledAutoencoder,
+        federated=False,
+    ),
+    Entry(
+        name="pooled-labels",
+        label="pooled, with labels",
+        text="all private windows and their labels in one place: the upper bound",
+        paper="",
+        build=lambda arena, plan: Supervised(arena, plan, all_labelled_windows(arena), POOLED_EPOCHS),
+        federated=False,
+        learns_once=True,
     ),
 )
 METHODS = {each.name: each for each in ENTRIES}

@@ -8,6 +8,7 @@ from bench.contenders.local import global_architectures, private_windows
 from coordinator.aggregate import Contribution, aggregate
 from coordinator.distil import Distiller
 from edge.trainer import LocalTrainer
+from mekt.augment import view
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.learning import Arrays, Knowledge
 from mekt.plan import Plan, derived_seed
@@ -23,7 +24,7 @@ class FedMekt:
 
     def __init__(self, arena: Arena, plan: Plan) -> None:
         self._plan = plan
-        self._proxy = arena.datasets.normalised_proxy()
+        self._proxy = self._view = arena.datasets.normalised_proxy()
         self._distiller = Distiller(plan, global_architectures(arena))
         self._trainers = {each.name: LocalTrainer(plan, each.architectures) for each in arena.devices}
         self._private = {each.name: private_windows(arena, each) for each in arena.devices}
@@ -32,13 +33,14 @@ class FedMekt:
     def announce(self, number: int, device: str) -> Payload:
         """The global knowledge of the device's modalities."""
         if self._announced[0] != number:
-            self._announced = number, self._packed(self._distiller.knowledge(self._proxy))
+            self._view = view(self._plan, self._proxy, number)
+            self._announced = number, self._packed(self._distiller.knowledge(self._view))
         return {name: data for name, data in self._announced[1].items() if name in self._private[device]}
 
     def learn(self, device: str, number: int, received: Payload) -> Payload:
         """Local learning; gives the device's knowledge."""
         trainer = self._trainers[device]
-        proxy = {name: self._proxy[name] for name in self._private[device]}
+        proxy = {name: self._view[name] for name in self._private[device]}
         seed = derived_seed(self._plan.seed, device, number)
         trainer.learn(self._private[device], proxy, self._unpacked(received), seed)
         return self._packed(trainer.knowledge(proxy))
@@ -50,7 +52,7 @@ class FedMekt:
             for name, payload in sent.items()
         ]
         seed = derived_seed(self._plan.seed, "distil", number)
-        self._distiller.distil(self._proxy, aggregate(contributions), seed)
+        self._distiller.distil(self._view, aggregate(contributions), seed)
 
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By the global encoders."""

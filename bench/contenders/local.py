@@ -6,6 +6,7 @@ Shapes: B windows of a batch. The encoders, the optimiser, its rate and the epoc
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, Windows, batches, reconstruction_loss, tensors
 from mekt.plan import Architecture, Plan
 from sensors.normalise import normalise
+from sensors.windows import WindowSet
 
 # What a method adds to a step's loss: the rows (B,) of the windows learned from, their embeddings -> a number.
 Term = Callable[[Tensor, Windows], Tensor]
@@ -22,6 +24,20 @@ Term = Callable[[Tensor, Windows], Tensor]
 def private_windows(arena: Arena, device: Device) -> Arrays:
     """The device's private windows, normalised as the product does it."""
     return {name: normalise(array, arena.datasets.scaling[name]) for name, array in device.private.arrays.items()}
+
+
+def pooled_windows(arena: Arena) -> WindowSet:
+    """All modalities of all devices' private windows, normalised, device after device; for bounds alone."""
+    sets = [each.whole for each in arena.devices]
+    return WindowSet(
+        arrays={
+            each.name: normalise(
+                np.concatenate([windows.arrays[each.name] for windows in sets]), arena.datasets.scaling[each.name]
+            )
+            for each in arena.modalities
+        },
+        labels=np.concatenate([windows.labels for windows in sets]),
+    )
 
 
 def global_architectures(arena: Arena) -> dict[str, Architecture]:

@@ -55,8 +55,9 @@ def arena(
     names: Sequence[str] = ("acc", "gyro"),
     share: float = 1.0,
     duration_s: float = 20.0,
+    scored: int | None = None,
 ) -> Arena:
-    """One person a device, one for the proxy set, one with labels, one to be tested on."""
+    """One person a device, one for the proxy set, one with labels, one to be tested on; `scored` windows of these."""
     modalities = tuple(MODALITIES[name] for name in names)
     rows = np.linspace(0, len(person(100)) - 1, PROXY).round().astype(int)
     blobs = {name: pack_windows(person(100).arrays[name][rows]) for name in names}
@@ -70,6 +71,7 @@ def arena(
     def labelled(number: int) -> WindowSet:
         windows = person(number, 60.0)
         windows = windows.select(windows.labels != UNLABELLED)
+        windows = windows.select(np.linspace(0, len(windows) - 1, scored or len(windows)).round().astype(int))
         return WindowSet(
             arrays={name: normalise(windows.arrays[name], scaling[name]) for name in names}, labels=windows.labels
         )
