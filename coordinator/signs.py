@@ -20,8 +20,8 @@ from sensors.source import Floats
 
 # More windows than these say nothing new.
 MOST_ROWS = 512
-# Of the knowledge of each of very many devices; embeddings of fewer windows begin to look similar by chance.
-MANY_DEVICES = 64
+# Of the knowledge of each of many devices; embeddings of fewer windows begin to look similar by chance.
+MANY_DEVICES = 16
 MOST_ROWS_OF_MANY = 128
 # Devices that every one is compared with; with more it costs much and says the same.
 MOST_REFERENCES = 16

@@ -44,8 +44,8 @@ def test_rows_are_spread_evenly_and_bounded() -> None:
     assert signs.rows_of(9, 3).tolist() == [0, 4, 8]
     rows = signs.rows_of(16_384)
     assert len(set(rows.tolist())) == signs.MOST_ROWS and rows[0] == 0 and rows[-1] == 16_383
-    assert len(signs.device_rows_of(16_384, 64)) == signs.MOST_ROWS
-    assert len(signs.device_rows_of(16_384, 65)) == signs.MOST_ROWS_OF_MANY
+    assert len(signs.device_rows_of(16_384, 16)) == signs.MOST_ROWS
+    assert len(signs.device_rows_of(16_384, 17)) == signs.MOST_ROWS_OF_MANY
 
 
 # Unrepresentative proxy
