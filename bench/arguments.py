@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path("bench-results")
-SEEDS = 3
-ROUNDS = 20
+SEEDS, ROUNDS = 3, 20
 QUICK_SEEDS, QUICK_ROUNDS = 2, 2
+# Seconds are less uncertain than scores.
+SPEED_SEEDS, SPEED_ROUNDS = 1, 3
 LARGEST = 1_000_000
 # Name, what it does, the protocols that it runs when none is named.
 COMMANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -36,7 +37,10 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     common = _common()
     for name, text, protocols in COMMANDS:
         command = within.add_parser(name, parents=[*parents, common], help=text, description=text)
+        seeds, rounds = defaults(name, quick=False)
         command.set_defaults(run=run, bench=name)
+        command.add_argument("--seeds", type=_count, metavar="N", help=f"runs that differ in their draws ({seeds})")
+        command.add_argument("--rounds", type=_count, metavar="N", help=f"how many rounds ({rounds})")
         command.add_argument(
             "protocols", nargs="*", default=protocols, metavar="PROTOCOL", help=f"what on ({', '.join(protocols)})"
         )
@@ -52,14 +56,21 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
+def defaults(name: str, *, quick: bool) -> tuple[int, int]:
+    """Seeds and rounds of a command when nothing is said."""
+    usual = (SPEED_SEEDS, SPEED_ROUNDS) if name == "speed" else (SEEDS, ROUNDS)
+    if not quick:
+        return usual
+    # Three protocols would take more than a minute or two.
+    return (1 if name in ("compare", "speed") else QUICK_SEEDS), QUICK_ROUNDS
+
+
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
     common.add_argument(
         "--out", type=Path, default=OUT, metavar="DIR", help=f"where runs and tables are kept ({OUT}); none is repeated"
     )
-    common.add_argument("--seeds", type=_count, metavar="N", help=f"runs that differ in their draws ({SEEDS})")
-    common.add_argument("--rounds", type=_count, metavar="N", help=f"how many rounds ({ROUNDS})")
     common.add_argument(
         "--jobs", type=_count, metavar="N", default=os.cpu_count() or 1, help="runs at a time (one for each CPU)"
     )

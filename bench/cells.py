@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("bench", "coordinator", "edge", "mekt", "sensors")
 SHOWING = frozenset(
     f"bench/{name}.py"
-    for name in ("arguments", "commands", "experiments", "offers", "plots", "pool", "progress", "summary", "tables")
+    for name in (
+        *("arguments", "commands", "experiments", "offers", "plots"),
+        *("pool", "progress", "summary", "tables", "work", "worker"),
+    )
 )
 Setting = int | float | str
 
@@ -30,7 +33,8 @@ class Cell:
     """All that decides one run. `changes` are settings of `mekt.plan.Method` that differ from the protocol's own.
 
     0 proxy windows and an empty proxy choice leave both to the protocol. `only` names the one modality that everybody
-    has, empty for all; `models` names who has which architecture, empty for the protocol's own.
+    has, empty for all; `models` names who has which architecture, empty for the protocol's own; 0 participants leave
+    the share of a round's devices to the protocol.
     """
 
     protocol: str
@@ -44,12 +48,15 @@ class Cell:
     labelled_share: float = 1.0
     only: str = ""
     models: str = ""
+    participants: int = 0
     quick: bool = False
 
     @property
     def key(self) -> str:
         """A short name for all of it; equal cells have equal keys, on any machine."""
-        text = json.dumps({**self.plain(), "format": FORMAT}, sort_keys=True)
+        # What is left at its default is left out: a field that comes later changes no key.
+        told = {name: value for name, value in self.plain().items() if value != _DEFAULTS[name]}
+        text = json.dumps({**told, "format": FORMAT}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -60,6 +67,9 @@ class Cell:
     def plain(self) -> dict[str, Any]:
         """The cell as plain data, for JSON; the inverse of `cell_of`."""
         return {**plain(self), "changes": dict(sorted(self.changes))}
+
+
+_DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Cell)} | {"changes": {}}
 
 
 def cell_of(table: Mapping[str, Any]) -> Cell:

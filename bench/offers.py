@@ -19,6 +19,6 @@ PROTOCOLS: Mapping[str, ProtocolSpec] = MappingProxyType(
 def methods() -> tuple[Offer, ...]:
     """Every method, in the order of the tables."""
     return tuple(
-        Offer(name=each.name, label=each.label, text=each.text, paper=each.paper, federated=not each.learns_once)
+        Offer(name=each.name, label=each.label, text=each.text, paper=each.paper, federated=each.federated)
         for each in METHODS.values()
     )

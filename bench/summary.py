@@ -19,8 +19,8 @@ WORK = ("announce", "local", "distil")
 PARAMETERS = "fedavg"
 # The embedding of all modalities, which most comparisons are about.
 MAIN_GROUP = "fused"
-# A target of the bytes table: this share of the best federated end score.
-TARGET_SHARE = 0.95
+# A target of the bytes table: this share of what the best federated method gains over its start.
+TARGET_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,10 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What equal runs gave. Bytes are per device and round, without what crosses once; None where nothing crossed."""
+    """What equal runs gave. Bytes are per device and round, without what crosses once; None where nothing crossed.
+
+    `scores` are those of the method's own heads where it has any, else of the probe; `probe` those of the probe.
+    """
 
     keys: tuple[str, ...]
     method: str
@@ -98,7 +101,7 @@ class Row:
     runs: int
     missing: int
     scores: Mapping[str, Sample]
-    heads: Mapping[str, Sample]
+    probe: Mapping[str, Sample]
     start: Mapping[str, Sample]
     up: Sample | None
     down: Sample | None
@@ -126,7 +129,7 @@ class Row:
             "runs": self.runs,
             "missing": self.missing,
             "scores": {group: sample.plain() for group, sample in self.scores.items()},
-            "own_heads": {group: sample.plain() for group, sample in self.heads.items()},
+            "probe": {group: sample.plain() for group, sample in self.probe.items()},
             "start": {group: sample.plain() for group, sample in self.start.items()},
             "per_device_and_round": {name: each and each.plain() for name, each in samples.items()},
             "parameter_exchange_over_this": self.ratio,
@@ -153,6 +156,7 @@ class Section:
     name: str
     rows: tuple[Row, ...]
     groups: tuple[str, ...]
+    quick: bool = False
     target: float | None = None
     best: Mapping[str, int] = field(default_factory=dict)
 
@@ -179,7 +183,7 @@ def _section(name: str, entries: Sequence[Entry], kept: Mapping[Cell, Kept]) -> 
         same = [entry for entry in entries if entry.keys == keys]
         outcomes = [kept[entry.cell].outcome for entry in same if entry.cell in kept]
         rows.append(_row(same[0], outcomes, missing=len(same) - len(outcomes), main=groups[0] if groups else None))
-    return _compared(Section(name=name, rows=tuple(rows), groups=tuple(groups)))
+    return _compared(Section(name=name, rows=tuple(rows), groups=tuple(groups), quick=entries[0].cell.quick))
 
 
 def _row(entry: Entry, outcomes: Sequence[Outcome], *, missing: int, main: str | None) -> Row:
@@ -197,8 +201,8 @@ def _row(entry: Entry, outcomes: Sequence[Outcome], *, missing: int, main: str |
         x=entry.x,
         runs=len(outcomes),
         missing=missing,
-        scores=_scores(outcome.last.scores for outcome in outcomes),
-        heads=_scores(outcome.last.heads for outcome in outcomes),
+        scores=_scores(outcome.last.scores | outcome.last.heads for outcome in outcomes),
+        probe=_scores(outcome.last.scores for outcome in outcomes),
         start=_scores(outcome.evaluations[0].scores for outcome in outcomes if outcome.evaluations[0].round == 0),
         up=traffic(lambda outcome: _per_device_and_round(outcome, "up")),
         down=traffic(lambda outcome: _per_device_and_round(outcome, "down")),
@@ -275,15 +279,18 @@ def _compared(section: Section) -> Section:
         having = [index for index in federated if group in rows[index].scores]
         if len(having) > 1:
             best[group] = max(having, key=lambda index: rows[index].scores[group].mean)
-    target = rows[best[main]].scores[main].mean * TARGET_SHARE if main in best else None
+    target = _target(rows[best[main]], main) if main in best else None
     yardstick = next((row for row in rows if row.method == PARAMETERS and row.up and row.down), None)
-    return Section(
-        name=section.name,
-        rows=tuple(_with_ratios(row, yardstick, target) for row in rows),
-        groups=section.groups,
-        target=target,
-        best=best,
-    )
+    compared = tuple(_with_ratios(row, yardstick, target) for row in rows)
+    return replace(section, rows=compared, target=target, best=best)
+
+
+def _target(row: Row, main: str) -> float | None:
+    """Most of the way from its start to its end; None where it gained nothing."""
+    if main not in row.start:
+        return None
+    start, end = row.start[main].mean, row.scores[main].mean
+    return start + TARGET_SHARE * (end - start) if end > start else None
 
 
 def _with_ratios(row: Row, yardstick: Row | None, target: float | None) -> Row:

@@ -38,12 +38,13 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
     arena = arena_of(cell, data)
     method = method_of(cell)
     plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
-    contender = METHODS[cell.method].make(arena, plan, cell.seed)
+    entry = METHODS[cell.method]
+    contender = entry.make(arena, plan, cell.seed)
     done = run(
         contender,
         arena,
         plan,
-        evaluate=moments(cell.rounds),
+        evaluate=(0, cell.rounds) if entry.learns_once else moments(cell.rounds),
         progress=lambda count, whole: tell(count / whole),
     )
     return outcome_of(done, arena)
@@ -71,7 +72,7 @@ def arena_of(cell: Cell, data: Path) -> Arena:
     protocol = PROTOCOLS[cell.protocol]
     if cell.only:
         protocol = only(protocol, cell.only)
-    return read_arena(
+    arena = read_arena(
         protocol,
         cell.rotation,
         data,
@@ -82,6 +83,9 @@ def arena_of(cell: Cell, data: Path) -> Arena:
         proxy_rows=CHOICES[cell.proxy_choice or "even"],
         architectures=dealt(protocol, cell.models) if cell.models else None,
     )
+    if cell.participants:
+        arena = dataclasses.replace(arena, share=min(1.0, cell.participants / len(arena.devices)))
+    return arena
 
 
 def only(protocol: ProtocolSpec, modality: str) -> ProtocolSpec:

@@ -52,8 +52,9 @@ def _part(module: str, name: str) -> Any:
         package = (error.name or "").split(".")[0]
         if package not in EXTRAS:
             raise
+        extra = "bench" if module.startswith("bench.") else EXTRAS[package]
         raise MissingPackageError(
-            f'{package} is not installed here; in the folder of Mekt: pip install -e ".[{EXTRAS[package]}]"'
+            f'{package} is not installed here; in the folder of Mekt: pip install -e ".[{extra}]"'
         ) from error
 
 
