@@ -14,6 +14,8 @@ from mekt.errors import MissingPackageError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BOUND = "#7A7A7A"
+# Of more groups than this, only those of one modality and of all are drawn; the table has them all.
+MOST_GROUPS = 4
 DPI = 150
 STYLE = {
     "font.size": 9,
@@ -55,32 +57,41 @@ def picture(experiment: Experiment, sections: Sequence[Section]) -> bytes:
 
 
 def _dots(figure: Any, experiment: Experiment, sections: Sequence[Section]) -> None:
-    """A panel for each protocol and group: every row a dot with its spread, single runs faint beside it."""
-    wide = max(len(section.groups) for section in sections)
+    """A panel for each section and group: every row a dot with its spread, single runs faint beside it."""
+    wide = max(len(_drawn(section)) for section in sections)
     heights = [max(2.0, 0.6 + 0.28 * len(section.rows)) for section in sections]
-    figure.set_size_inches(2.0 + 2.6 * wide, 0.4 + sum(heights))
+    figure.set_size_inches(2.0 + 2.6 * wide, 0.8 + sum(heights))
     grid = figure.subplots(len(sections), wide, squeeze=False, height_ratios=heights)
+    kinds: dict[str, Any] = {}
     for axes_of, section in zip(grid, sections, strict=True):
         names = [" ".join(row.keys) for row in section.rows]
-        for column, axes in enumerate(axes_of):
-            if column >= len(section.groups):
+        for axes, group in itertools.zip_longest(axes_of, _drawn(section)):
+            if group is None:
                 axes.set_axis_off()
                 continue
-            group = section.groups[column]
             for index, row in enumerate(section.rows):
                 if group in row.scores:
-                    _dot(axes, row, row.scores[group], index, is_best=section.best.get(group) == index)
-            axes.set_yticks(range(len(names)), names if column == 0 else [""] * len(names))
+                    is_best = section.best.get(group) == index
+                    kind = "best federated" if is_best else "federated" if row.federated else "bound"
+                    kinds[kind] = _dot(axes, row, row.scores[group], index, is_best=is_best)
+            axes.set_yticks(range(len(names)), names if axes is axes_of[0] else [""] * len(names))
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.set_title(f"{section.name}: {group}", fontsize=9)
             axes.set_xlabel("weighted F1 (%)")
+    if len(kinds) > 1:
+        figure.legend(kinds.values(), kinds.keys(), loc="outside lower center", ncols=len(kinds))
 
 
-def _dot(axes: Any, row: Row, sample: Sample, place: int, *, is_best: bool) -> None:
+def _drawn(section: Section) -> list[str]:
+    groups = list(section.groups)
+    return groups if len(groups) <= MOST_GROUPS else [group for group in groups if "+" not in group]
+
+
+def _dot(axes: Any, row: Row, sample: Sample, place: int, *, is_best: bool) -> Any:
     colour = COLOURS[1] if is_best else COLOURS[0] if row.federated else BOUND
     values = [100 * value for value in sample.values]
     axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.35, markersize=4)
-    axes.errorbar(
+    return axes.errorbar(
         100 * sample.mean,
         place,
         xerr=100 * sample.std if sample.std is not None else None,
@@ -92,27 +103,29 @@ def _dot(axes: Any, row: Row, sample: Sample, place: int, *, is_best: bool) -> N
 
 
 def _lines(figure: Any, experiment: Experiment, sections: Sequence[Section]) -> None:
-    """A panel for each protocol and group: a line with its band for every series."""
-    wide = max(len(section.groups) for section in sections)
+    """A panel for each section and group: a line with its band for every series."""
+    wide = max(len(_drawn(section)) for section in sections)
     figure.set_size_inches(1.2 + 3.0 * wide, 0.8 + 2.8 * len(sections))
     grid = figure.subplots(len(sections), wide, squeeze=False)
     labels: dict[str, Any] = {}
     for axes_of, section in zip(grid, sections, strict=True):
         series = list(dict.fromkeys(row.series for row in section.rows))
-        for column, axes in enumerate(axes_of):
-            if column >= len(section.groups):
+        for axes, group in itertools.zip_longest(axes_of, _drawn(section)):
+            if group is None:
                 axes.set_axis_off()
                 continue
-            group = section.groups[column]
             for index, name in enumerate(series):
                 rows = [row for row in section.rows if row.series == name and row.x is not None and group in row.scores]
                 rows.sort(key=lambda row: row.x or 0.0)
                 labels[name] = _line(axes, [(row.x or 0.0, row.scores[group]) for row in rows], index, name)
             if experiment.x_log:
-                _log_ticks(axes, sorted({row.x for row in section.rows if row.x is not None}))
+                axes.set_xscale("log")
+                xs = sorted({row.x for row in section.rows if row.x is not None})
+                axes.set_xticks(xs, [f"{x:g}" for x in xs])
+                axes.minorticks_off()
             axes.set_title(f"{section.name}: {group}", fontsize=9)
             axes.set_xlabel(experiment.x_label)
-            if column == 0:
+            if axes is axes_of[0]:
                 axes.set_ylabel("weighted F1 (%)")
     if len(labels) > 1:
         figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=min(4, len(labels)))
@@ -131,12 +144,6 @@ def _line(axes: Any, points: Sequence[tuple[float, Sample]], index: int, label: 
     return line
 
 
-def _log_ticks(axes: Any, values: Sequence[float]) -> None:
-    axes.set_xscale("log")
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.minorticks_off()
-
-
 def _bytes(figure: Any, experiment: Experiment, sections: Sequence[Section]) -> None:
     """Scores against megabytes, a row of panels for each protocol: without and with what crosses only once."""
     figure.set_size_inches(9.0, 1.2 + 3.2 * len(sections))
@@ -153,6 +160,8 @@ def _bytes(figure: Any, experiment: Experiment, sections: Sequence[Section]) -> 
                 name = " ".join(row.keys)
                 labels[name] = _line(axes, points, index, name)
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
             axes.set_xlabel(f"whole federation, both ways (MB of {MEGABYTE:,.0f} bytes)")
             axes.set_title(f"{section.name}: proxy set {'counted' if with_proxy else 'not counted'}", fontsize=9)
         axes_of[0].set_ylabel(f"{section.main}: weighted F1 (%)")

@@ -42,6 +42,8 @@ def number(value: float | None) -> str:
     if value == 0:
         return "0"
     size = abs(value)
+    if size < 0.001:
+        return "< 0.001" if value > 0 else "> -0.001"
     if size >= 100:
         return f"{value:,.0f}"
     if size >= 10:
@@ -147,8 +149,8 @@ def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
     if experiment.name != "speed":
         lines.append(
             "F1: weighted by how often each class occurs, on recordings that nobody learned from, after the last "
-            "round; mean ± standard deviation over the runs. By the same linear probe on everybody's embeddings, but of "
-            "methods that learn from labels by their own heads."
+            "round; mean ± standard deviation over the runs. By the same linear probe on everybody's embeddings, but "
+            "of methods that learn from labels by their own heads."
         )
     if any(section.best for section in sections) and experiment.name != "speed":
         lines.append("Bold: the best federated row of its column.")

@@ -58,7 +58,11 @@ def refused(code: int, *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("demo",)]
+    "arguments",
+    [
+        *((), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("demo",)),
+        *(("bench",), ("bench", "compare"), ("bench", "speed"), ("bench", "list")),
+    ],
 )
 def test_every_command_explains_itself(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -75,10 +79,20 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
-    assert listed == ["coordinator", "edge", "infer", "score", "status", "demo"]
+    assert listed == ["coordinator", "edge", "infer", "score", "status", "demo", "bench"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["infer", "--release", "nowhere", "--source", "nothing.npz"]])
+def test_the_help_of_bench_names_every_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    listed = re.findall(r"^    ([a-z]+)\b", capsys.readouterr().out, re.M)
+    assert {"compare", "proxy", "labels", "bytes", "steps", "single", "mixed", "ablate", "speed", "list"} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["bench", "compare", "--help"], ["infer", "--release", "nowhere", "--source", "nothing.npz"]],
+)
 def test_help_and_infer_start_without_torch(arguments: list[str]) -> None:
     probe = (
         "import sys\nfrom mekt.cli import main\n"
@@ -185,6 +199,8 @@ def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
         ("demo", "--port", "-5"),
         ("status", "--federation", "ward", "--port", "-1"),
         ("status", "--federation", "ward/#"),
+        ("bench", "compare", "--seeds", "0"),
+        ("bench", "proxy", "--jobs", "-1"),
     ],
 )
 def test_what_cannot_work_is_a_usage_error(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
