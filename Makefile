@@ -8,11 +8,12 @@ PY := $(VENV)/bin/python
 # Stamps: what is installed, and, while pip runs, that it has not come to its end.
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
+READY_TO_BENCH := $(VENV)/.ready-to-bench
 UNFINISHED := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check clean broker
+.PHONY: help demo test check bench results clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -30,6 +31,16 @@ test: $(READY_TO_TEST) broker ## lint, format, types and tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest
 
 check: test ## the same as test
+
+bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds and as ratios
+	@$(VENV)/bin/mekt bench speed $(ARGS)
+
+# Interrupted, it goes on where it was: runs that are done are kept in bench-results.
+results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours on two cores
+	@$(VENV)/bin/mekt bench compare --rotations $(ARGS)
+	@for command in bytes labels proxy steps single encodings mixed ablate speed; do \
+	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
+	done
 
 clean: ## remove .venv and every cache; recordings and state folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
@@ -61,6 +72,13 @@ $(READY_TO_TEST): $(READY)
 	@echo 'Installing what the tests need: pytest, hypothesis, mypy, ruff.'
 	@$(BEGIN); \
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,dev]"; \
+	$(END)
+	@touch $@
+
+$(READY_TO_BENCH): $(READY)
+	@echo 'Installing what pictures of comparisons need: matplotlib.'
+	@$(BEGIN); \
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,bench]"; \
 	$(END)
 	@touch $@
 
