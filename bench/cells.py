@@ -34,7 +34,7 @@ class Cell:
 
     0 proxy windows and an empty proxy choice leave both to the protocol. `only` names the one modality that everybody
     has, empty for all; `models` names who has which architecture, empty for the protocol's own; 0 participants leave
-    the share of a round's devices to the protocol.
+    the share of a round's devices to the protocol. Of a `timed` one seconds are taken, neither scores nor bytes.
     """
 
     protocol: str
@@ -49,6 +49,7 @@ class Cell:
     only: str = ""
     models: str = ""
     participants: int = 0
+    timed: bool = False
     quick: bool = False
 
     @property

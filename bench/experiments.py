@@ -213,10 +213,10 @@ def speed(wanted: Wanted) -> Experiment:
     """What a round takes of every federated method, one run at a time."""
     offers = [offer for offer in wanted.methods if offer.federated]
     entries = [
-        Entry(cell=replace(cell, participants=PUBLISHED_CLIENTS), keys=(offer.label,))
+        Entry(cell=replace(cell, participants=PUBLISHED_CLIENTS, timed=True), keys=(offer.label,))
         for cell, offer in _cells_of_methods(wanted, offers)
     ]
-    title = f"What a round of {PUBLISHED_CLIENTS} devices takes, on one core"
+    title = "What a round takes, on one core" + ("" if wanted.quick else f", of {PUBLISHED_CLIENTS} devices")
     return Experiment(name="speed", title=title, keys=("method",), entries=tuple(entries))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.summary import TARGET_SHARE, WORK, Experiment, Row, Sample, Section
+from bench.summary import PARAMETERS, TARGET_SHARE, WORK, Experiment, Row, Sample, Section
 
 KILOBYTE = 1e3
 # A round of 10 of HAPT's 23 clients with 2 local epochs, by the authors' published float64 code.
@@ -120,20 +120,29 @@ def _gain(row: Row, *, with_proxy: bool) -> float | None:
 
 
 def _speed_columns(section: Section) -> list[tuple[str, Content]]:
+    yardstick = next((row.round_s for row in section.rows if row.method == PARAMETERS), None)
     parts = [part for part in WORK if any(part in row.seconds for row in section.rows)]
     columns: list[tuple[str, Content]] = [
         ("windows/s", lambda _, row: number(None if row.windows_per_s is None else row.windows_per_s.mean))
     ]
     for part in parts:
         columns.append((f"{part} (s/round)", _part(part)))
-    columns.append(("all (s/round)", lambda _, row: number(row.round_s)))
-    if section.name == PUBLISHED_ON and not section.quick:
-        columns.append(("published code / this", _against_published))
+    columns += [
+        ("all (s/round)", lambda _, row: number(row.round_s)),
+        ("CPU, scores too (s/round)", _part("cpu")),
+        ("time / FedAvg's", lambda _, row: _times(row.round_s, yardstick)),
+    ]
+    if _has_published(section):
+        columns.append(("published code / this", lambda _, row: _times(PUBLISHED_ROUND_S, row.round_s)))
     return columns
 
 
-def _against_published(_: int, row: Row) -> str:
-    return f"{number(PUBLISHED_ROUND_S / row.round_s)} x" if row.round_s else NOTHING
+def _has_published(section: Section) -> bool:
+    return section.name == PUBLISHED_ON and not section.quick
+
+
+def _times(value: float | None, unit: float | None) -> str:
+    return f"{number(value / unit)} x" if value and unit else NOTHING
 
 
 def _part(part: str) -> Content:
@@ -161,8 +170,12 @@ def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
         )
     if experiment.name == "speed":
         lines.append(
-            "windows/s: private windows learned from, repeats counted, per second of local learning. Published code: "
-            f"{PUBLISHED_ROUND_S:g} s for such a round of HAPT, with 2 local epochs, in float64."
+            "Of each run the median of its rounds without the first, on one thread. windows/s: private windows learned "
+            "from, repeats counted, per second of local learning."
+        )
+    if experiment.name == "speed" and any(_has_published(section) for section in sections):
+        lines.append(
+            f"Published code: {PUBLISHED_ROUND_S:g} s for such a round of HAPT, with 2 local epochs, in float64."
         )
     if experiment.name == "bytes":
         lines.append(

@@ -17,6 +17,7 @@ from bench.engine import Played, Run, plan_for, run
 from bench.offers import PROTOCOLS
 from bench.protocol import ProtocolSpec, read_arena
 from bench.registry import METHODS
+from bench.speed import WHOLE, Figures, measure
 from bench.worker import serve
 from mekt.errors import SettingsError
 from mekt.plan import Architecture, Method
@@ -37,6 +38,8 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
     """
     arena = arena_of(cell, data)
     method = method_of(cell)
+    if cell.timed:
+        return outcome_of_time(measure(arena, cell.method, settings=method, rounds=cell.rounds, seed=cell.seed), cell)
     plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
     entry = METHODS[cell.method]
     contender = entry.make(arena, plan, cell.seed)
@@ -125,6 +128,16 @@ def outcome_of(done: Run, arena: Arena) -> Outcome:
         windows=sum(each.windows for each in done.played),
         devices=len(arena.devices),
         proxy_windows=arena.datasets.proxy_windows,
+    )
+
+
+def outcome_of_time(figures: Figures, cell: Cell) -> Outcome:
+    """What is kept of a run whose seconds were taken: the median of its rounds, of each part; no scores, no bytes."""
+    seconds = {part: each.median * cell.rounds for part, each in figures.seconds.items() if part != WHOLE}
+    return Outcome(
+        evaluations=(Evaluation(round=cell.rounds, scores={}),),
+        seconds={**seconds, "cpu": figures.cpu_s * cell.rounds},
+        windows=round(figures.windows_per_s.median * seconds["local"]),
     )
 
 

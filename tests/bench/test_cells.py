@@ -26,6 +26,7 @@ def test_everything_that_decides_a_run_is_in_its_key() -> None:
         "only": "acc",
         "models": "lstm",
         "participants": 3,
+        "timed": True,
         "quick": True,
     }
     assert set(others) == {field.name for field in dataclasses.fields(Cell)}
