@@ -147,7 +147,7 @@ def _line(axes: Any, points: Sequence[tuple[float, Sample]], index: int, label: 
 def _bytes(figure: Any, experiment: Experiment, sections: Sequence[Section]) -> None:
     """Scores against megabytes, a row of panels for each protocol: without and with what crosses only once."""
     figure.set_size_inches(9.0, 1.2 + 3.2 * len(sections))
-    grid = figure.subplots(len(sections), 2, squeeze=False, sharey="row")
+    grid = figure.subplots(len(sections), 2, squeeze=False, sharex="row", sharey="row")
     labels: dict[str, Any] = {}
     for axes_of, section in zip(grid, sections, strict=True):
         for axes, with_proxy in zip(axes_of, (False, True), strict=True):
