@@ -25,6 +25,8 @@ from sensors.windows import WindowSet
 FUSED = "fused"
 # With more modalities than this, only each alone and all together are scored.
 ALL_SUBSETS = 3
+# A window that takes less was not learned from.
+QUICKEST_S = 1e-6
 # Group -> measure -> share from 0 to 1.
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -77,8 +79,13 @@ class Run:
 
     @property
     def windows_per_s(self) -> float:
-        """Private windows learned from, repeats too, per second of local learning."""
-        return sum(each.windows for each in self.played) / max(self.seconds.get("local", 0.0), 1e-9)
+        """Private windows learned from, repeats too, per second of local learning; 0 where devices do not learn."""
+        return pace(sum(each.windows for each in self.played), self.seconds.get("local", 0.0))
+
+
+def pace(windows: int, local_s: float) -> float:
+    """Windows a second; 0 when so many could not have been learned from in that time."""
+    return windows / local_s if local_s > windows * QUICKEST_S else 0.0
 
 
 def plan_for(arena: Arena, method: Method, *, rounds: int, seed: int) -> Plan:

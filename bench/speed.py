@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.arena import Arena
-from bench.engine import plan_for, run
+from bench.engine import pace, plan_for, run
 from bench.registry import METHODS
 from mekt.plan import Method
 
@@ -30,7 +30,7 @@ class Spread:
 class Figures:
     """`seconds` by part, and of the whole `round`; `cpu_s` of the process a round, on `threads` threads of torch.
 
-    Windows a second are private ones, repetitions counted, per second of local learning.
+    Windows a second are private ones, repetitions counted, per second of local learning; 0 where devices do not learn.
     """
 
     method: str
@@ -70,6 +70,6 @@ def measure(
         threads=torch.get_num_threads(),
         participants=len(counted[0].participants),
         seconds={**parts, WHOLE: spread([sum(each.seconds.values()) for each in counted])},
-        windows_per_s=spread([each.windows / max(each.seconds["local"], 1e-9) for each in counted]),
+        windows_per_s=spread([pace(each.windows, each.seconds["local"]) for each in counted]),
         cpu_s=cpu_s,
     )

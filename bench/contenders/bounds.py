@@ -11,7 +11,7 @@ from bench.contenders.local import (
     learn_locally,
     pooled_windows,
     private_windows,
-    reconstruction_step,
+    step,
 )
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, batch_count, endless_batches, knowledge_of, tensors
@@ -99,7 +99,7 @@ class PooledAutoencoder:
         method = self._plan.method
         optimizer = torch.optim.Adam(self._model.parameters(), lr=method.local_rate)
         for _ in range(method.local_epochs * sum(batch_count(self._counts[name], method.batch) for name in sent)):
-            reconstruction_step(self._model, self._pooled, next(self._batches), self._plan, optimizer)
+            step(self._model, self._pooled, next(self._batches), self._plan, optimizer)
 
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By the encoders that learned from everything."""

@@ -25,7 +25,7 @@ from bench.contenders.local import (
     global_architectures,
     learn_locally,
     private_windows,
-    reconstruction_step,
+    step,
 )
 from bench.contenders.parameters import model_contrast
 from mekt.arrays import pack_knowledge, unpack_knowledge
@@ -92,7 +92,7 @@ class CreamFl:
             torch.Generator().manual_seed(derived_seed(seed, "proxy")),
         )
 
-        def term(_: Tensor, __: Windows) -> Tensor:
+        def term(_: Tensor) -> Tensor:
             rows = next(proxy_batches)
             _, embeddings = model.encode({name: array[rows] for name, array in proxy.items()})
             losses = []
@@ -110,13 +110,14 @@ class CreamFl:
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(self._server.parameters(), lr=method.distil_rate)
 
-        def term(rows: Tensor, embeddings: Windows) -> Tensor:
+        def term(rows: Tensor) -> Tensor:
+            _, embeddings = self._server.encode({name: array[rows] for name, array in self._proxy.items()})
             losses = [method.eta * functional.mse_loss(embeddings[name], aggregated[name][rows]) for name in aggregated]
             return torch.stack([*losses, MATCHING_WEIGHT * matching(embeddings)]).sum()
 
         for _ in range(method.distil_epochs):
             for rows in batches(self._plan.proxy_windows, method.batch, generator):
-                reconstruction_step(self._server, self._proxy, rows, self._plan, optimizer, term)
+                step(self._server, self._proxy, rows, self._plan, optimizer, term)
 
     def _embedded(self, model: SplitAutoencoder) -> dict[str, Tensor]:
         known = knowledge_of(model, self._proxy, sends_hidden=False)

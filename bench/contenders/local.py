@@ -17,8 +17,8 @@ from mekt.plan import Architecture, Plan
 from sensors.normalise import normalise
 from sensors.windows import WindowSet
 
-# What a method adds to a step's loss: the rows (B,) of the windows learned from, their embeddings -> a number.
-Term = Callable[[Tensor, Windows], Tensor]
+# What a method adds to a step's loss: the rows (B,) of the windows learned from -> a number.
+Term = Callable[[Tensor], Tensor]
 
 
 def private_windows(arena: Arena, device: Device) -> Arrays:
@@ -68,10 +68,10 @@ def learn_locally(model: SplitAutoencoder, windows: Arrays, plan: Plan, seed: in
     optimizer = torch.optim.Adam(model.parameters(), lr=method.local_rate)
     for _ in range(method.local_epochs):
         for rows in batches(count, method.batch, generator):
-            reconstruction_step(model, private, rows, plan, optimizer, term)
+            step(model, private, rows, plan, optimizer, term)
 
 
-def reconstruction_step(
+def step(
     model: SplitAutoencoder,
     windows: Windows,
     rows: Tensor,
@@ -79,12 +79,12 @@ def reconstruction_step(
     optimizer: torch.optim.Optimizer,
     term: Term | None = None,
 ) -> None:
-    """One step on these rows of `windows`."""
+    """One step of what every model learns by itself from these rows of `windows`, and of `term`."""
     batch = {name: array[rows] for name, array in windows.items()}
     _, embeddings = model.encode(batch)
     loss = reconstruction_loss(plan.method.reconstruction, model, batch, embeddings)
     if term is not None:
-        loss = loss + term(rows, embeddings)
+        loss = loss + term(rows)
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     optimizer.step()

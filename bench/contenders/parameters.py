@@ -16,7 +16,7 @@ from bench.contender import Payload
 from bench.contenders.local import Term, global_architectures, learn_locally, private_windows
 from mekt.checkpoint import load_weights, pack_weights
 from mekt.encoders import SplitAutoencoder
-from mekt.learning import Arrays, Windows, knowledge_of, tensors
+from mekt.learning import Arrays, knowledge_of, tensors
 from mekt.plan import Architecture, Plan, derived_seed
 
 # The weight of FedProx' term (its section 5.1 tries 0.001 to 1).
@@ -114,7 +114,7 @@ def proximal(mu: float = FEDPROX_MU) -> MakeTerm:
         ours = list(model.parameters())
         theirs = [each.detach() for each in received.parameters()]
 
-        def term(rows: Tensor, embeddings: Windows) -> Tensor:
+        def term(_: Tensor) -> Tensor:
             return mu / 2 * sum_of_squares(ours, theirs)
 
         return term
@@ -140,7 +140,8 @@ def contrastive(mu: float = MOON_MU, temperature: float = MOON_TEMPERATURE) -> M
             for frozen in (received, previous)
         )
 
-        def term(rows: Tensor, embeddings: Windows) -> Tensor:
+        def term(rows: Tensor) -> Tensor:
+            _, embeddings = model.encode({name: array[rows] for name, array in private.items()})
             losses = [
                 model_contrast(embeddings[name], towards[name][rows], away[name][rows], temperature)
                 for name in sorted(embeddings)
