@@ -16,8 +16,8 @@ from sensors.windows import WindowSet
 class Device:
     """One simulated device. `private` is as sensed, of the device's own modalities alone.
 
-    Its labels are known to the bounds "pooled supervised" alone; UNLABELLED where a window has none. `whole` holds every
-    modality of the same windows: only the pooled bounds look at it.
+    Its labels are known to the bound "pooled, with labels" alone; UNLABELLED where a window has none. `whole` holds
+    every modality of the same windows: only the pooled bounds look at it.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """One contender over one arena: the product's own rounds, every payload as bytes, scores at chosen rounds.
 
-The same probe for everybody: `fit_classifier` on the labelled windows' embeddings, scored on the test windows.
+The same probe for everybody, the product's: `fit_classifier` on embeddings of the labelled windows and of changed
+copies of them, scored on the test windows.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from bench.arena import Arena, Device
 from bench.contender import Classifier, Contender, Payload
 from bench.wire import Sized, Wire
 from coordinator import round as rounds
-from coordinator.classifier import fit_classifier
+from coordinator.classifier import fit_classifier, with_changed
 from mekt.learning import Arrays, Progress
 from mekt.plan import Method, Plan
 from mekt.scores import confusion, f1_scores, weighted_f1
@@ -227,7 +228,7 @@ class _Game:
         if rounds_done not in self._evaluate:
             return
         began_s = time.perf_counter()
-        self._evaluated.append(evaluate(self._contender, self._arena, rounds_done))
+        self._evaluated.append(evaluate(self._contender, self._arena, self._plan, rounds_done))
         seconds["probe"] = time.perf_counter() - began_s
         self._step()
 
@@ -254,7 +255,7 @@ def group_name(group: Sequence[str], modalities: Sequence[str]) -> str:
     return FUSED if len(group) == len(modalities) > 1 else "+".join(sorted(group))
 
 
-def evaluate(contender: Contender, arena: Arena, rounds_done: int) -> Evaluated:
+def evaluate(contender: Contender, arena: Arena, plan: Plan, rounds_done: int) -> Evaluated:
     """Scores on the test windows, of the contender as it is now.
 
     Raises:
@@ -263,6 +264,7 @@ def evaluate(contender: Contender, arena: Arena, rounds_done: int) -> Evaluated:
     labelled, test = arena.datasets.labelled, arena.datasets.test
     if labelled is None or test is None:
         raise ValueError(f"{arena.protocol}: no labelled or no test windows; a comparison needs both")
+    labelled = with_changed(plan, labelled)
     classes = len(arena.datasets.classes)
     names = [each.name for each in arena.modalities]
     pairs = list(zip(contender.embed(labelled.arrays), contender.embed(test.arrays), strict=True))

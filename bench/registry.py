@@ -12,13 +12,15 @@ from bench.contenders.parameters import Averaging, contrastive, proximal
 from bench.contenders.supervised import (
     LABELS_EPOCHS,
     POOLED_EPOCHS,
-    Augment,
     Supervised,
     all_labelled_windows,
     labelled_windows,
 )
+from mekt.augment import Augmentation
 from mekt.plan import Fusion, Plan
 
+# How much the labelled windows are changed, whatever the method does with unlabelled ones.
+LABELS_STRENGTH = 1.0
 # What makes a contender at its start, out of an arena and a plan whose seed is the run's.
 Make = Callable[[Arena, Plan], Contender]
 
@@ -50,8 +52,13 @@ def _fedmekt(fusion: Fusion) -> Make:
     return build
 
 
-def _from_labels(augment: Augment | None = None) -> Make:
-    return lambda arena, plan: Supervised(arena, plan, labelled_windows(arena), LABELS_EPOCHS, augment)
+def _from_labels(arena: Arena, plan: Plan) -> Contender:
+    return Supervised(arena, plan, labelled_windows(arena), LABELS_EPOCHS)
+
+
+def _from_changed_labels(arena: Arena, plan: Plan) -> Contender:
+    change = Augmentation(modalities=plan.modalities, scaling=plan.scaling, strength=LABELS_STRENGTH)
+    return Supervised(arena, plan, labelled_windows(arena), LABELS_EPOCHS, change)
 
 
 ENTRIES = (
@@ -69,7 +76,16 @@ ENTRIES = (
         label="labels alone",
         text="encoders and a linear head from the coordinator's few labels alone",
         paper="",
-        build=_from_labels(),
+        build=_from_labels,
+        federated=False,
+        learns_once=True,
+    ),
+    Entry(
+        name="labels-only-augmented",
+        label="labels alone, augmented",
+        text="the same, from windows that are changed anew each time",
+        paper="",
+        build=_from_changed_labels,
         federated=False,
         learns_once=True,
     ),

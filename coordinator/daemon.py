@@ -150,7 +150,7 @@ class Coordinator:
         """Take up where the ledger says that things stand."""
         number = self._state.round
         self._reports = self._ledger.reports()
-        self._serve(self._learner.knowledge())
+        self._serve(self._learner.knowledge(number))
         participants = self._ledger.participants(number)
         if participants is None or number >= self._state.rounds:
             return
@@ -322,7 +322,7 @@ class Coordinator:
 
         def work(progress: Callable[[int, int], None]) -> tuple[RoundReport, dict[str, bytes]]:
             report = self._learner.close_round(number, deliveries, self._blobs, progress, collect_s)
-            return report, self._learner.knowledge()
+            return report, self._learner.knowledge(number + 1)
 
         return work
 

@@ -15,12 +15,13 @@ import torch
 
 from coordinator import signs
 from coordinator.aggregate import Contribution, aggregate
-from coordinator.classifier import LinearClassifier, fit_classifier
+from coordinator.classifier import LinearClassifier, fit_classifier, with_changed
 from coordinator.datasets import Datasets
 from coordinator.distil import Distiller
 from coordinator.ledger import Delivery
 from export.writer import write_release
 from mekt.arrays import pack_knowledge, unpack_knowledge
+from mekt.augment import view
 from mekt.checkpoint import load_weights, pack_weights
 from mekt.encoders import Encoder
 from mekt.errors import ReleaseError, StateError
@@ -28,7 +29,7 @@ from mekt.files import BlobStore, make_folder, write_atomically
 from mekt.learning import Arrays, Knowledge, Progress, tensors
 from mekt.losses import reconstruction_distance
 from mekt.messages import Finding, RoundReport
-from mekt.plan import Architecture, Plan, derived_seed
+from mekt.plan import Architecture, Plan
 from mekt.scores import weighted_f1
 from sensors.source import Floats
 
@@ -65,8 +66,6 @@ class Learner:
         self._plan = plan
         self._datasets = datasets
         self._proxy = datasets.normalised_proxy()
-        rows = signs.rows_of(plan.proxy_windows)
-        self._looked_at = {name: array[rows] for name, array in self._proxy.items()}
         self._folder = make_folder(folder)
         self.releases = make_folder(folder / "releases")
         self._architectures: dict[str, Architecture] = {
@@ -91,11 +90,11 @@ class Learner:
             raise StateError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from error
         load_weights(self._distiller, raw, str(path))
 
-    def knowledge(self) -> dict[str, bytes]:
-        """The global knowledge, as blobs per modality."""
+    def knowledge(self, number: int) -> dict[str, bytes]:
+        """The global knowledge of the proxy set as round `number` looks at it, as blobs per modality."""
         return {
             name: pack_knowledge(each.embedding, each.hidden, self._plan.method.encoding)
-            for name, each in self._distiller.knowledge(self._proxy).items()
+            for name, each in self._distiller.knowledge(view(self._plan, self._proxy, number)).items()
         }
 
     def close_round(
@@ -111,19 +110,19 @@ class Learner:
         """
         contributions = [self._contribution(delivery, blobs) for delivery in deliveries]
         began_s = time.monotonic()
-        known = self._distiller.embed(self._looked_at)
+        rows = signs.rows_of(self._plan.proxy_windows)
+        looked_at = {name: array[rows] for name, array in view(self._plan, self._proxy, number).items()}
+        known = self._distiller.embed(looked_at)
         aggregated = aggregate(contributions)
-        loss = self._distiller.distil(
-            self._proxy, aggregated, derived_seed(self._plan.seed, "distil", number), progress
-        )
+        loss = self._distiller.distil(self._proxy, aggregated, number, progress)
         losses = {"reconstruction": loss.reconstruction, "transfer": loss.transfer}
-        if not self._is_sound():
+        if not self._is_sound(number + 1):
             log.error("round %d: learning diverged; its knowledge is dropped. Lower distil_rate or eta", number + 1)
             self.restore(number)
             losses, aggregated = {}, {}
         write_atomically(self._weights_path(number + 1), pack_weights(self._distiller))
         self._forget_weights(number + 1 - WEIGHTS_KEPT)
-        findings = self._diagnosed(known, aggregated, contributions)
+        findings = self._diagnosed(looked_at, known, aggregated, contributions)
         report = self.assess(number + 1, losses)
         distil_s = max(0.0, time.monotonic() - began_s - sum(report.seconds.values()))
         devices = tuple(each.device for each in deliveries)
@@ -176,6 +175,7 @@ class Learner:
         if labelled is None:
             return {}
         try:
+            labelled = with_changed(self._plan, labelled)
             embedded = self._distiller.embed(labelled.arrays)
             return {
                 name: _Fitted(
@@ -255,23 +255,30 @@ class Learner:
     def _fresh(self) -> Distiller:
         return Distiller(self._plan, self._architectures, self._compute)
 
-    def _is_sound(self) -> bool:
-        """True when the encoders are finite, and so is what they know, also in the encoding that it is sent in."""
+    def _is_sound(self, number: int) -> bool:
+        """True when the encoders are finite, and so is what round `number` is to be sent, also in its encoding."""
         if not all(bool(torch.isfinite(each).all()) for each in self._distiller.state_dict().values()):
             return False
         try:
-            self.knowledge()
+            self.knowledge(number)
         except ValueError:
             return False
         return True
 
     def _diagnosed(
-        self, before: Arrays, aggregated: Mapping[str, Knowledge], contributions: Sequence[Contribution]
+        self,
+        looked_at: Arrays,
+        before: Arrays,
+        aggregated: Mapping[str, Knowledge],
+        contributions: Sequence[Contribution],
     ) -> tuple[Finding, ...]:
-        """The signs of trouble; `before`: embeddings before distillation. A failure here never costs the round."""
+        """The signs of trouble; `before`: embeddings of what was looked at before distillation.
+
+        A failure here never costs the round.
+        """
         try:
             rows = signs.rows_of(self._plan.proxy_windows)
-            known = self._distiller.embed(self._looked_at)
+            known = self._distiller.embed(looked_at)
             target = {name: each.embedding[rows] for name, each in aggregated.items()}
             device_rows = signs.device_rows_of(self._plan.proxy_windows, len(contributions))
             sent = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edge.trainer import LocalLoss, LocalTrainer
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, unpack_knowledge, unpack_windows
+from mekt.augment import view
 from mekt.checkpoint import load_weights, pack_weights
 from mekt.encoders import DECODER_WIDTH
 from mekt.errors import WireError
@@ -79,7 +80,7 @@ class Lesson:
         return None
 
     def proxy(self, blobs: BlobStore) -> Arrays:
-        """The proxy set of the device's modalities, normalised: (N, T, ...).
+        """The proxy set of the device's modalities, normalised, as the round looks at it: (N, T, ...).
 
         Raises:
             WireError: when a blob is not what the plan says.
@@ -89,7 +90,7 @@ class Lesson:
             shape = (self.plan.proxy_windows, *self.plan.window.shape(modality))
             windows = unpack_windows(_content(blobs, self.plan.proxy[modality.name]), shape)
             arrays[modality.name] = self.plan.scaling[modality.name].normalise(windows)
-        return arrays
+        return view(self.plan, arrays, self.round)
 
     def teachers(self, blobs: BlobStore) -> dict[str, Knowledge]:
         """The global knowledge of the device's modalities.
@@ -120,7 +121,7 @@ class Lesson:
         proxy = self.proxy(blobs)
         private = {name: self.plan.scaling[name].normalise(array) for name, array in windows.items()}
         seed = derived_seed(self.plan.seed, self.device, self.round)
-        loss = trainer.learn(private, proxy, self.teachers(blobs), seed, progress)
+        loss = trainer.learn(private, proxy, self.teachers(blobs), self.round, seed, progress)
         sizes = [
             loss.reconstruction,
             loss.transfer,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mekt.augment import augmentation_of
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import (
     Arrays,
@@ -15,7 +16,7 @@ from mekt.learning import (
     endless_batches,
     knowledge_loss,
     knowledge_of,
-    reconstruction_loss,
+    own_loss,
     teachers,
     tensors,
 )
@@ -42,6 +43,7 @@ class LocalTrainer:
         windows: Arrays,
         proxy: Arrays,
         knowledge: Mapping[str, Knowledge],
+        round: int,
         seed: int,
         progress: Progress = lambda done, whole: None,
     ) -> LocalLoss:
@@ -49,9 +51,10 @@ class LocalTrainer:
 
         Args:
             windows: private, normalised, per modality (B, T, ...), one at least.
-            proxy: the normalised proxy set, per modality (N, T, ...).
+            proxy: the normalised proxy set as the round looks at it, per modality (N, T, ...).
             knowledge: global knowledge of the round, per modality.
-            seed: orders the batches.
+            round: counted from 0; the rate falls with it.
+            seed: orders the batches, and draws how windows are changed.
             progress: is told how far it is after each batch.
         """
         method = self.plan.method
@@ -60,19 +63,30 @@ class LocalTrainer:
         hidden_teacher, embedding_teacher = teachers(knowledge)
         count = len(next(iter(private.values())))
         proxy_batches = endless_batches(self.plan.proxy_windows, method.batch, generator)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=method.local_rate)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.plan.local_rate(round))
         means = (0.0, 0.0)
-        done, whole = 0, method.local_epochs * batch_count(count, method.batch)
+        augmentation = augmentation_of(self.plan)
+        followed = not embedding_teacher.keys().isdisjoint(self.model.modalities)
+        follow = method.follow_epochs * batch_count(self.plan.proxy_windows, method.batch) if followed else 0
+        done, whole = 0, follow + method.local_epochs * batch_count(count, method.batch)
+        for _ in range(follow):
+            rows = next(proxy_batches)
+            _, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
+            transferred = knowledge_loss(method, embeddings, {n: t[rows] for n, t in embedding_teacher.items()})
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(transferred)
+            optimizer.step()
+            done += 1
+            progress(done, whole)
         for _ in range(method.local_epochs):
             sums = [0.0, 0.0]
             for index in batches(count, method.batch, generator):
                 batch = {name: array[index] for name, array in private.items()}
-                _, embeddings = self.model.encode(batch)
-                rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, embeddings)
+                learned, rebuilt = own_loss(self.model, batch, augmentation, generator)
                 rows = next(proxy_batches)
                 hidden, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
                 transferred = knowledge_loss(method, embeddings, {n: t[rows] for n, t in embedding_teacher.items()})
-                loss = rebuilt + method.alpha * transferred
+                loss = learned + method.alpha * transferred
                 if method.beta > 0:
                     targets = {name: teacher[rows] for name, teacher in hidden_teacher.items()}
                     loss = loss + method.beta * knowledge_loss(method, hidden, targets)

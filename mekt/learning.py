@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mekt.augment import Augmentation
 from mekt.encoders import SplitAutoencoder
-from mekt.losses import reconstruction_distance, transfer_loss
+from mekt.losses import contrast, reconstruction_distance, transfer_loss
 from mekt.plan import Method, Reconstruction
 
 Windows = Mapping[str, Tensor]
@@ -41,6 +42,33 @@ def reconstruction_loss(kind: Reconstruction, model: SplitAutoencoder, windows: 
         target = windows[name].repeat(len(sources), *[1] * (windows[name].dim() - 1))
         total = total + reconstruction_distance(kind, rebuilt, target) * len(sources)
     return total
+
+
+def own_loss(
+    model: SplitAutoencoder, windows: Windows, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """What a model learns from windows (B, ...) by itself: the loss, and the part of it that is reconstruction.
+
+    With contrast, two changed copies of the windows are encoded: the first is rebuilt, and every modality's projection
+    of the one has to find every modality's of the other.
+    """
+    method = model.method
+    if method.contrast == 0:
+        rebuilt = reconstruction_loss(method.reconstruction, model, windows, model.encode(windows)[1])
+        return rebuilt, rebuilt
+    one, other = augmentation(windows, generator), augmentation(windows, generator)
+    count = len(next(iter(windows.values())))
+    _, both = model.encode({name: torch.cat([one[name], other[name]]) for name in one})
+    rebuilt = reconstruction_loss(
+        method.reconstruction, model, one, {name: each[:count] for name, each in both.items()}
+    )
+    projected = {name: model.projectors[name](each) for name, each in both.items()}
+    pairs = [
+        contrast(first[:count], second[count:], method.contrast_temperature)
+        for first in projected.values()
+        for second in projected.values()
+    ]
+    return rebuilt + method.contrast * torch.stack(pairs).sum(), rebuilt
 
 
 def knowledge_loss(method: Method, student: Windows, teacher: Windows) -> Tensor:

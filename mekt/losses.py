@@ -87,3 +87,14 @@ def _relative_distances(x_ND: Tensor) -> Tensor:
     # The root's slope is infinite at 0, where the diagonal lies.
     distances_NN = torch.sqrt(squared_NN + 1e-12)
     return distances_NN / distances_NN.mean().clamp(min=1e-6)
+
+
+def contrast(one_BD: Tensor, other_BD: Tensor, temperature: float) -> Tensor:
+    """How badly each row of one finds the same row of the other among all by cosine, and the other way round.
+
+    Cross entropy of the rows' softmax over cosines / temperature (NT-Xent, arXiv 2002.05709, eq. 1, with the negatives
+    of the other side alone): log B where nothing is told apart, 0 where everything is.
+    """
+    cosines_BB = functional.normalize(one_BD, dim=1) @ functional.normalize(other_BD, dim=1).T / temperature
+    right_B = torch.arange(len(one_BD), device=one_BD.device)
+    return (functional.cross_entropy(cosines_BB, right_B) + functional.cross_entropy(cosines_BB.T, right_B)) / 2

@@ -17,6 +17,7 @@ Fusion = Literal["separate", "concatenated"]
 Reconstruction = Literal["waveform", "spectral"]
 Architecture = Literal["conv", "lstm"]
 LARGEST_PROXY_WINDOWS = 16_384
+LAST_LOCAL_RATE = 0.1
 LARGEST_BLOB_BYTES = 1 << 30
 
 
@@ -40,24 +41,33 @@ class Method:
 
     `alpha`, `beta` weigh the transfer of embeddings and of the hidden layer on devices, `eta`, `gamma` on the
     coordinator. `hidden` is the width of the hidden layer that every encoder has before its embedding.
+
+    `contrast` weighs, beside reconstruction, how well two changed copies of a window find each other among others at
+    `contrast_temperature` (NT-Xent, Chen et al., arXiv 2002.05709, eq. 1), over all pairs of modalities. `augment`
+    scales how far copies differ (`mekt.augment`); with it, each round's knowledge is of another view of the proxy set.
+    `follow_epochs`: a device follows the global knowledge so often before it learns from its own windows.
     """
 
     embedding: Annotated[int, Bounds(low=1, high=1024)] = 32
-    hidden: Annotated[int, Bounds(low=1, high=1024)] = 64
+    hidden: Annotated[int, Bounds(low=1, high=1024)] = 256
     fusion: Fusion = "separate"
     reconstruction: Reconstruction = "spectral"
     transfer: Transfer = "mse"
     temperature: Positive = 3.0
-    alpha: Weight = 1.0
+    alpha: Weight = 10.0
     beta: Weight = 0.0
     eta: Weight = 20.0
     gamma: Weight = 0.0
-    local_epochs: Annotated[int, Bounds(low=1, high=1000)] = 2
-    local_rate: Positive = 3e-3
-    distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 30
-    distil_rate: Positive = 3e-3
+    contrast: Weight = 0.5
+    contrast_temperature: Positive = 0.1
+    augment: Annotated[float, Bounds(low=0, high=4)] = 1.0
+    follow_epochs: Annotated[int, Bounds(low=0, high=1000)] = 0
+    local_epochs: Annotated[int, Bounds(low=1, high=1000)] = 5
+    local_rate: Positive = 2e-3
+    distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 15
+    distil_rate: Positive = 2e-3
     batch: Annotated[int, Bounds(low=1, high=65536)] = 64
-    encoding: Encoding = "float16"
+    encoding: Encoding = "int8"
 
     @property
     def sends_hidden(self) -> bool:
@@ -102,9 +112,14 @@ class Plan:
         """The modality of this name, or None when the federation has none."""
         return next((modality for modality in self.modalities if modality.name == name), None)
 
+    def local_rate(self, round: int) -> float:
+        """The devices' learning rate in a round, counted from 0: it falls evenly, to a tenth after the last one."""
+        return self.method.local_rate * (1 - (1 - LAST_LOCAL_RATE) * min(1.0, round / self.rounds))
+
     @property
     def identity(self) -> str:
         """A short name for all that a device's model depends on; a plan that differs only in tuning keeps it."""
         parts = (self.run, self.seed, self.window, self.modalities, self.scaling, self.proxy)
-        packed: bytes = msgpack.packb([plain(part) for part in parts] + [self.method.embedding, self.method.hidden])
+        method = [self.method.embedding, self.method.hidden, self.method.contrast > 0]
+        packed: bytes = msgpack.packb([plain(part) for part in parts] + method)
         return hashlib.sha256(packed).hexdigest()[:16]

@@ -59,7 +59,7 @@ class LocalOnly:
     def learn(self, device: str, number: int, received: Payload) -> Payload:
         """Local learning, and nothing to send."""
         seed = derived_seed(self._plan.seed, device, number)
-        learn_locally(self._models[device], self._private[device], self._plan, seed)
+        learn_locally(self._models[device], self._private[device], self._plan, number, seed)
         return {}
 
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
@@ -83,8 +83,8 @@ class PooledAutoencoder:
         self._model = SplitAutoencoder(plan, global_architectures(arena))
         self._counts = {each.name: len(each.private) for each in arena.devices}
         self._pooled = tensors(pooled_windows(arena).arrays)
-        generator = torch.Generator().manual_seed(derived_seed(plan.seed, "pooled"))
-        self._batches = endless_batches(sum(self._counts.values()), plan.method.batch, generator)
+        self._generator = torch.Generator().manual_seed(derived_seed(plan.seed, "pooled"))
+        self._batches = endless_batches(sum(self._counts.values()), plan.method.batch, self._generator)
 
     def announce(self, number: int, device: str) -> Payload:
         """Nothing."""
@@ -97,9 +97,9 @@ class PooledAutoencoder:
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
         """As many steps as the participants would have made."""
         method = self._plan.method
-        optimizer = torch.optim.Adam(self._model.parameters(), lr=method.local_rate)
+        optimizer = torch.optim.Adam(self._model.parameters(), lr=self._plan.local_rate(number))
         for _ in range(method.local_epochs * sum(batch_count(self._counts[name], method.batch) for name in sent)):
-            step(self._model, self._pooled, next(self._batches), self._plan, optimizer)
+            step(self._model, self._pooled, next(self._batches), self._plan, optimizer, self._generator)
 
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By the encoders that learned from everything."""

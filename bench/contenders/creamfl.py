@@ -5,7 +5,7 @@ the intra-modal contrast that hold a device's embeddings (eq. 5 and 6); the aggr
 a device's representation of a window finds that window in the server's other modality (eq. 2 to 4); distillation of
 the aggregate by L2 (section 3.4); its server's own task, matching the modalities of one window; devices keep models.
 
-Adapted: a device's own task is our reconstruction, as it has no labels; the server learns that beside matching, too.
+Adapted: a device's own task is our own loss, as it has no labels; the server learns that beside matching, too.
 Of more than two modalities the "other" one is the mean over all others; with a single one it is that one. Distillation
 weighs the method's `eta`, as it does for us, where the published settings have 0.3 of a loss of another size.
 
@@ -63,7 +63,7 @@ class CreamFl:
         model, seed = self._models[device], derived_seed(self._plan.seed, device, number)
         proxy = {name: self._proxy[name] for name in model.modalities}
         term = self._contrasts(model, proxy, self._unpacked(received), seed)
-        learn_locally(model, self._private[device], self._plan, seed, term)
+        learn_locally(model, self._private[device], self._plan, number, seed, term)
         return self._packed(self._embedded(model))
 
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
@@ -117,7 +117,7 @@ class CreamFl:
 
         for _ in range(method.distil_epochs):
             for rows in batches(self._plan.proxy_windows, method.batch, generator):
-                step(self._server, self._proxy, rows, self._plan, optimizer, term)
+                step(self._server, self._proxy, rows, self._plan, optimizer, generator, term)
 
     def _embedded(self, model: SplitAutoencoder) -> dict[str, Tensor]:
         known = knowledge_of(model, self._proxy, sends_hidden=False)

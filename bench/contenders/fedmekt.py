@@ -8,8 +8,8 @@ from bench.contenders.local import global_architectures, private_windows
 from coordinator.aggregate import Contribution, aggregate
 from coordinator.distil import Distiller
 from edge.trainer import LocalTrainer
-from mekt.augment import view
 from mekt.arrays import pack_knowledge, unpack_knowledge
+from mekt.augment import view
 from mekt.learning import Arrays, Knowledge
 from mekt.plan import Plan, derived_seed
 
@@ -42,7 +42,7 @@ class FedMekt:
         trainer = self._trainers[device]
         proxy = {name: self._view[name] for name in self._private[device]}
         seed = derived_seed(self._plan.seed, device, number)
-        trainer.learn(self._private[device], proxy, self._unpacked(received), seed)
+        trainer.learn(self._private[device], proxy, self._unpacked(received), number, seed)
         return self._packed(trainer.knowledge(proxy))
 
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
@@ -51,8 +51,7 @@ class FedMekt:
             Contribution(device=name, windows=self._count(name), knowledge=self._unpacked(payload))
             for name, payload in sent.items()
         ]
-        seed = derived_seed(self._plan.seed, "distil", number)
-        self._distiller.distil(self._view, aggregate(contributions), seed)
+        self._distiller.distil(self._proxy, aggregate(contributions), number)
 
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By the global encoders."""

@@ -1,6 +1,7 @@
-"""What all contenders share: a device's private windows, and local learning by reconstruction alone.
+"""What all contenders share: a device's private windows, and what a model learns from windows by itself.
 
-Shapes: B windows of a batch. The encoders, the optimiser, its rate and the epochs are those of the plan's method.
+Shapes: B windows of a batch. The encoders, the optimiser, its rate, the epochs, and the objective (reconstruction, and
+contrast where the method has it) are those of the plan's method, and so the same for everybody.
 """
 
 from collections import Counter
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from bench.arena import Arena, Device
+from mekt.augment import augmentation_of
 from mekt.encoders import SplitAutoencoder
-from mekt.learning import Arrays, Windows, batches, reconstruction_loss, tensors
+from mekt.learning import Arrays, Windows, batches, own_loss, tensors
 from mekt.plan import Architecture, Plan
 from sensors.normalise import normalise
 from sensors.windows import WindowSet
@@ -51,24 +53,27 @@ def global_architectures(arena: Arena) -> dict[str, Architecture]:
     return chosen
 
 
-def learn_locally(model: SplitAutoencoder, windows: Arrays, plan: Plan, seed: int, term: Term | None = None) -> None:
-    """Train for the plan's local epochs on reconstruction, and `term`; equal inputs and seed give equal weights.
+def learn_locally(
+    model: SplitAutoencoder, windows: Arrays, plan: Plan, round: int, seed: int, term: Term | None = None
+) -> None:
+    """Train for the plan's local epochs on the plan's own loss, and `term`; equal inputs and seed give equal weights.
 
     Args:
         model: is changed.
         windows: private, normalised, per modality (N, T, ...), one at least.
-        plan: gives epochs, rate, batch and what reconstruction is.
-        seed: orders the batches.
+        plan: gives epochs, rate, batch and what is learned.
+        round: counted from 0; the rate falls with it.
+        seed: orders the batches, and draws how windows are changed.
         term: what the method adds to the loss of each batch.
     """
     method = plan.method
     generator = torch.Generator().manual_seed(seed)
     private = tensors(windows)
     count = len(next(iter(private.values())))
-    optimizer = torch.optim.Adam(model.parameters(), lr=method.local_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=plan.local_rate(round))
     for _ in range(method.local_epochs):
         for rows in batches(count, method.batch, generator):
-            step(model, private, rows, plan, optimizer, term)
+            step(model, private, rows, plan, optimizer, generator, term)
 
 
 def step(
@@ -77,12 +82,12 @@ def step(
     rows: Tensor,
     plan: Plan,
     optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
     term: Term | None = None,
 ) -> None:
     """One step of what every model learns by itself from these rows of `windows`, and of `term`."""
     batch = {name: array[rows] for name, array in windows.items()}
-    _, embeddings = model.encode(batch)
-    loss = reconstruction_loss(plan.method.reconstruction, model, batch, embeddings)
+    loss, _ = own_loss(model, batch, augmentation_of(plan), generator)
     if term is not None:
         loss = loss + term(rows)
     optimizer.zero_grad(set_to_none=True)

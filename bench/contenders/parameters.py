@@ -1,7 +1,7 @@
 """Methods that exchange parameters: MM-FedAvg, MM-FedProx, MM-MOON. They are here to be compared with, nowhere else.
 
-Each modality's encoder and decoder are averaged over the participants that have both it and the same architecture;
-other architectures have a global model of their own. Parameters cross the wire in float32.
+Each modality's encoder and decoder, and what contrast needs beside them, are averaged over the participants that have
+both it and the same architecture; other architectures have a global model of their own. Parameters cross in float32.
 """
 
 import copy
@@ -64,7 +64,9 @@ class Averaging:
             first = SplitAutoencoder(self._plan, self._devices[device].architectures)
             previous = self._previous.get(device, first)
             term = self._make_term(model, self._filled(device, received), previous, self._private[device])
-        learn_locally(model, self._private[device], self._plan, derived_seed(self._plan.seed, device, number), term)
+        learn_locally(
+            model, self._private[device], self._plan, number, derived_seed(self._plan.seed, device, number), term
+        )
         self._previous[device] = model
         return {part: pack_weights(_joined(model, part)) for part in self._parts_of(device)}
 
@@ -166,8 +168,10 @@ def _part(plan: Plan, modality: str, architecture: Architecture) -> nn.ModuleDic
 
 
 def _joined(model: SplitAutoencoder, part: str) -> nn.ModuleDict:
+    """All that learns of one modality."""
     name = part.partition("/")[0]
-    return nn.ModuleDict({"encoder": model.encoders[name], "decoder": model.decoders[name]})
+    modules = {"encoder": model.encoders[name], "decoder": model.decoders[name]}
+    return nn.ModuleDict(modules | ({"projector": model.projectors[name]} if name in model.projectors else {}))
 
 
 def _unpacked(module: nn.ModuleDict, data: bytes, origin: str) -> dict[str, Tensor]:

@@ -145,9 +145,9 @@ def test_scores_of_models_with_some_modalities_are_means_over_those_that_have_th
     small = arena()
     local = LocalOnly(small, plan(small))
     run(local, small, plan(small), evaluate=())
-    done = evaluate(local, small, 2)
+    done = evaluate(local, small, plan(small), 2)
     assert done.scored == {"acc": 2, "gyro": 2, "fused": 1}
-    acc = [evaluate(_One(each), small, 2).scores["acc"] for each in _embedders(local) if "acc" in each]
+    acc = [evaluate(_One(each), small, plan(small), 2).scores["acc"] for each in _embedders(local) if "acc" in each]
     assert done.scores["acc"]["weighted_f1"] == pytest.approx(np.mean([each["weighted_f1"] for each in acc]))
 
 
@@ -189,7 +189,7 @@ def test_an_arena_without_labels_cannot_be_scored() -> None:
     small = arena()
     unlabelled = replace(small, datasets=replace(small.datasets, test=None))
     with pytest.raises(ValueError, match="no labelled or no test windows"):
-        evaluate(RandomEncoders(small, plan(small)), unlabelled, 0)
+        evaluate(RandomEncoders(small, plan(small)), unlabelled, plan(small), 0)
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not() -> None:

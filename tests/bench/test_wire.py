@@ -138,7 +138,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def test_the_bytes_of_each_round_are_those_that_the_kernel_counted(watched: Watched, device: str) -> None:
     coordinator = watched.coordinator
     real = coordinator._plan
-    knowledge = coordinator._learner.knowledge()
+    knowledge = coordinator._learner.knowledge(0)
     of = Sized(device=device, modalities=dict.fromkeys(DEVICES[device], "conv"), windows=59)
     mine = {name: data for name, data in knowledge.items() if name in DEVICES[device]}
     blobs = {name: coordinator._proxy_blobs[real.proxy[name].sha256] for name in DEVICES[device]}

@@ -37,7 +37,18 @@ BOTH = ("pi-1", "pi-2")
 UNIT = float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
 WAIT_S = 20.0 * UNIT
 FEDERATION = "ward-3"
-TINY = Method(embedding=4, hidden=6, distil_epochs=2, distil_rate=1e-2, batch=16)
+TINY = Method(
+    embedding=4,
+    hidden=6,
+    reconstruction="spectral",
+    transfer="mse",
+    eta=20.0,
+    contrast=1.0,
+    augment=1.0,
+    distil_epochs=2,
+    distil_rate=1e-2,
+    batch=16,
+)
 TOML = """
 federation = "ward-3"
 rounds = 1
@@ -50,7 +61,18 @@ compute = "cpu"
 window = {{ window_s = 1.0, stride_s = 0.5 }}
 round = {{ min_devices = 2 }}
 broker = {{ port = {port} }}
-method = {{ embedding = 4, hidden = 6, distil_epochs = 2, distil_rate = 1e-2, batch = 16 }}
+
+[method]
+embedding = 4
+hidden = 6
+reconstruction = "spectral"
+transfer = "mse"
+eta = 20.0
+contrast = 1.0
+augment = 1.0
+distil_epochs = 2
+distil_rate = 1e-2
+batch = 16
 
 [[modalities]]
 name = "acc"

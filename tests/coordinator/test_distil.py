@@ -24,7 +24,19 @@ ACC = Modality(name="acc", shape=(3,), rate_hz=12.0, unit="g")
 GYRO = Modality(name="gyro", shape=(2,), rate_hz=10.0, unit="rad/s")
 DEPTH = Modality(name="depth", shape=(6, 8), rate_hz=4.0, unit="m")
 KINDS: list[list[Modality]] = [[ACC], [DEPTH], [ACC, GYRO], [ACC, GYRO, DEPTH]]
-METHOD = Method(embedding=4, hidden=5, batch=64, distil_epochs=1, eta=0.7, gamma=0.3)
+METHOD = Method(
+    embedding=4,
+    hidden=5,
+    batch=64,
+    distil_epochs=1,
+    distil_rate=3e-3,
+    eta=0.7,
+    gamma=0.3,
+    reconstruction="spectral",
+    transfer="mse",
+    contrast=0.0,
+    augment=0.0,
+)
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 TRANSFERS: tuple[Transfer, ...] = get_args(Transfer)
 PROXY = 9
@@ -94,7 +106,7 @@ def test_one_step_follows_the_formula(fusion: Fusion, kinds: list[Modality], tra
     proxy, aggregate = proxy_of(distiller), aggregated(kinds)
     rebuilt, transferred, hidden = terms(by_hand, proxy, aggregate)
     torch.autograd.backward(rebuilt + 0.7 * transferred + 0.3 * hidden)
-    loss = distiller.distil(proxy, aggregate, seed=0)
+    loss = distiller.distil(proxy, aggregate, round=0)
     assert loss.reconstruction == pytest.approx(rebuilt.item(), rel=1e-5)
     assert loss.transfer == pytest.approx(transferred.item(), rel=1e-5)
     # One batch holds the whole proxy set, so there was one step, and its slopes are still there.
@@ -111,7 +123,7 @@ def test_where_no_device_sent_a_modality_only_the_others_are_followed(fusion: Fu
     aggregate = aggregated([GYRO])
     rebuilt, transferred, hidden = terms(by_hand, proxy_of(distiller), aggregate)
     torch.autograd.backward(rebuilt + 0.7 * transferred + 0.3 * hidden)
-    assert distiller.distil(proxy_of(distiller), aggregate, seed=0).transfer == pytest.approx(transferred.item())
+    assert distiller.distil(proxy_of(distiller), aggregate, round=0).transfer == pytest.approx(transferred.item())
     slopes = dict(by_hand.model.named_parameters())
     for name, parameter in distiller.model.named_parameters():
         torch.testing.assert_close(parameter.grad, slopes[name].grad, rtol=1e-4, atol=1e-6)
@@ -120,15 +132,15 @@ def test_where_no_device_sent_a_modality_only_the_others_are_followed(fusion: Fu
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_round_without_knowledge_still_learns_to_rebuild(fusion: Fusion) -> None:
     distiller = distiller_of([ACC, GYRO], replace(METHOD, fusion=fusion, distil_epochs=30))
-    first = distiller_of([ACC, GYRO], replace(METHOD, fusion=fusion)).distil(proxy_of(distiller), {}, seed=0)
-    last = distiller.distil(proxy_of(distiller), {}, seed=0)
+    first = distiller_of([ACC, GYRO], replace(METHOD, fusion=fusion)).distil(proxy_of(distiller), {}, round=0)
+    last = distiller.distil(proxy_of(distiller), {}, round=0)
     assert last.transfer == first.transfer == 0
     assert last.reconstruction < first.reconstruction
 
 
 def test_the_fused_transfer_worked_by_hand() -> None:
     # Two modalities of one dimension each, the fusion 2 * acc - gyro.
-    method = Method(embedding=1, hidden=2, fusion="concatenated", transfer="mse", batch=64, distil_epochs=1, eta=1.0)
+    method = replace(METHOD, embedding=1, hidden=2, fusion="concatenated", eta=1.0, gamma=0.0)
     distiller = distiller_of([ACC, GYRO], method)
     assert distiller.fusion is not None
     with torch.no_grad():
@@ -136,22 +148,22 @@ def test_the_fused_transfer_worked_by_hand() -> None:
     own = {name: each.embedding for name, each in distiller.knowledge(proxy_of(distiller)).items()}
     # The aggregate is 1 and 3 above the student's own: fused 2 * 1 - 3 = -1, squared 1, for every window.
     aggregate = {"acc": Knowledge(embedding=own["acc"] + 1), "gyro": Knowledge(embedding=own["gyro"] + 3)}
-    assert distiller.distil(proxy_of(distiller), aggregate, seed=0).transfer == pytest.approx(1, rel=1e-4)
+    assert distiller.distil(proxy_of(distiller), aggregate, round=0).transfer == pytest.approx(1, rel=1e-4)
 
 
 def test_the_separate_transfer_worked_by_hand() -> None:
-    method = Method(embedding=1, hidden=2, fusion="separate", transfer="mse", batch=64, distil_epochs=1)
+    method = replace(METHOD, embedding=1, hidden=2, fusion="separate", gamma=0.0)
     distiller = distiller_of([ACC, GYRO], method)
     own = {name: each.embedding for name, each in distiller.knowledge(proxy_of(distiller)).items()}
     aggregate = {"acc": Knowledge(embedding=own["acc"] + 1), "gyro": Knowledge(embedding=own["gyro"] + 3)}
-    assert distiller.distil(proxy_of(distiller), aggregate, seed=0).transfer == pytest.approx(1 + 9, rel=1e-4)
+    assert distiller.distil(proxy_of(distiller), aggregate, round=0).transfer == pytest.approx(1 + 9, rel=1e-4)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_who_already_agrees_with_the_devices_has_nothing_to_follow(fusion: Fusion) -> None:
     distiller = distiller_of([ACC, GYRO], replace(METHOD, fusion=fusion))
     own = distiller.knowledge(proxy_of(distiller))
-    assert distiller.distil(proxy_of(distiller), own, seed=0).transfer == pytest.approx(0, abs=1e-10)
+    assert distiller.distil(proxy_of(distiller), own, round=0).transfer == pytest.approx(0, abs=1e-10)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -162,7 +174,7 @@ def test_each_weight_lets_its_own_layer_follow(fusion: Fusion, weights: tuple[fl
 
     def learned(aggregate: Mapping[str, Knowledge]) -> bytes:
         distiller = distiller_of(kinds, method)
-        distiller.distil(proxy_of(distiller), aggregate, seed=0)
+        distiller.distil(proxy_of(distiller), aggregate, round=0)
         return pack_weights(distiller.model)
 
     given = aggregated(kinds)
@@ -176,12 +188,12 @@ def test_each_weight_lets_its_own_layer_follow(fusion: Fusion, weights: tuple[fl
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_equal_seeds_give_equal_bytes_and_others_do_not(fusion: Fusion) -> None:
-    def learned(seed: int, noise: int) -> bytes:
+def test_equal_inputs_give_equal_bytes_and_another_round_does_not(fusion: Fusion) -> None:
+    def learned(round: int, noise: int) -> bytes:
         torch.manual_seed(noise)
         distiller = distiller_of([ACC, DEPTH], replace(METHOD, fusion=fusion, batch=4, distil_epochs=3))
-        distiller.distil(proxy_of(distiller), aggregated([ACC, DEPTH]), seed)
-        return pack_weights(distiller)
+        distiller.distil(proxy_of(distiller), aggregated([ACC, DEPTH]), round)
+        return pack_weights(distiller.model)
 
     assert learned(1, noise=5) == learned(1, noise=6)
     assert learned(1, noise=5) != learned(2, noise=5)
@@ -192,11 +204,11 @@ def test_a_distiller_that_was_stored_goes_on_to_the_same_bytes(fusion: Fusion) -
     method = replace(METHOD, fusion=fusion, batch=4)
     undisturbed = distiller_of([ACC, GYRO], method)
     proxy, aggregate = proxy_of(undisturbed), aggregated([ACC, GYRO])
-    undisturbed.distil(proxy, aggregate, seed=1)
+    undisturbed.distil(proxy, aggregate, round=1)
     restarted = distiller_of([ACC, GYRO], method)
     load_weights(restarted, pack_weights(undisturbed), "here")
     for each in (undisturbed, restarted):
-        each.distil(proxy, aggregate, seed=2)
+        each.distil(proxy, aggregate, round=2)
     assert pack_weights(restarted) == pack_weights(undisturbed)
 
 
@@ -207,7 +219,7 @@ def test_the_losses_fall(fusion: Fusion, transfer: Transfer) -> None:
     first = distiller_of([ACC, GYRO], method)
     long = distiller_of([ACC, GYRO], replace(method, distil_epochs=60))
     proxy, aggregate = proxy_of(first), aggregated([ACC, GYRO], hidden=False)
-    before, after = first.distil(proxy, aggregate, seed=0), long.distil(proxy, aggregate, seed=0)
+    before, after = first.distil(proxy, aggregate, round=0), long.distil(proxy, aggregate, round=0)
     assert after.reconstruction < 0.3 * before.reconstruction
     assert after.transfer < 0.3 * before.transfer
 
@@ -218,7 +230,7 @@ def test_either_fusion_passes_on_what_the_devices_know(fusion: Fusion) -> None:
     method = replace(METHOD, fusion=fusion, transfer="mse", gamma=0.0, eta=20.0, distil_epochs=200, distil_rate=1e-2)
     distiller = distiller_of([ACC, GYRO], method)
     proxy, aggregate = proxy_of(distiller), aggregated([ACC, GYRO], hidden=False)
-    distiller.distil(proxy, aggregate, seed=0)
+    distiller.distil(proxy, aggregate, round=0)
     own = distiller.knowledge(proxy)
     learned, taught = (
         torch.from_numpy(np.concatenate([each[name].embedding for name in ("acc", "gyro")], axis=1))
@@ -233,7 +245,7 @@ def test_the_layer_that_fuses_never_learns() -> None:
     distiller = distiller_of([ACC, GYRO], replace(METHOD, fusion="concatenated", distil_epochs=5))
     assert distiller.fusion is not None
     before = distiller.fusion.weight.clone()
-    distiller.distil(proxy_of(distiller), aggregated([ACC, GYRO]), seed=0)
+    distiller.distil(proxy_of(distiller), aggregated([ACC, GYRO]), round=0)
     torch.testing.assert_close(distiller.fusion.weight, before, rtol=0, atol=0)
     torch.testing.assert_close(before @ before.T, torch.eye(METHOD.embedding))
 
@@ -242,7 +254,7 @@ def test_the_layer_that_fuses_never_learns() -> None:
 @pytest.mark.parametrize("kinds", KINDS, ids=lambda each: "+".join(one.name for one in each))
 def test_what_comes_out_is_float32_and_of_the_plans_shape(fusion: Fusion, kinds: list[Modality]) -> None:
     distiller = distiller_of(kinds, replace(METHOD, fusion=fusion))
-    distiller.distil(proxy_of(distiller), aggregated(kinds), seed=0)
+    distiller.distil(proxy_of(distiller), aggregated(kinds), round=0)
     assert all(parameter.dtype == torch.float32 for parameter in distiller.parameters())
     names = {each.name for each in kinds}
     knowledge, embedded = distiller.knowledge(proxy_of(distiller)), distiller.embed(proxy_of(distiller))
@@ -287,7 +299,7 @@ def test_what_is_learned_from_is_left_as_it_is() -> None:
     distiller = distiller_of([ACC], replace(METHOD, fusion="concatenated"))
     proxy, aggregate = proxy_of(distiller), aggregated([ACC])
     before = proxy["acc"].copy(), aggregate["acc"].embedding.copy()
-    distiller.distil(proxy, aggregate, seed=0)
+    distiller.distil(proxy, aggregate, round=0)
     np.testing.assert_array_equal(proxy["acc"], before[0])
     np.testing.assert_array_equal(aggregate["acc"].embedding, before[1])
 
@@ -297,7 +309,7 @@ def test_arrays_that_must_not_be_written_are_learned_from_too() -> None:
     proxy = proxy_of(distiller)
     for array in proxy.values():
         array.flags.writeable = False
-    assert distiller.distil(proxy, {}, seed=0).reconstruction > 0
+    assert distiller.distil(proxy, {}, round=0).reconstruction > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -307,7 +319,7 @@ def test_on_a_gpu_the_same_is_learned_but_for_rounding(fusion: Fusion) -> None:
     plan = plan_of(ACC, DEPTH, method=method, proxy_windows=PROXY)
     there, here = Distiller(plan, {"acc": "conv", "depth": "conv"}, "cuda"), distiller_of([ACC, DEPTH], method)
     for aggregate in ({}, aggregated([ACC]), aggregated([ACC, DEPTH])):
-        one, other = (each.distil(proxy_of(here), aggregate, seed=0) for each in (there, here))
+        one, other = (each.distil(proxy_of(here), aggregate, round=0) for each in (there, here))
         assert one.reconstruction == pytest.approx(other.reconstruction, rel=1e-2)
         assert one.transfer == pytest.approx(other.transfer, rel=2e-2)
     for name, embedding in there.embed(proxy_of(here)).items():

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from coordinator.datasets import Datasets, plan_of, read_datasets
+from coordinator.distil import Distiller
 from coordinator.learner import FUSED, Learner
 from coordinator.ledger import Delivery
 from export.release import read_release
 from mekt.arrays import pack_knowledge, unpack_knowledge
+from mekt.augment import view
 from mekt.errors import StateError
 from mekt.files import BlobStore
 from mekt.messages import RoundReport
@@ -33,8 +35,8 @@ class Bench:
         self.blobs = BlobStore(folder / "blobs")
         self.learner = self.make(plan, folder, **architectures)
         self.deliveries = [
-            self.delivery("pi-1", self.make(replace(plan, seed=71), folder / "other").knowledge(), 30),
-            self.delivery("pi-2", self.make(replace(plan, seed=72), folder / "other").knowledge(), 10),
+            self.delivery("pi-1", self.make(replace(plan, seed=71), folder / "other").knowledge(0), 30),
+            self.delivery("pi-2", self.make(replace(plan, seed=72), folder / "other").knowledge(0), 10),
         ]
 
     def make(self, plan: Plan, folder: Path, **architectures: Any) -> Learner:
@@ -94,16 +96,41 @@ def test_the_start_is_scored_and_released_too(make: Make) -> None:
 
 def test_knowledge_is_what_devices_unpack(make: Make) -> None:
     bench = make()
-    for data in bench.learner.knowledge().values():
+    for data in bench.learner.knowledge(0).values():
         embedding, hidden = unpack_knowledge(data, windows=24, embedding=4, hidden=None)
         assert embedding.shape == (24, 4) and hidden is None
+
+
+def test_each_round_asks_for_knowledge_of_its_own_view(make: Make) -> None:
+    bench = make()
+    views = [view(bench.plan, bench.datasets.normalised_proxy(), number) for number in range(2)]
+    with_views = [bench.learner.knowledge(number) for number in range(2)]
+    distiller = Distiller(bench.plan, {"acc": "conv", "gyro": "conv"})
+    for looked_at, blobs in zip(views, with_views, strict=True):
+        for name, known in distiller.knowledge(looked_at).items():
+            assert blobs[name] == pack_knowledge(known.embedding, known.hidden, bench.plan.method.encoding)
+    assert with_views[0]["acc"] != with_views[1]["acc"]
+    one_view = make(method=replace(TINY, augment=0.0)).learner
+    assert one_view.knowledge(0) == one_view.knowledge(1)
+
+
+def test_a_coordinator_that_starts_anew_each_round_comes_to_the_same_bytes(make: Make) -> None:
+    method = replace(TINY, distil_epochs=1)
+    undisturbed, restarted = make(method=method), make(method=method)
+    only_gyro = [replace(each, knowledge={"gyro": each.knowledge["gyro"]}) for each in undisturbed.deliveries]
+    for number, deliveries in enumerate([None, None, only_gyro, None, [], None]):
+        undisturbed.close(number, deliveries)
+        restarted.learner = restarted.make(restarted.plan, restarted.folder)
+        restarted.learner.restore(number)
+        restarted.close(number, deliveries)
+    assert restarted.digests() == undisturbed.digests() != {}
 
 
 def test_the_same_round_twice_gives_the_same_bytes_whatever_the_order_of_deliveries(make: Make) -> None:
     one, other = make(), make()
     reports = [one.close(0), other.close(0, other.deliveries[::-1])]
     assert one.digests() == other.digests() != {}
-    assert one.learner.knowledge() == other.learner.knowledge()
+    assert one.learner.knowledge(0) == other.learner.knowledge(0)
     assert reports[0].metrics == reports[1].metrics
     one.close(1)
     other.close(1)
@@ -122,16 +149,16 @@ def test_a_round_that_was_closed_before_a_crash_is_closed_again_with_the_same_by
 
 def test_restored_encoders_have_the_same_knowledge(make: Make) -> None:
     bench = make()
-    start = bench.learner.knowledge()
+    start = bench.learner.knowledge(0)
     bench.close(0)
-    after = bench.learner.knowledge()
+    after = bench.learner.knowledge(0)
     assert after != start
     fresh = bench.make(bench.plan, bench.folder)
-    assert fresh.knowledge() == start
+    assert fresh.knowledge(0) == start
     fresh.restore(1)
-    assert fresh.knowledge() == after
+    assert fresh.knowledge(0) == after
     fresh.restore(0)
-    assert fresh.knowledge() == start
+    assert fresh.knowledge(0) == start
 
 
 def test_missing_damaged_or_foreign_weights_are_refused(make: Make) -> None:
@@ -167,7 +194,7 @@ def test_an_export_that_fails_costs_the_release_alone(make: Make, caplog: pytest
     assert bench.close(1).release == "ward-3-00002"
     assert expected.release == "ward-3-00001"
     sound.close(1)
-    assert bench.learner.knowledge() == sound.learner.knowledge()
+    assert bench.learner.knowledge(0) == sound.learner.knowledge(0)
 
 
 def test_an_export_that_stumbles_costs_the_release_alone(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -189,7 +216,7 @@ def test_scores_that_fail_cost_the_scores_alone(
     manifest = read_release(bench.learner.releases / report.release).manifest
     assert bool(manifest.classifiers) == (kind == "test")
     sound.close(0)
-    assert bench.learner.knowledge() == sound.learner.knowledge()
+    assert bench.learner.knowledge(0) == sound.learner.knowledge(0)
 
 
 def test_without_labels_there_are_encoders_and_no_scores(make: Make, datasets: Datasets) -> None:
@@ -199,14 +226,14 @@ def test_without_labels_there_are_encoders_and_no_scores(make: Make, datasets: D
 
 def test_learning_that_diverges_loses_its_round_and_no_more(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     bench = make(method=replace(TINY, distil_rate=1e9, distil_epochs=20))
-    start = bench.learner.knowledge()
+    start = bench.learner.knowledge(0)
     report = bench.close(0)
     assert "learning diverged; its knowledge is dropped" in caplog.text
-    assert bench.learner.knowledge() == start
+    assert bench.learner.knowledge(0) == start
     assert report.round == 1 and report.release == "ward-3-00001" and "transfer" not in report.metrics
     fresh = bench.make(bench.plan, bench.folder)
     fresh.restore(1)
-    assert fresh.knowledge() == start
+    assert fresh.knowledge(0) == start
 
 
 def test_the_largest_knowledge_that_is_accepted_does_not_break_the_encoders(make: Make) -> None:
@@ -225,8 +252,8 @@ def trained(people: Path) -> Datasets:
     return read_datasets(settings_of(proxy_windows=512), people)
 
 
-# Enough for two rounds to come to what healthy federations come to.
-SOUND = Method(embedding=8, hidden=16, distil_epochs=40, distil_rate=1e-2, batch=16)
+# Enough for two rounds to come to what healthy federations come to. Devices know one view of the proxy set.
+SOUND = replace(TINY, embedding=8, hidden=16, distil_epochs=40, augment=0.0)
 
 
 def sign_names(report: RoundReport) -> set[tuple[str, str]]:
@@ -238,7 +265,7 @@ def test_a_sound_round_has_no_findings(make: Make, trained: Datasets) -> None:
     alone = replace(bench.plan, seed=71, method=replace(SOUND, eta=0.0))
     device = bench.make(alone, bench.folder / "other")
     device.close_round(0, bench.deliveries, bench.blobs, lambda done, whole: None, 0.0)
-    deliveries = [bench.delivery(f"pi-{n}", device.knowledge(), 10) for n in range(1, 4)]
+    deliveries = [bench.delivery(f"pi-{n}", device.knowledge(0), 10) for n in range(1, 4)]
     assert [bench.close(number, deliveries).findings for number in range(2)] == [(), ()]
 
 
@@ -268,7 +295,7 @@ def test_encoders_that_do_not_follow_the_devices_are_named(
 
 def test_a_device_that_disagrees_with_all_others_is_named(make: Make, trained: Datasets) -> None:
     bench = make(trained, SOUND)
-    known = bench.make(bench.plan, bench.folder / "other").knowledge()
+    known = bench.make(bench.plan, bench.folder / "other").knowledge(0)
     turned = {}
     for name, raw in known.items():
         embedding, _ = unpack_knowledge(raw, windows=bench.plan.proxy_windows, embedding=8, hidden=None)
@@ -319,15 +346,15 @@ def test_one_modality_and_three_with_frames_are_learned(make: Make, people: Path
     groups = set(names) | (set() if len(names) == 1 else {FUSED})
     assert set(read_release(bench.learner.releases / report.release).manifest.classifiers) == groups
     assert {f"weighted_f1/{name}" for name in groups} < set(report.metrics)
-    assert set(bench.learner.knowledge()) == set(names)
+    assert set(bench.learner.knowledge(0)) == set(names)
 
 
 def test_modalities_that_nobody_delivered_are_learned_without_a_teacher(make: Make) -> None:
     bench = make()
     only_acc = replace(bench.deliveries[0], knowledge={"acc": bench.deliveries[0].knowledge["acc"]})
-    before = bench.learner.knowledge()
+    before = bench.learner.knowledge(0)
     bench.close(0, [only_acc])
-    after = bench.learner.knowledge()
+    after = bench.learner.knowledge(0)
     assert after["acc"] != before["acc"] and after["gyro"] != before["gyro"]
 
 

@@ -35,7 +35,17 @@ GYRO = Modality(name="gyro", shape=(2,), rate_hz=10.0, unit="rad/s")
 DEPTH = Modality(name="depth", shape=(6, 8), rate_hz=5.0, unit="m")
 SPEC = WindowSpec(window_s=2.0, stride_s=1.0)
 PROXY = 12
-METHOD: dict[str, Any] = {"embedding": 4, "hidden": 6, "batch": 8, "local_epochs": 1}
+METHOD: dict[str, Any] = {
+    "embedding": 4,
+    "hidden": 6,
+    "batch": 8,
+    "alpha": 1.0,
+    "contrast": 1.0,
+    "augment": 1.0,
+    "follow_epochs": 0,
+    "local_epochs": 1,
+    "local_rate": 3e-3,
+}
 
 
 def noise(*shape: int, seed: int = 0) -> Floats:

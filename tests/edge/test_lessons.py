@@ -10,6 +10,7 @@ import pytest
 
 from edge.lessons import Learned, Lesson, odd_scales
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, pack_windows, unpack_knowledge
+from mekt.augment import view
 from mekt.blobs import blob_ref
 from mekt.errors import StateError, WireError
 from mekt.files import BlobStore
@@ -112,9 +113,21 @@ def test_the_global_knowledge_is_followed_and_may_be_missing(blobs: BlobStore) -
 
 def test_windows_are_normalised_as_the_plan_says(blobs: BlobStore) -> None:
     scaling = {"acc": Scaling(mean=(1, 2, 3), std=(2, 2, 4))}
-    lesson = lesson_of(plan_of(ACC, scaling=scaling), ACC_ONLY)
-    plain = lesson_of(plan_of(ACC), ACC_ONLY).proxy(blobs)["acc"]
+    unchanged = {"augment": 0.0}
+    lesson = lesson_of(plan_of(ACC, scaling=scaling, method=unchanged), ACC_ONLY)
+    plain = lesson_of(plan_of(ACC, method=unchanged), ACC_ONLY).proxy(blobs)["acc"]
     assert np.allclose(lesson.proxy(blobs)["acc"], (plain - [1, 2, 3]) / [2, 2, 4], atol=1e-6)
+
+
+def test_a_round_looks_at_its_own_view_which_is_the_coordinators(blobs: BlobStore) -> None:
+    plan = plan_of(ACC, GYRO, method={"augment": 1.0})
+    whole = {each.name: noise(PROXY, *SPEC.shape(each), seed=1) for each in (ACC, GYRO)}
+    stored = {name: np.float32(np.float16(array)) for name, array in whole.items()}
+    for number in (0, 1):
+        own = lesson_of(plan, ACC_ONLY, number).proxy(blobs)
+        assert list(own) == ["acc"]
+        np.testing.assert_allclose(own["acc"], view(plan, stored, number)["acc"], atol=1e-6)
+    assert not np.allclose(own["acc"], lesson_of(plan, ACC_ONLY, 0).proxy(blobs)["acc"], atol=1e-2)
 
 
 @pytest.mark.parametrize("architectures", FLEET)

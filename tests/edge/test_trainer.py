@@ -24,7 +24,20 @@ torch.set_num_threads(1)
 ACC = Modality(name="acc", shape=(3,), rate_hz=12.0, unit="g")
 GYRO = Modality(name="gyro", shape=(2,), rate_hz=10.0, unit="rad/s")
 DEPTH = Modality(name="depth", shape=(6, 8), rate_hz=4.0, unit="m")
-METHOD = Method(embedding=4, hidden=5, batch=64, local_epochs=1, alpha=0.7, beta=0.3)
+METHOD = Method(
+    embedding=4,
+    hidden=5,
+    batch=64,
+    local_epochs=1,
+    local_rate=3e-3,
+    alpha=0.7,
+    beta=0.3,
+    reconstruction="spectral",
+    transfer="mse",
+    contrast=0.0,
+    augment=0.0,
+    follow_epochs=0,
+)
 PRIVATE, PROXY = 9, 8
 FLEET: list[dict[str, Architecture]] = [
     {"acc": "conv"},
@@ -97,7 +110,7 @@ def test_one_step_follows_the_formula(architectures: Mapping[str, Architecture],
     private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge()
     rebuilt, embedding, hidden = terms(method, by_hand, private, proxy, knowledge)
     torch.autograd.backward(rebuilt + 0.7 * embedding + 0.3 * hidden)
-    loss = trainer.learn(private, proxy, knowledge, seed=0)
+    loss = trainer.learn(private, proxy, knowledge, round=0, seed=0)
     assert loss.reconstruction == pytest.approx(rebuilt.item(), rel=1e-5)
     assert loss.transfer == pytest.approx(embedding.item(), rel=1e-5)
     # One batch holds all, so there was one step, and its slopes are still there.
@@ -111,7 +124,7 @@ def test_without_transfer_the_knowledge_changes_nothing() -> None:
     packed = []
     for knowledge in (global_knowledge(), global_knowledge(["acc"]), {}):
         trainer = trainer_of({"acc": "conv", "gyro": "conv"}, method)
-        trainer.learn(private_of(trainer), proxy_of(trainer), knowledge, seed=0)
+        trainer.learn(private_of(trainer), proxy_of(trainer), knowledge, round=0, seed=0)
         packed.append(pack_weights(trainer.model))
     assert len(set(packed)) == 1
 
@@ -122,7 +135,7 @@ def test_each_weight_lets_its_own_layer_follow(weights: tuple[float, float]) -> 
 
     def learned(knowledge: Mapping[str, Knowledge]) -> bytes:
         trainer = trainer_of({"acc": "conv"}, method)
-        trainer.learn(private_of(trainer), proxy_of(trainer), knowledge, seed=0)
+        trainer.learn(private_of(trainer), proxy_of(trainer), knowledge, round=0, seed=0)
         return pack_weights(trainer.model)
 
     given = global_knowledge()["acc"]
@@ -135,13 +148,15 @@ def test_each_weight_lets_its_own_layer_follow(weights: tuple[float, float]) -> 
 
 def test_knowledge_without_hidden_layers_is_followed_as_far_as_it_goes() -> None:
     trainer = trainer_of({"acc": "conv"})
-    loss = trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(hidden=False), seed=0)
+    loss = trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(hidden=False), round=0, seed=0)
     assert loss.transfer > 0
 
 
 def test_knowledge_of_other_modalities_alone_is_no_loss() -> None:
     trainer = trainer_of({"acc": "conv"})
-    assert trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(["gyro"]), seed=0).transfer == 0
+    assert (
+        trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(["gyro"]), round=0, seed=0).transfer == 0
+    )
 
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
@@ -150,7 +165,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
     def learned(seed: int) -> bytes:
         trainer = trainer_of({"acc": "conv", "depth": "conv"}, method)
         torch.manual_seed(seed + 1000 * len(packed))
-        trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(), seed)
+        trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(), 0, seed)
         return pack_weights(trainer.model)
 
     packed: list[bytes] = []
@@ -164,7 +179,7 @@ def test_the_losses_fall_and_the_device_comes_near_to_the_global_knowledge(trans
     method = replace(METHOD, transfer=transfer, alpha=5.0, beta=0.0, local_rate=5e-3)
     trainer = trainer_of({"acc": "conv", "gyro": "conv"}, method)
     private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge(hidden=False)
-    first, *_, last = (trainer.learn(private, proxy, knowledge, seed) for seed in range(25))
+    first, *_, last = (trainer.learn(private, proxy, knowledge, 0, seed) for seed in range(25))
     assert last.transfer < 0.7 * first.transfer
     assert last.reconstruction < first.reconstruction
 
@@ -172,7 +187,7 @@ def test_the_losses_fall_and_the_device_comes_near_to_the_global_knowledge(trans
 def test_progress_is_told_after_each_batch() -> None:
     trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=4, local_epochs=2))
     told: list[tuple[int, int]] = []
-    trainer.learn(private_of(trainer), proxy_of(trainer), {}, 0, lambda done, whole: told.append((done, whole)))
+    trainer.learn(private_of(trainer), proxy_of(trainer), {}, 0, 0, lambda done, whole: told.append((done, whole)))
     # Nine windows are three batches of at most four; two epochs of them.
     assert told == [(done, 6) for done in range(1, 7)]
 
@@ -189,7 +204,7 @@ def test_a_progress_that_raises_ends_the_learning() -> None:
     told: list[int] = []
     trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=4, local_epochs=2))
     with pytest.raises(StopError):
-        trainer.learn(private_of(trainer), proxy_of(trainer), {}, 0, stop_at_second)
+        trainer.learn(private_of(trainer), proxy_of(trainer), {}, 0, 0, stop_at_second)
     assert told == [1, 2]
     assert all(np.isfinite(each.embedding).all() for each in trainer.knowledge(proxy_of(trainer)).values())
 
@@ -210,7 +225,7 @@ def test_knowledge_is_of_the_devices_own_modalities(architectures: Mapping[str, 
 def test_more_windows_than_proxy_windows_and_fewer_both_learn() -> None:
     for count in (1, PROXY, 3 * PROXY + 1):
         trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=3))
-        loss = trainer.learn(private_of(trainer, count), proxy_of(trainer), global_knowledge(), seed=0)
+        loss = trainer.learn(private_of(trainer, count), proxy_of(trainer), global_knowledge(), round=0, seed=0)
         assert np.isfinite([loss.reconstruction, loss.transfer]).all()
 
 
@@ -218,6 +233,6 @@ def test_what_is_learned_from_is_left_as_it_is() -> None:
     trainer = trainer_of({"acc": "conv"})
     private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge()
     before = [array.copy() for array in (private["acc"], proxy["acc"], knowledge["acc"].embedding)]
-    trainer.learn(private, proxy, knowledge, seed=0)
+    trainer.learn(private, proxy, knowledge, round=0, seed=0)
     for array, copy in zip((private["acc"], proxy["acc"], knowledge["acc"].embedding), before, strict=True):
         np.testing.assert_array_equal(array, copy)

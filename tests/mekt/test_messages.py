@@ -66,8 +66,29 @@ PLAN = Plan(
     scaling={"acc": Scaling(mean=(0.0, 0.0, 1.0), std=(1.0, 1.0, 1.0)), "depth": Scaling(mean=(2.0,), std=(0.5,))},
     proxy={"acc": blob(b"a", 1000), "depth": blob(b"d", 100_000)},
     proxy_windows=16,
-    # Written out where the defaults may change, so that these bytes do not.
-    method=Method(eta=1.0, local_rate=1e-3, distil_epochs=10),
+    # Written out, so that these bytes do not change with the defaults.
+    method=Method(
+        embedding=32,
+        hidden=64,
+        fusion="separate",
+        reconstruction="spectral",
+        transfer="mse",
+        temperature=3.0,
+        alpha=1.0,
+        beta=0.0,
+        eta=1.0,
+        gamma=0.0,
+        contrast=0.5,
+        contrast_temperature=0.1,
+        augment=1.0,
+        follow_epochs=1,
+        local_epochs=2,
+        local_rate=1e-3,
+        distil_epochs=10,
+        distil_rate=3e-3,
+        batch=64,
+        encoding="float16",
+    ),
 )
 BODIES: dict[str, Body] = {
     "round": RoundOpen(

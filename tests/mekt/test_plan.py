@@ -21,7 +21,7 @@ PLAN = Plan(
     scaling={"acc": Scaling(mean=(0, 0, 1), std=(1, 1, 1)), "depth": Scaling(mean=(2,), std=(0.5,))},
     proxy={"acc": BlobRef(sha256=b"a" * 32, size_bytes=10), "depth": BlobRef(sha256=b"d" * 32, size_bytes=20)},
     proxy_windows=16,
-    method=Method(),
+    method=Method(embedding=32, hidden=64, contrast=1.0),
 )
 
 
@@ -94,6 +94,11 @@ def test_every_number_of_a_plan_is_bounded(key: str, value: object) -> None:
         ("beta", float("nan")),
         ("eta", 1e7),
         ("gamma", "1"),
+        ("contrast", -1),
+        ("contrast_temperature", 0),
+        ("augment", -0.1),
+        ("augment", 4.1),
+        ("follow_epochs", -1),
         ("local_epochs", 0),
         ("local_rate", 0),
         ("distil_epochs", 10_001),
@@ -119,9 +124,23 @@ def test_the_hidden_layer_is_sent_when_either_side_follows_it() -> None:
     assert Method(gamma=0.1).sends_hidden
 
 
+def test_the_rate_on_devices_falls_evenly_to_a_tenth_worked_by_hand() -> None:
+    plan = replace(PLAN, rounds=5, method=replace(PLAN.method, local_rate=0.01))
+    assert [plan.local_rate(number) for number in range(5)] == pytest.approx([0.01, 0.0082, 0.0064, 0.0046, 0.0028])
+    # After the last round, and whatever a peer says that comes later.
+    assert [plan.local_rate(number) for number in (5, 6, 10**9)] == pytest.approx([0.001] * 3)
+
+
+def test_a_single_round_has_the_whole_rate() -> None:
+    plan = replace(PLAN, rounds=1, method=replace(PLAN.method, local_rate=0.01))
+    assert plan.local_rate(0) == 0.01
+
+
 def test_the_identity_stays_while_only_tuning_changes() -> None:
-    tuned = replace(PLAN, rounds=50, method=replace(PLAN.method, alpha=0.5, local_epochs=9, encoding="int8"))
-    assert tuned.identity == PLAN.identity
+    method = replace(
+        PLAN.method, alpha=0.5, contrast=0.3, augment=0.0, follow_epochs=3, local_epochs=9, encoding="int8"
+    )
+    assert replace(PLAN, rounds=50, method=method).identity == PLAN.identity
 
 
 @pytest.mark.parametrize(
@@ -133,8 +152,9 @@ def test_the_identity_stays_while_only_tuning_changes() -> None:
         {"modalities": (ACC, replace(DEPTH, rate_hz=11))},
         {"scaling": {**PLAN.scaling, "depth": Scaling(mean=(2.1,), std=(0.5,))}},
         {"proxy": {**PLAN.proxy, "acc": BlobRef(sha256=b"b" * 32, size_bytes=10)}},
-        {"method": Method(embedding=16)},
-        {"method": Method(hidden=32)},
+        {"method": replace(PLAN.method, embedding=16)},
+        {"method": replace(PLAN.method, hidden=32)},
+        {"method": replace(PLAN.method, contrast=0.0)},
     ],
 )
 def test_the_identity_changes_with_all_that_a_model_depends_on(change: dict[str, Any]) -> None:

@@ -12,11 +12,15 @@ from mekt.plan import Fusion
 from tests.bench.small import DEVICES, arena, plan
 
 
-@pytest.mark.parametrize(("fusion", "hidden"), [("separate", 0.0), ("concatenated", 0.5)])
-def test_it_gives_the_knowledge_that_the_product_gives(tmp_path: Path, fusion: Fusion, hidden: float) -> None:
+@pytest.mark.parametrize(
+    ("fusion", "hidden", "augment"), [("separate", 0.0, 1.0), ("separate", 0.0, 0.0), ("concatenated", 0.5, 1.0)]
+)
+def test_it_gives_the_knowledge_that_the_product_gives(
+    tmp_path: Path, fusion: Fusion, hidden: float, augment: float
+) -> None:
     """Two rounds by lessons and a learner, as devices and coordinator have them, on disk and all."""
     small = arena(duration_s=10.0)
-    of = plan(small, fusion=fusion, beta=hidden, gamma=hidden)
+    of = plan(small, fusion=fusion, beta=hidden, gamma=hidden, augment=augment)
     ours = FedMekt(small, of)
     learner = Learner(federation="ward", plan=of, datasets=small.datasets, architectures={}, folder=tmp_path)
     blobs = BlobStore(tmp_path / "blobs")
@@ -24,7 +28,7 @@ def test_it_gives_the_knowledge_that_the_product_gives(tmp_path: Path, fusion: F
         blobs.put(data)
     weights: dict[str, bytes] = {}
     for number in range(of.rounds):
-        refs = {name: blobs.put(data) for name, data in learner.knowledge().items()}
+        refs = {name: blobs.put(data) for name, data in learner.knowledge(number).items()}
         deliveries, sent = [], {}
         for device in small.devices:
             announced = ours.announce(number, device.name)
@@ -40,7 +44,7 @@ def test_it_gives_the_knowledge_that_the_product_gives(tmp_path: Path, fusion: F
             deliveries.append(Delivery(device=device.name, windows=learned.windows, knowledge=mine))
         ours.close(number, sent)
         learner.close_round(number, deliveries, blobs, lambda done, whole: None, 0.0)
-        assert {**ours.announce(number + 1, "pi-both")} == learner.knowledge()
+        assert {**ours.announce(number + 1, "pi-both")} == learner.knowledge(number + 1)
 
 
 @pytest.mark.parametrize("encoding", ["float32", "float16", "int8"])

@@ -18,7 +18,7 @@ def test_it_learns_what_it_was_shown() -> None:
     seen = replace(SMALL, datasets=replace(SMALL.datasets, test=shown))
     of = plan(SMALL, rounds=1)
     bound = Supervised(SMALL, of, shown, epochs=15)
-    before = evaluate(bound, seen, 0).heads["fused"]["accuracy"]
+    before = evaluate(bound, seen, of, 0).heads["fused"]["accuracy"]
     [after] = run(bound, seen, of).evaluated
     assert after.heads["fused"]["accuracy"] > max(0.8, before)
     assert set(after.heads) == set(after.scores) == {"acc", "gyro", "fused"}
