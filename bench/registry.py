@@ -21,6 +21,8 @@ from mekt.plan import Fusion, Plan
 
 # How much the labelled windows are changed, whatever the method does with unlabelled ones.
 LABELS_STRENGTH = 1.0
+# Weights and temperature of FedMEKT's published code; its hidden layer's knowledge is left out.
+PUBLISHED_ALPHA, PUBLISHED_ETA, PUBLISHED_TEMPERATURE = 0.1, 0.1, 3.0
 # What makes a contender at its start, out of an arena and a plan whose seed is the run's.
 Make = Callable[[Arena, Plan], Contender]
 
@@ -45,6 +47,11 @@ class Entry:
         return self.build(arena, replace(plan, seed=seed))
 
 
+def _published(build: Make) -> Make:
+    """The method as its paper has it, on autoencoders that only rebuild: without the contrast that is Mekt's own."""
+    return lambda arena, plan: build(arena, replace(plan, method=replace(plan.method, contrast=0.0)))
+
+
 def _fedmekt(fusion: Fusion) -> Make:
     def build(arena: Arena, plan: Plan) -> Contender:
         return FedMekt(arena, replace(plan, method=replace(plan.method, fusion=fusion)))
@@ -59,6 +66,20 @@ def _from_labels(arena: Arena, plan: Plan) -> Contender:
 def _from_changed_labels(arena: Arena, plan: Plan) -> Contender:
     change = Augmentation(modalities=plan.modalities, scaling=plan.scaling, strength=LABELS_STRENGTH)
     return Supervised(arena, plan, labelled_windows(arena), LABELS_EPOCHS, change)
+
+
+def _published_fedmekt(arena: Arena, plan: Plan) -> Contender:
+    method = replace(
+        plan.method,
+        contrast=0.0,
+        augment=0.0,
+        follow_epochs=0,
+        transfer="kl",
+        alpha=PUBLISHED_ALPHA,
+        eta=PUBLISHED_ETA,
+        temperature=PUBLISHED_TEMPERATURE,
+    )
+    return FedMekt(arena, replace(plan, method=method))
 
 
 ENTRIES = (
@@ -102,28 +123,35 @@ ENTRIES = (
         label="MM-FedAvg",
         text="local autoencoders averaged, weighted by windows",
         paper="Zhao et al., IoTDI 2022, arXiv 2109.02999",
-        build=Averaging,
+        build=_published(Averaging),
     ),
     Entry(
         name="fedprox",
         label="MM-FedProx",
         text="MM-FedAvg whose devices are held near the global parameters",
         paper="Li et al., MLSys 2020, arXiv 1812.06127",
-        build=lambda arena, plan: Averaging(arena, plan, proximal()),
+        build=_published(lambda arena, plan: Averaging(arena, plan, proximal())),
     ),
     Entry(
         name="moon",
         label="MM-MOON",
         text="MM-FedAvg whose devices contrast the global with their previous embeddings",
         paper="Li et al., CVPR 2021, arXiv 2103.16257",
-        build=lambda arena, plan: Averaging(arena, plan, contrastive()),
+        build=_published(lambda arena, plan: Averaging(arena, plan, contrastive())),
     ),
     Entry(
         name="creamfl",
         label="CreamFL",
         text="embeddings of the proxy set under contrasts, weighed by how well they match",
         paper="Yu et al., ICLR 2023, arXiv 2302.08888",
-        build=CreamFl,
+        build=_published(CreamFl),
+    ),
+    Entry(
+        name="fedmekt-published",
+        label="FedMEKT as published",
+        text="embeddings of an unchanged proxy set; devices that only rebuild; transfer by KL",
+        paper="Le et al., arXiv 2307.13214",
+        build=_published_fedmekt,
     ),
     Entry(
         name="fedmekt-c",
@@ -140,9 +168,24 @@ ENTRIES = (
         build=_fedmekt("separate"),
     ),
     Entry(
+        name="fedavg-contrast",
+        label="MM-FedAvg, Mekt's objective",
+        text="MM-FedAvg whose devices also contrast, as Mekt's do",
+        paper="",
+        build=Averaging,
+    ),
+    Entry(
         name="pooled",
         label="pooled autoencoder",
         text="all private windows in one place, rebuilt",
+        paper="",
+        build=_published(PooledAutoencoder),
+        federated=False,
+    ),
+    Entry(
+        name="pooled-contrast",
+        label="pooled, Mekt's objective",
+        text="all private windows in one place, rebuilt and contrasted as on Mekt's devices",
         paper="",
         build=PooledAutoencoder,
         federated=False,

@@ -61,7 +61,7 @@ class Method:
     contrast: Weight = 0.5
     contrast_temperature: Positive = 0.1
     augment: Annotated[float, Bounds(low=0, high=4)] = 1.0
-    follow_epochs: Annotated[int, Bounds(low=0, high=1000)] = 0
+    follow_epochs: Annotated[int, Bounds(low=0, high=1000)] = 8
     local_epochs: Annotated[int, Bounds(low=1, high=1000)] = 5
     local_rate: Positive = 2e-3
     distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 15

@@ -94,7 +94,7 @@ class CreamFl:
 
         def term(_: Tensor) -> Tensor:
             rows = next(proxy_batches)
-            _, embeddings = model.encode({name: array[rows] for name, array in proxy.items()})
+            embeddings = model.encode({name: array[rows] for name, array in proxy.items()})[1]
             losses = []
             for name, z_BD in embeddings.items():
                 losses.append(model_contrast(z_BD, known[name][rows], previous[name][rows], TEMPERATURE))

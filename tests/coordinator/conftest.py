@@ -48,6 +48,7 @@ TINY = Method(
     distil_epochs=2,
     distil_rate=1e-2,
     batch=16,
+    encoding="float16",
 )
 TOML = """
 federation = "ward-3"
@@ -73,6 +74,7 @@ augment = 1.0
 distil_epochs = 2
 distil_rate = 1e-2
 batch = 16
+encoding = "float16"
 
 [[modalities]]
 name = "acc"

@@ -1,13 +1,17 @@
 """The linear classifier: its optimum by hand, and that no chance and no scale is involved."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from coordinator.classifier import RIDGE, LinearClassifier, fit_classifier
+from coordinator.classifier import CHANGED_COPIES, RIDGE, LinearClassifier, fit_classifier, with_changed
+from mekt.plan import Method, Plan
+from sensors.windows import WindowSet
+from tests.export.small import ACC, DEPTH, plan_of, random_windows
 
 torch.set_num_threads(1)
 
@@ -122,3 +126,60 @@ def test_the_features_are_left_as_they_are() -> None:
     before = features.copy()
     fit_classifier(features, labels, 4)
     np.testing.assert_array_equal(features, before)
+
+
+# Labelled windows and changed copies of them
+
+
+def labelled_windows() -> WindowSet:
+    labels = np.array([2, 0, 1, 2, 0])
+    return WindowSet(arrays=random_windows(plan_of(ACC, DEPTH), len(labels), seed=4), labels=labels)
+
+
+def plan(strength: float, seed: int = 3) -> Plan:
+    return replace(plan_of(ACC, DEPTH, method=Method(embedding=4, hidden=6, augment=strength)), seed=seed)
+
+
+def test_each_labelled_window_has_so_many_changed_copies_of_its_own_label() -> None:
+    labelled = labelled_windows()
+    more = with_changed(plan(1.0), labelled)
+    assert len(more) == 5 * (1 + CHANGED_COPIES)
+    copies = more.labels.reshape(1 + CHANGED_COPIES, 5)
+    assert (copies == labelled.labels).all()
+    for name, array in labelled.arrays.items():
+        found = more.arrays[name].reshape(1 + CHANGED_COPIES, *array.shape)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found[0], array)
+        for copy in found[1:]:
+            assert not np.allclose(copy, array, atol=1e-3)
+        assert len({each.tobytes() for each in found}) == 1 + CHANGED_COPIES
+
+
+def test_copies_are_small_changes_of_their_windows() -> None:
+    labelled = labelled_windows()
+    more = with_changed(plan(0.01), labelled)
+    for name, array in labelled.arrays.items():
+        np.testing.assert_allclose(more.arrays[name], np.concatenate([array] * (1 + CHANGED_COPIES)), atol=0.2)
+
+
+def test_without_augmentation_there_are_no_copies() -> None:
+    labelled = labelled_windows()
+    assert with_changed(plan(0.0), labelled) is labelled
+
+
+def test_copies_are_those_of_the_plans_seed() -> None:
+    def copies(seed: int, noise: int) -> bytes:
+        torch.manual_seed(noise)
+        return b"".join(each.tobytes() for each in with_changed(plan(1.0, seed), labelled_windows()).arrays.values())
+
+    assert copies(3, noise=1) == copies(3, noise=2) != copies(4, noise=1)
+
+
+def test_the_labelled_windows_are_left_as_they_are() -> None:
+    labelled = labelled_windows()
+    for array in labelled.arrays.values():
+        array.flags.writeable = False
+    before = {name: array.copy() for name, array in labelled.arrays.items()}
+    with_changed(plan(1.0), labelled)
+    for name, array in labelled.arrays.items():
+        np.testing.assert_array_equal(array, before[name])

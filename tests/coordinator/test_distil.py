@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from coordinator.distil import Distiller
+from coordinator.distil import VIEWS_KEPT, Distiller
+from mekt.augment import view
 from mekt.checkpoint import load_weights, pack_weights
 from mekt.learning import Arrays, Knowledge
 from mekt.losses import reconstruction_distance, transfer_loss
@@ -310,6 +311,163 @@ def test_arrays_that_must_not_be_written_are_learned_from_too() -> None:
     for array in proxy.values():
         array.flags.writeable = False
     assert distiller.distil(proxy, {}, round=0).reconstruction > 0
+
+
+# Views: what the latest rounds knew is learned from together
+
+VIEWED = replace(METHOD, augment=1.0, batch=4, distil_epochs=2)
+Rounds = Sequence[Mapping[str, Knowledge]]
+
+
+def knowledge_of_rounds(*modalities: Sequence[Modality], hidden: bool = True) -> list[dict[str, Knowledge]]:
+    """What was known after each of the rounds, of these modalities each."""
+    found = []
+    for number, kinds in enumerate(modalities):
+        known = aggregated(kinds, hidden=hidden)
+        found.append(
+            {
+                name: Knowledge(
+                    embedding=each.embedding + number, hidden=None if each.hidden is None else each.hidden + number
+                )
+                for name, each in known.items()
+            }
+        )
+    return found
+
+
+def learned_over(rounds: Rounds, method: Method = VIEWED, *, restarts: bool = False) -> bytes:
+    distiller = distiller_of([ACC, GYRO], method)
+    for number, aggregate in enumerate(rounds):
+        distiller.distil(proxy_of(distiller), aggregate, number)
+        if restarts:
+            packed = pack_weights(distiller)
+            distiller = distiller_of([ACC, GYRO], method)
+            load_weights(distiller, packed, "here")
+    return pack_weights(distiller)
+
+
+SOMETIMES = [[ACC, GYRO], [GYRO], [], [ACC], [ACC, GYRO], [GYRO], [ACC]]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("hidden", [True, False])
+def test_restarts_after_any_round_change_no_byte(fusion: Fusion, hidden: bool) -> None:
+    rounds = knowledge_of_rounds(*SOMETIMES, hidden=hidden)
+    method = replace(VIEWED, fusion=fusion)
+    assert learned_over(rounds, method, restarts=True) == learned_over(rounds, method)
+
+
+def kept_views(distiller: Distiller, number: int) -> dict[int, dict[str, tuple[list[float], list[float]]]]:
+    """The rounds whose views are learned from, by the windows that they show: first values of what was known."""
+    shown = {view(distiller.plan, proxy_of(distiller), each)["acc"].tobytes(): each for each in range(number + 1)}
+    return {
+        shown[each.windows["acc"].numpy().tobytes()]: {
+            name: (each.embedding[name][0].tolist(), each.hidden[name][0].tolist()) for name in each.embedding
+        }
+        for each in distiller._views(proxy_of(distiller), number)
+    }
+
+
+def test_the_latest_rounds_of_which_something_is_known_are_learned_from() -> None:
+    distiller = distiller_of([ACC, GYRO], VIEWED)
+    rounds = knowledge_of_rounds(*SOMETIMES)
+    for number, aggregate in enumerate(rounds):
+        distiller.distil(proxy_of(distiller), aggregate, number)
+        latest = range(max(0, number - VIEWS_KEPT + 1), number + 1)
+        expected = {}
+        for each in latest:
+            if rounds[each] or each == number:
+                expected[each] = {
+                    name: (known.embedding[0].tolist(), known.hidden[0].tolist())
+                    for name, known in rounds[each].items()
+                    if known.hidden is not None
+                }
+        assert kept_views(distiller, number) == expected
+
+
+def test_knowledge_of_a_round_older_than_the_latest_is_forgotten() -> None:
+    rounds = knowledge_of_rounds(*[[ACC, GYRO]] * (VIEWS_KEPT + 1))
+    weightless = replace(VIEWED, distil_rate=1e-30)
+    other = [{}, *rounds[1:]]
+    one, another = (learned_over(each, weightless) for each in (rounds, other))
+    assert one == another
+    assert learned_over(rounds[:VIEWS_KEPT], weightless) != learned_over(other[:VIEWS_KEPT], weightless)
+
+
+def test_a_round_that_was_lost_leaves_no_knowledge_under_its_number() -> None:
+    distiller = distiller_of([ACC, GYRO], VIEWED)
+    rounds = knowledge_of_rounds(*[[ACC, GYRO]] * 6)
+    for number in (0, 1, 2, 3, 5):
+        distiller.distil(proxy_of(distiller), rounds[number], number)
+    assert set(kept_views(distiller, 5)) == {2, 3, 5}
+
+
+def test_the_knowledge_of_earlier_rounds_is_followed() -> None:
+    first, second = knowledge_of_rounds([ACC, GYRO], [ACC, GYRO])
+    other = {name: replace(each, embedding=each.embedding + 3) for name, each in first.items()}
+    packed = []
+    for before in (first, other):
+        distiller = distiller_of([ACC, GYRO], replace(VIEWED, distil_rate=1e-30))
+        distiller.distil(proxy_of(distiller), before, 0)
+        distiller.plan = replace(distiller.plan, method=VIEWED)
+        distiller.distil(proxy_of(distiller), second, 1)
+        packed.append(pack_weights(distiller.model))
+    assert packed[0] != packed[1]
+
+
+def test_without_augmentation_the_newest_knowledge_alone_is_followed() -> None:
+    still = replace(VIEWED, augment=0.0)
+    first, second = knowledge_of_rounds([ACC, GYRO], [ACC])
+    packed = []
+    for before in (first, {}):
+        distiller = distiller_of([ACC, GYRO], replace(still, distil_rate=1e-30))
+        distiller.distil(proxy_of(distiller), before, 0)
+        distiller.plan = replace(distiller.plan, method=still)
+        loss = distiller.distil(proxy_of(distiller), second, 1)
+        packed.append((pack_weights(distiller.model), loss))
+    assert packed[0] == packed[1]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_one_step_on_a_view_follows_the_formula(fusion: Fusion) -> None:
+    method = replace(VIEWED, fusion=fusion, batch=64, distil_epochs=1)
+    distiller, by_hand = distiller_of([ACC, GYRO, DEPTH], method), distiller_of([ACC, GYRO, DEPTH], method)
+    proxy, aggregate = proxy_of(distiller), aggregated([ACC, DEPTH])
+    # Nothing is known of the rounds before, so that there is one view to choose.
+    rebuilt, transferred, hidden = terms(by_hand, view(distiller.plan, proxy, 5), aggregate)
+    torch.autograd.backward(rebuilt + 0.7 * transferred + 0.3 * hidden)
+    loss = distiller.distil(proxy, aggregate, round=5)
+    assert loss.reconstruction == pytest.approx(rebuilt.item(), rel=1e-4)
+    assert loss.transfer == pytest.approx(transferred.item(), rel=1e-4)
+    slopes = dict(by_hand.model.named_parameters())
+    for name, parameter in distiller.model.named_parameters():
+        if parameter.grad is not None or slopes[name].grad is not None:
+            torch.testing.assert_close(parameter.grad, slopes[name].grad, rtol=1e-3, atol=1e-5)
+
+
+def test_state_of_other_tuning_is_taken_up() -> None:
+    still = replace(METHOD, augment=0.0, gamma=0.0)
+    packed = learned_over(knowledge_of_rounds([ACC, GYRO], hidden=False), still)
+    moved = distiller_of([ACC, GYRO], replace(VIEWED, gamma=0.3))
+    load_weights(moved, packed, "here")
+    assert moved.distil(proxy_of(moved), aggregated([ACC]), round=1).transfer > 0
+
+
+def test_knowledge_that_must_not_be_written_is_remembered_too() -> None:
+    distiller, aggregate = distiller_of([ACC], VIEWED), aggregated([ACC])
+    aggregate["acc"].embedding.flags.writeable = False
+    distiller.distil(proxy_of(distiller), aggregate, round=0)
+    assert set(kept_views(distiller, 0)) == {0}
+
+
+def test_the_rate_falls_to_a_tenth_over_a_distillation() -> None:
+    """Adam's steps are at most about as long as the rate: the whole way is that of the mean rate."""
+    distiller = distiller_of([ACC], replace(METHOD, distil_epochs=10, distil_rate=1e-4, gamma=0.0))
+    before = torch.cat([each.detach().flatten().clone() for each in distiller.model.decoders.parameters()])
+    distiller.distil(proxy_of(distiller), {}, round=0)
+    after = torch.cat([each.detach().flatten() for each in distiller.model.decoders.parameters()])
+    # Rates 1.0, 0.91, ..., 0.19 of 1e-4 in ten steps.
+    assert float((after - before).abs().max()) == pytest.approx(5.95e-4, rel=0.05)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -45,6 +45,7 @@ METHOD: dict[str, Any] = {
     "follow_epochs": 0,
     "local_epochs": 1,
     "local_rate": 3e-3,
+    "encoding": "float16",
 }
 
 

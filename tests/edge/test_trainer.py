@@ -192,6 +192,74 @@ def test_progress_is_told_after_each_batch() -> None:
     assert told == [(done, 6) for done in range(1, 7)]
 
 
+@pytest.mark.parametrize(("names", "followed"), [(["acc", "gyro"], 6), (["gyro"], 0), ([], 0)])
+def test_following_before_learning_counts_as_progress(names: list[str], followed: int) -> None:
+    trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=4, local_epochs=2, follow_epochs=3))
+    told: list[tuple[int, int]] = []
+    trainer.learn(
+        private_of(trainer),
+        proxy_of(trainer),
+        global_knowledge(names),
+        0,
+        0,
+        lambda done, whole: told.append((done, whole)),
+    )
+    # Eight proxy windows are two batches, three times; six of private windows come then.
+    assert told == [(done, followed + 6) for done in range(1, followed + 7)]
+
+
+def test_who_follows_first_starts_nearer_to_the_global_knowledge() -> None:
+    losses = []
+    for follow_epochs in (0, 30):
+        trainer = trainer_of({"acc": "conv", "gyro": "conv"}, replace(METHOD, beta=0.0, follow_epochs=follow_epochs))
+        losses.append(trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(), 0, 0).transfer)
+    assert losses[1] < 0.7 * losses[0]
+
+
+def test_one_step_of_following_and_one_of_learning_worked_by_hand() -> None:
+    method = replace(METHOD, beta=0.0, follow_epochs=1)
+    trainer, by_hand = trainer_of({"acc": "conv"}, method), trainer_of({"acc": "conv"}, method).model
+    private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge()
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=method.local_rate)
+    torch.autograd.backward(terms(method, by_hand, private, proxy, knowledge)[1])
+    optimizer.step()
+    rebuilt, embedding, _ = terms(method, by_hand, private, proxy, knowledge)
+    loss = trainer.learn(private, proxy, knowledge, round=0, seed=0)
+    assert loss.reconstruction == pytest.approx(rebuilt.item(), rel=1e-4)
+    assert loss.transfer == pytest.approx(embedding.item(), rel=1e-4)
+
+
+def test_with_contrast_projectors_learn_too_and_the_seed_draws_the_changes() -> None:
+    method = replace(METHOD, contrast=1.0, contrast_temperature=0.1, augment=1.0)
+
+    def learned(seed: int) -> tuple[bytes, float]:
+        trainer = trainer_of({"acc": "conv", "gyro": "lstm"}, method)
+        torch.manual_seed(len(packed))
+        loss = trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(), 0, seed)
+        fresh = trainer_of({"acc": "conv", "gyro": "lstm"}, method).model
+        for name, parameter in trainer.model.projectors.named_parameters():
+            assert not torch.equal(parameter, dict(fresh.projectors.named_parameters())[name]), name
+        return pack_weights(trainer.model), loss.reconstruction
+
+    packed: list[tuple[bytes, float]] = []
+    for seed in (1, 1, 2):
+        packed.append(learned(seed))
+    assert packed[0] == packed[1] != packed[2]
+
+
+def test_the_rate_falls_with_the_round() -> None:
+    """Adam's first step is as long as the rate, whatever the slope."""
+    moved = []
+    for number in (0, 1):
+        trainer = trainer_of({"acc": "conv"}, replace(METHOD, local_rate=1e-3))
+        before = trainer.model.decoders["acc"].layers[2].bias.detach().clone()  # type: ignore[index, union-attr]
+        trainer.learn(private_of(trainer), proxy_of(trainer), {}, number, 0)
+        after = trainer.model.decoders["acc"].layers[2].bias.detach()  # type: ignore[index, union-attr]
+        moved.append(float((after - before).abs().max()))
+    # The plan has two rounds: the second one's rate is the mean of the whole one and a tenth of it.
+    assert moved == pytest.approx([1e-3, 0.55e-3], rel=1e-2)
+
+
 def test_a_progress_that_raises_ends_the_learning() -> None:
     class StopError(Exception):
         pass

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mekt.encoders import Encoder, EncoderSizes, SplitAutoencoder
+from mekt.encoders import PROJECTED, Encoder, EncoderSizes, SplitAutoencoder
 from mekt.modality import Modality, Scaling, WindowSpec
 from mekt.plan import Architecture, BlobRef, Method, Plan
 
@@ -23,7 +23,7 @@ ARCHITECTURES: tuple[Architecture, ...] = ("conv", "lstm")
 LARGEST_PARAMETERS = 200_000
 
 
-def plan_of(*modalities: Modality, window_s: float = 2.56, seed: int = 7) -> Plan:
+def plan_of(*modalities: Modality, window_s: float = 2.56, seed: int = 7, contrast: float = 1.0) -> Plan:
     return Plan(
         seed=seed,
         rounds=1,
@@ -32,7 +32,7 @@ def plan_of(*modalities: Modality, window_s: float = 2.56, seed: int = 7) -> Pla
         scaling={each.name: Scaling(mean=(0.0,) * each.channels, std=(1.0,) * each.channels) for each in modalities},
         proxy={each.name: BlobRef(sha256=bytes(32), size_bytes=1) for each in modalities},
         proxy_windows=2,
-        method=Method(embedding=16, hidden=24),
+        method=Method(embedding=16, hidden=24, contrast=contrast),
     )
 
 
@@ -107,7 +107,7 @@ def test_the_hidden_layer_is_never_negative() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("modality", [ACC, GYRO, CAMERA, DEPTH, KINECT], ids=lambda each: f"{each.name}{each.shape}")
 def test_a_modality_costs_a_board_at_most_200k_parameters(architecture: Architecture, modality: Modality) -> None:
-    plan = replace(plan_of(modality), method=Method())
+    plan = replace(plan_of(modality), method=Method(embedding=32, hidden=64, contrast=1.0))
     model = SplitAutoencoder(plan, {modality.name: architecture})
     assert sum(parameter.numel() for parameter in model.parameters()) <= LARGEST_PARAMETERS
 
@@ -127,6 +127,20 @@ def test_a_modality_starts_alike_whichever_others_are_there(architecture: Archit
     among = SplitAutoencoder(plan, {"depth": "conv", "gyro": architecture, "acc": "lstm"})
     assert equal(weights(alone.encoders["gyro"]), weights(among.encoders["gyro"]))
     assert equal(weights(alone.decoders["gyro"]), weights(among.decoders["gyro"]))
+
+
+def test_projectors_are_there_only_where_they_are_needed_and_change_nothing_else() -> None:
+    architectures: dict[str, Architecture] = {"acc": "conv", "depth": "lstm"}
+    with_them, without = (
+        SplitAutoencoder(plan_of(ACC, DEPTH, contrast=contrast), architectures) for contrast in (0.5, 0.0)
+    )
+    assert (set(with_them.projectors), set(without.projectors)) == ({"acc", "depth"}, set())
+    assert equal(weights(with_them.encoders), weights(without.encoders))
+    assert equal(weights(with_them.decoders), weights(without.decoders))
+    alone = SplitAutoencoder(plan_of(ACC, DEPTH, contrast=0.5), {"acc": "lstm"})
+    assert equal(weights(alone.projectors["acc"]), weights(with_them.projectors["acc"]))
+    assert not equal(weights(with_them.projectors["acc"]), weights(with_them.projectors["depth"]))
+    assert with_them.projectors["acc"](torch.zeros(3, 16)).shape == (3, PROJECTED)
 
 
 def test_modalities_of_one_shape_start_different() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from mekt.augment import Augmentation, augmentation_of
 from mekt.encoders import SignalDecoder, SplitAutoencoder
 from mekt.learning import (
     ENCODED_AT_ONCE,
@@ -19,6 +20,7 @@ from mekt.learning import (
     endless_batches,
     knowledge_loss,
     knowledge_of,
+    own_loss,
     reconstruction_loss,
     teachers,
     tensors,
@@ -93,6 +95,88 @@ def test_the_sum_over_pairs_is_that_of_a_plain_loop() -> None:
             for m, k in itertools.product(windows, windows)
         )
         torch.testing.assert_close(reconstruction_loss(kind, model, windows, embeddings), expected)
+
+
+ACC = Modality(name="acc", shape=(3,), rate_hz=8.0, unit="g")
+DEPTH = Modality(name="depth", shape=(4, 5), rate_hz=2.0, unit="m")
+
+
+def learner_of(method: Method) -> tuple[SplitAutoencoder, dict[str, Tensor], Augmentation]:
+    """A tiny model of two modalities, five windows for it, and how they are changed."""
+    plan = plan_of(ACC, DEPTH, method=method)
+    generator = torch.Generator().manual_seed(0)
+    windows = {each.name: torch.randn(5, *plan.window.shape(each), generator=generator) for each in (ACC, DEPTH)}
+    return SplitAutoencoder(plan, {"acc": "conv", "depth": "conv"}), windows, augmentation_of(plan)
+
+
+@pytest.mark.parametrize("augment", [0.0, 1.0])
+def test_without_contrast_what_is_learned_alone_is_to_rebuild(augment: float) -> None:
+    model, windows, augmentation = learner_of(Method(embedding=4, hidden=5, contrast=0.0, augment=augment))
+    loss, rebuilt = own_loss(model, windows, augmentation, torch.Generator().manual_seed(1))
+    expected = reconstruction_loss(model.method.reconstruction, model, windows, model.encode(windows)[1])
+    assert loss is rebuilt
+    assert rebuilt.item() == expected.item()
+
+
+def told_apart(one_BD: Tensor, other_BD: Tensor, temperature: float) -> Tensor:
+    """NT-Xent as it stands in the paper, window by window, over the negatives of the other side."""
+    total, count = torch.zeros(()), len(one_BD)
+    for here, there in ((one_BD, other_BD), (other_BD, one_BD)):
+        for i in range(count):
+            likeness = [
+                torch.exp((here[i] @ there[j]) / (here[i].norm() * there[j].norm()) / temperature) for j in range(count)
+            ]
+            total = total - torch.log(likeness[i] / torch.stack(likeness).sum())
+    return total / (2 * count)
+
+
+@pytest.mark.parametrize("augment", [0.0, 1.0])
+@pytest.mark.parametrize("kind", get_args(Reconstruction))
+def test_with_contrast_the_loss_and_its_slopes_are_those_of_plain_sums(augment: float, kind: Reconstruction) -> None:
+    method = Method(embedding=4, hidden=5, reconstruction=kind, contrast=0.6, contrast_temperature=0.3, augment=augment)
+    (model, windows, augmentation), (by_hand, _, _) = learner_of(method), learner_of(method)
+    loss, rebuilt = own_loss(model, windows, augmentation, torch.Generator().manual_seed(1))
+    torch.autograd.backward(loss)
+
+    generator = torch.Generator().manual_seed(1)
+    copies = [augmentation(windows, generator) for _ in range(2)]
+    assert (augment > 0) == (not torch.equal(copies[0]["acc"], copies[1]["acc"]))
+    z = [{name: by_hand.encoders[name](copy[name])[1] for name in windows} for copy in copies]
+    zero = torch.zeros(())
+    expected_rebuilt = sum(
+        (
+            reconstruction_distance(kind, by_hand.decoders[k](z[0][m]), copies[0][k])
+            for m, k in itertools.product(windows, windows)
+        ),
+        zero,
+    )
+    p = [{name: by_hand.projectors[name](each[name]) for name in windows} for each in z]
+    contrasted = sum((told_apart(p[0][m], p[1][k], 0.3) for m, k in itertools.product(windows, windows)), zero)
+    expected = expected_rebuilt + 0.6 * contrasted
+    torch.autograd.backward(expected)
+    assert rebuilt.item() == pytest.approx(expected_rebuilt.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    slopes = dict(by_hand.named_parameters())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, slopes[name].grad, rtol=1e-3, atol=1e-5)
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_what_is_drawn_for_copies_comes_from_the_generator_alone() -> None:
+    model, windows, augmentation = learner_of(Method(embedding=4, hidden=5, contrast=1.0, augment=1.0))
+
+    def loss(seed: int, noise: int) -> float:
+        torch.manual_seed(noise)
+        return own_loss(model, windows, augmentation, torch.Generator().manual_seed(seed))[0].item()
+
+    assert loss(1, noise=1) == loss(1, noise=2) != loss(2, noise=1)
+
+
+def test_a_batch_of_one_window_has_nothing_to_be_told_apart_from() -> None:
+    model, windows, augmentation = learner_of(Method(embedding=4, hidden=5, contrast=1.0, augment=1.0))
+    one = {name: each[:1] for name, each in windows.items()}
+    loss, rebuilt = own_loss(model, one, augmentation, torch.Generator().manual_seed(1))
+    assert loss.item() == pytest.approx(rebuilt.item())
 
 
 def test_knowledge_is_followed_per_modality_and_summed_worked_by_hand() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mekt.losses import (
     AMPLITUDE_FLOOR,
+    contrast,
     cosine_distance,
     reconstruction_distance,
     relational_distance,
@@ -201,3 +202,47 @@ def test_windows_of_any_length_have_a_finite_distance_and_gradient(kind: Reconst
 def test_a_window_rebuilt_exactly_has_no_distance(kind: Reconstruction) -> None:
     target = random(4, 50, 3)
     assert reconstruction_distance(kind, target, target).item() == 0
+
+
+def test_contrast_of_two_windows_worked_by_hand() -> None:
+    # Cosines: the first row of one with the two of the other 1 and 0, the second 0.6 and 0.8; halved to temperature 2.
+    one = torch.tensor([[5.0, 0.0], [0.3, 0.4]])
+    other = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    rows = [math.log(1 + math.exp(-1 / 2)), math.log(1 + math.exp(-0.2 / 2))]
+    columns = [math.log(1 + math.exp(-0.4 / 2)), math.log(1 + math.exp(-0.8 / 2))]
+    expected = (sum(rows) / 2 + sum(columns) / 2) / 2
+    assert contrast(one, other, 2.0).item() == pytest.approx(expected, rel=1e-5)
+    assert expected == pytest.approx(0.557407, abs=1e-6)
+
+
+def test_contrast_is_log_b_where_nothing_is_told_apart_and_0_where_everything_is() -> None:
+    assert contrast(torch.ones(7, 3), torch.ones(7, 3), 0.1).item() == pytest.approx(math.log(7))
+    assert contrast(torch.eye(7), torch.eye(7), 0.01).item() == pytest.approx(0, abs=1e-6)
+    assert contrast(random(1, 3), random(1, 3, seed=1), 0.1).item() == 0
+
+
+def test_contrast_is_symmetric_and_sees_directions_alone() -> None:
+    one, other = random(8, 5), random(8, 5, seed=1)
+    expected = contrast(one, other, 0.5)
+    torch.testing.assert_close(contrast(other, one, 0.5), expected)
+    sizes = random(8, 1, seed=2).abs() + 0.1
+    torch.testing.assert_close(contrast(one * sizes, 7 * other, 0.5), expected)
+    torch.testing.assert_close(contrast(one @ rotation(5), other @ rotation(5), 0.5), expected)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(contrast(one[order], other[order], 0.5), expected)
+    assert contrast(one, other[order], 0.5).item() != pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_contrast_teaches_both_sides_and_bears_rows_of_zeros() -> None:
+    one, other = random(6, 4).requires_grad_(), random(6, 4, seed=1).requires_grad_()
+    contrast(one, other, 0.1).backward()  # type: ignore[no-untyped-call]
+    for each in (one, other):
+        assert each.grad is not None
+        assert each.grad.isfinite().all()
+        assert each.grad.abs().sum(dim=1).min() > 0
+    nothing = torch.zeros(6, 4, requires_grad=True)
+    loss = contrast(nothing, random(6, 4), 0.1)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(math.log(6))
+    assert nothing.grad is not None
+    assert nothing.grad.isfinite().all()
