@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path("bench-results")
-SEEDS, ROUNDS = 3, 20
+SEEDS, ROUNDS = 3, 12
 QUICK_SEEDS, QUICK_ROUNDS = 2, 2
 # Seconds are less uncertain than scores.
 SPEED_SEEDS, SPEED_ROUNDS = 1, 3

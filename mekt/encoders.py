@@ -17,6 +17,7 @@ from mekt.modality import Modality
 from mekt.plan import Architecture, Plan, derived_seed
 
 CONV_CHANNELS = (32, 64, 64)
+NARROW_CHANNELS = (16, 32, 32)
 CONV_KERNELS = (7, 5, 3)
 FRAME_CHANNELS = (8, 16, 16)
 FRAME_FEATURES = 64
@@ -61,9 +62,9 @@ class Encoder(nn.Module):
 class SignalConv(nn.Module):
     """Three strided convolutions over time, then mean and maximum over time: (B, T, C) -> (B, width)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, narrow: bool = False) -> None:
         super().__init__()
-        widths = (channels, *CONV_CHANNELS)
+        widths = (channels, *(NARROW_CHANNELS if narrow else CONV_CHANNELS))
         self.convolutions = nn.ModuleList(
             nn.Conv1d(widths[i], widths[i + 1], kernel, stride=2, padding=kernel // 2)
             for i, kernel in enumerate(CONV_KERNELS)
@@ -217,7 +218,9 @@ class SplitAutoencoder(nn.Module):
 def _backbone(sizes: EncoderSizes) -> SignalConv | SignalLstm | FrameConv:
     if len(sizes.shape) == 2:
         return FrameConv((sizes.shape[0], sizes.shape[1]))
-    return SignalLstm(sizes.shape[0]) if sizes.architecture == "lstm" else SignalConv(sizes.shape[0])
+    if sizes.architecture == "lstm":
+        return SignalLstm(sizes.shape[0])
+    return SignalConv(sizes.shape[0], narrow=sizes.architecture == "narrow")
 
 
 def _decoder(sizes: EncoderSizes, modality: Modality, plan: Plan) -> nn.Module:

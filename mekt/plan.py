@@ -15,7 +15,8 @@ Encoding = Literal["float32", "float16", "int8"]
 Transfer = Literal["kl", "cosine", "mse", "relational"]
 Fusion = Literal["separate", "concatenated"]
 Reconstruction = Literal["waveform", "spectral"]
-Architecture = Literal["conv", "lstm"]
+# Encoders of signals: convolutions, the same with half the channels for the smallest boards, or the paper's LSTM.
+Architecture = Literal["conv", "narrow", "lstm"]
 LARGEST_PROXY_WINDOWS = 16_384
 LAST_LOCAL_RATE = 0.1
 LARGEST_BLOB_BYTES = 1 << 30

@@ -32,7 +32,7 @@ from sensors.simulator import MODALITIES, simulate
 from tests.bench.small import arena, plan
 from tests.coordinator.conftest import until
 
-METHOD = Method(local_epochs=1, distil_epochs=1)
+METHOD = Method(local_epochs=1, distil_epochs=1, encoding="float16")
 ROUNDS, PROXY = 2, 128
 DEVICES = {"pi-acc": ("acc",), "pi-both": ("acc", "gyro")}
 # A device tells what it has sent so far in a presence that is not in it yet; and a slow training is told more often.

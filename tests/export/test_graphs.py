@@ -17,6 +17,7 @@ torch.set_num_threads(1)
 KINDS: list[tuple[Architecture, tuple[int, ...]]] = [
     ("conv", (3,)),
     ("conv", (64,)),
+    ("narrow", (3,)),
     ("lstm", (3,)),
     ("lstm", (8,)),
     ("conv", (24, 32)),
