@@ -25,7 +25,7 @@ PLAN = Plan(
     scaling=dict.fromkeys(("acc", "gyro"), Scaling(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))),
     proxy=dict.fromkeys(("acc", "gyro"), BlobRef(sha256=bytes(32), size_bytes=1)),
     proxy_windows=WINDOWS,
-    method=Method(embedding=64, hidden=8),
+    method=Method(embedding=64, hidden=8, encoding="float16"),
 )
 
 
