@@ -52,7 +52,7 @@ class ProtocolSpec:
     A client's recordings are dealt to `parts` devices, segment by segment in turn. Device i has the modalities
     `sets[i % len(sets)]`; a round draws `share` of the devices. `classes` are the labels' names that are scored, any
     other label is none. `locate` gives the file of a recording below the folder of all data, `page` says where to
-    fetch them, `prepare` makes of a recording what is cut into windows.
+    fetch them, `prepare` makes of a recording what is cut into windows. `batch` is every method's.
     """
 
     name: str
@@ -66,6 +66,7 @@ class ProtocolSpec:
     page: str
     parts: int = 1
     proxy_windows: int = 512
+    batch: int = 64
     prepare: Callable[[Recording], Recording] = lambda recording: recording
 
 

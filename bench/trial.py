@@ -24,9 +24,9 @@ from mekt.plan import Architecture, Method
 from mekt.schema import SchemaError, build, plain
 from mekt.traffic import WireBytes
 
-# Scores are taken at this many moments of a run, beside the start and the first two rounds.
-MOMENTS = 10
-FIRST_ROUNDS = (0, 1, 2)
+# Scores are taken at this many moments of a run, beside the start and the first round.
+MOMENTS = 4
+FIRST_ROUNDS = (0, 1)
 
 
 def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda share: None) -> Outcome:
@@ -54,13 +54,15 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
 
 
 def method_of(cell: Cell) -> Method:
-    """The method's settings with the cell's changes.
+    """The method's settings with those of the protocol and the cell's changes.
 
     Raises:
         SettingsError: when there is no such setting, or not of such a value.
     """
     try:
-        return build(Method, {**plain(Method()), **dict(cell.changes)}, "changes")
+        return build(
+            Method, {**plain(Method()), "batch": PROTOCOLS[cell.protocol].batch, **dict(cell.changes)}, "changes"
+        )
     except SchemaError as error:
         raise SettingsError(f"bench: {error}") from error
 

@@ -116,6 +116,8 @@ PROTOCOL = ProtocolSpec(
     sets=(("acc", "gyro"), ("gyro", "depth"), ("acc", "depth")),
     parts=3,
     share=1 / 2,
+    # A device has a few dozen windows: with batches of 64 an epoch would be a single step.
+    batch=16,
     locate=locate,
     prepare=prepare,
     page="https://personal.utdallas.edu/~kehtar/UTD-MHAD.html, a file for each subject as sensors/recording.py says",
