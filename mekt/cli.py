@@ -188,16 +188,14 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
 
     infer = command("infer", _infer, "Classify what a sensor or a recording gives: a line for each window.")
     infer.add_argument("--release", type=Path, required=True, metavar="DIR", help="the release's folder")
-    infer.add_argument(
-        "--source", type=Path, required=True, metavar="FILE", help="a recording (.npz) or sensor (.toml)"
-    )
+    infer.add_argument("--source", type=Path, required=True, metavar="FILE", help="a recording or a sensor (.toml)")
     infer.add_argument("--modalities", nargs="+", metavar="NAME", help="use only these (all that are there)")
     infer.add_argument("--speed", type=float, default=0.0, help="times real time; 0 (default) as fast as it is read")
     infer.add_argument("--json", action="store_true", help="JSON lines instead of text")
 
     score = command("score", _score, "Score a release on labelled recordings, by onnxruntime alone.")
     score.add_argument("--release", type=Path, required=True, metavar="DIR", help="the release's folder")
-    score.add_argument("--recordings", type=Path, nargs="+", required=True, metavar="FILE", help=".npz recordings")
+    score.add_argument("--recordings", type=Path, nargs="+", required=True, metavar="FILE", help="labelled recordings")
     score.add_argument("--json", action="store_true", help="JSON instead of text")
 
     status = command("status", _status, "Say where a federation stands, and whom its round is waiting for.")

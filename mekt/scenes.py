@@ -14,6 +14,7 @@ from mekt.modality import Modality
 
 FEDERATION = "demo"
 DEADLINE_S = 120.0
+DEMO_LOCAL_EPOCHS = 2
 # HAPT: the public proxy set and the coordinator's few labels are a person each; nobody learns from the tested ones.
 HAPT_USERS, HAPT_LABELLED, HAPT_PROXY, HAPT_TEST = range(1, 24), 24, 25, range(26, 31)
 SIMULATED_S = 900.0
@@ -65,8 +66,10 @@ def write_settings(folder: Path, scene: Scene, *, rounds: int, agents: int, seed
         test=scene.test,
     )
     window = _toml("[window]", window_s=2.56, stride_s=1.28)
+    # Few epochs of many windows: a demo is watched.
+    method = _toml("[method]", local_epochs=DEMO_LOCAL_EPOCHS)
     round_rules = _toml("[round]", min_devices=agents, deadline_s=DEADLINE_S)
-    _write(folder / "federation.toml", federation + window + modalities + round_rules + broker)
+    _write(folder / "federation.toml", federation + window + modalities + method + round_rules + broker)
     for name, sensors in scene.devices.items():
         device = _toml("", federation=FEDERATION, device=name, threads=1)
         windows = _toml("[windows]", whole_source=True)

@@ -21,7 +21,7 @@ LONGEST_SIMULATION_S = 14_400.0
 class SensorSettings:
     """A source of samples: `replay` plays `recordings`, `simulator` makes a person up, number `subject`.
 
-    `recordings` are paths of `.npz` files, relative ones start at the settings file. `speed` is how many times faster
+    `recordings` are paths of recordings, relative ones start at the settings file. `speed` is how many times faster
     than real time; 1e6 is as fast as anything reads. `seed` and `duration_s` (of the recording) are the simulator's.
     """
 
