@@ -11,7 +11,7 @@ from mekt.plan import Architecture, Encoding, Method
 PROXY_CHOICES = ("even", "random", "k-centre", "coverage")
 PROXY_SIZES = (64, 128, 256, 512, 1024)
 LABELLED_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
-DISTIL_EPOCHS = (3, 10, 30, 100)
+DISTIL_EPOCHS = (5, 15, 45)
 LOCAL_EPOCHS = (1, 2, 5)
 OWN_METHOD = "fedmekt-s"
 # The fusion is part of the method's name, not of its settings.

@@ -171,7 +171,7 @@ ENTRIES = (
         name="fedavg-contrast",
         label="MM-FedAvg, Mekt's objective",
         text="MM-FedAvg whose devices also contrast, as Mekt's do",
-        paper="",
+        paper="Zhao et al., IoTDI 2022, arXiv 2109.02999",
         build=Averaging,
     ),
     Entry(

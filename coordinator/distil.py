@@ -18,11 +18,12 @@ from mekt.learning import (
     knowledge_loss,
     knowledge_of,
     reconstruction_loss,
+    spreads,
     tensors,
 )
-from mekt.losses import transfer_loss
 from mekt.plan import Architecture, Plan, derived_seed
 
+FUSED = "fused"
 # Rounds whose views are learned from together: with four, HAPT's score rises over more rounds than with one.
 VIEWS_KEPT = 4
 # The rate at the end of a distillation, as a share of that at its start.
@@ -44,6 +45,8 @@ class _View:
     windows: Windows
     embedding: Windows
     hidden: Windows
+    embedding_spread: Windows
+    hidden_spread: Windows
 
 
 class Distiller(nn.Module):
@@ -106,15 +109,15 @@ class Distiller(nn.Module):
             sums = torch.zeros(2, device=self.device)
             for rows in batches(self.plan.proxy_windows, method.batch, generator):
                 rows = rows.to(self.device)
-                chosen = views[int(torch.randint(len(views), (1,), generator=generator))]
-                batch = {name: array[rows] for name, array in chosen.windows.items()}
+                seen = views[int(torch.randint(len(views), (1,), generator=generator))]
+                batch = {name: array[rows] for name, array in seen.windows.items()}
                 hidden, embeddings = self.model.encode(batch)
                 rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, embeddings)
-                transferred = self._transfer(embeddings, {name: each[rows] for name, each in chosen.embedding.items()})
+                transferred = self._transfer(embeddings, rows, seen)
                 loss = rebuilt + method.eta * transferred
                 if method.gamma > 0:
-                    targets = {name: each[rows] for name, each in chosen.hidden.items()}
-                    loss = loss + method.gamma * knowledge_loss(method, hidden, targets)
+                    targets = {name: each[rows] for name, each in seen.hidden.items()}
+                    loss = loss + method.gamma * knowledge_loss(method, hidden, targets, seen.hidden_spread)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 optimizer.step()
@@ -152,7 +155,15 @@ class Distiller(nn.Module):
                         found[name] = self.get_buffer(f"{layer}/{name}")[slot]
             if known["embedding"] or number == round:
                 windows = tensors(view(self.plan, proxy, number), self.device)
-                views.append(_View(windows=windows, embedding=known["embedding"], hidden=known["hidden"]))
+                views.append(
+                    _View(
+                        windows=windows,
+                        embedding=known["embedding"],
+                        hidden=known["hidden"],
+                        embedding_spread=spreads(known["embedding"]),
+                        hidden_spread=spreads(known["hidden"]),
+                    )
+                )
         return views
 
     def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:
@@ -164,13 +175,19 @@ class Distiller(nn.Module):
         known = knowledge_of(self.model, tensors(windows), sends_hidden=False)
         return {name: each.embedding for name, each in known.items()}
 
-    def _transfer(self, embeddings: Windows, teacher: Windows) -> Tensor:
-        """KT(fuse(E(P)), fuse(A)); FedMEKT-S compares each modality for itself."""
+    def _transfer(self, embeddings: Windows, rows: Tensor, seen: _View) -> Tensor:
+        """KT(fuse(E(P)), fuse(A)) on these rows; FedMEKT-S compares each modality for itself."""
         method = self.plan.method
+        teacher = {name: each[rows] for name, each in seen.embedding.items()}
         if self.fusion is None or not teacher:
-            return knowledge_loss(method, embeddings, teacher)
+            return knowledge_loss(method, embeddings, teacher, seen.embedding_spread)
         # Where no device sent a modality, the student's own embedding takes its place on the teacher's side.
         both = {name: teacher.get(name, embeddings[name].detach()) for name in embeddings}
-        fused_student = self.fusion(torch.cat([embeddings[name] for name in sorted(embeddings)], dim=1))
-        fused_teacher = self.fusion(torch.cat([both[name] for name in sorted(both)], dim=1))
-        return transfer_loss(method.transfer, fused_student, fused_teacher, method.temperature)
+        student = {FUSED: self._fused(embeddings)}
+        whole = {name: seen.embedding.get(name, torch.zeros_like(next(iter(seen.embedding.values())))) for name in both}
+        return knowledge_loss(method, student, {FUSED: self._fused(both)}, spreads({FUSED: self._fused(whole)}))
+
+    def _fused(self, embeddings: Windows) -> Tensor:
+        assert self.fusion is not None
+        fused: Tensor = self.fusion(torch.cat([embeddings[name] for name in sorted(embeddings)], dim=1))
+        return fused

@@ -17,6 +17,7 @@ from mekt.learning import (
     knowledge_loss,
     knowledge_of,
     own_loss,
+    spreads,
     teachers,
     tensors,
 )
@@ -61,6 +62,7 @@ class LocalTrainer:
         generator = torch.Generator().manual_seed(seed)
         private, public = tensors(windows), tensors(proxy)
         hidden_teacher, embedding_teacher = teachers(knowledge)
+        hidden_spread, embedding_spread = spreads(hidden_teacher), spreads(embedding_teacher)
         count = len(next(iter(private.values())))
         proxy_batches = endless_batches(self.plan.proxy_windows, method.batch, generator)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.plan.local_rate(round))
@@ -72,7 +74,8 @@ class LocalTrainer:
         for _ in range(follow):
             rows = next(proxy_batches)
             _, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
-            transferred = knowledge_loss(method, embeddings, {n: t[rows] for n, t in embedding_teacher.items()})
+            targets = {name: teacher[rows] for name, teacher in embedding_teacher.items()}
+            transferred = knowledge_loss(method, embeddings, targets, embedding_spread)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(transferred)
             optimizer.step()
@@ -85,11 +88,12 @@ class LocalTrainer:
                 learned, rebuilt = own_loss(self.model, batch, augmentation, generator)
                 rows = next(proxy_batches)
                 hidden, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
-                transferred = knowledge_loss(method, embeddings, {n: t[rows] for n, t in embedding_teacher.items()})
+                targets = {name: teacher[rows] for name, teacher in embedding_teacher.items()}
+                transferred = knowledge_loss(method, embeddings, targets, embedding_spread)
                 loss = learned + method.alpha * transferred
                 if method.beta > 0:
                     targets = {name: teacher[rows] for name, teacher in hidden_teacher.items()}
-                    loss = loss + method.beta * knowledge_loss(method, hidden, targets)
+                    loss = loss + method.beta * knowledge_loss(method, hidden, targets, hidden_spread)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 optimizer.step()

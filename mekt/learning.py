@@ -20,6 +20,8 @@ Windows = Mapping[str, Tensor]
 Arrays = Mapping[str, NDArray[np.float32]]
 # Windows that are encoded at once without being learned from; bounds the memory, frames take megabytes each.
 ENCODED_AT_ONCE = 64
+# Knowledge that varies less is constant.
+SMALLEST_SPREAD = 1e-4
 # Is told (batches done, batches in all) after each batch; what it raises ends the learning.
 Progress = Callable[[int, int], None]
 
@@ -71,10 +73,24 @@ def own_loss(
     return rebuilt + method.contrast * torch.stack(pairs).sum(), rebuilt
 
 
-def knowledge_loss(method: Method, student: Windows, teacher: Windows) -> Tensor:
-    """Sum over the modalities that both have of the transfer distance from student to teacher."""
-    common = sorted(set(student) & set(teacher))
-    losses = [transfer_loss(method.transfer, student[name], teacher[name], method.temperature) for name in common]
+def spreads(teacher: Windows) -> dict[str, Tensor]:
+    """How much each modality's knowledge (N, D) varies over the proxy set: the root of its mean variance over D."""
+    return {
+        name: (each - each.mean(dim=0)).detach().pow(2).mean().sqrt().clamp(min=SMALLEST_SPREAD)
+        for name, each in teacher.items()
+    }
+
+
+def knowledge_loss(method: Method, student: Windows, teacher: Windows, spread: Windows) -> Tensor:
+    """Sum over the modalities that both have of the transfer distance from student to teacher, in units of `spread`.
+
+    With "mse" that is the share of the knowledge's variance that is not explained. Encoders begin with embeddings that
+    vary by a tenth; in their own units they would hardly be followed, and shrinking them would count as agreement.
+    """
+    losses = [
+        transfer_loss(method.transfer, student[name] / spread[name], teacher[name] / spread[name], method.temperature)
+        for name in sorted(set(student) & set(teacher))
+    ]
     return torch.stack(losses).sum() if losses else next(iter(student.values())).new_zeros(())
 
 

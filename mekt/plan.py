@@ -43,6 +43,8 @@ class Method:
     `alpha`, `beta` weigh the transfer of embeddings and of the hidden layer on devices, `eta`, `gamma` on the
     coordinator. `hidden` is the width of the hidden layer that every encoder has before its embedding.
 
+    Knowledge is compared in units of its own spread (`mekt.learning.knowledge_loss`).
+
     `contrast` weighs, beside reconstruction, how well two changed copies of a window find each other among others at
     `contrast_temperature` (NT-Xent, Chen et al., arXiv 2002.05709, eq. 1), over all pairs of modalities. `augment`
     scales how far copies differ (`mekt.augment`); with it, each round's knowledge is of another view of the proxy set.
@@ -55,9 +57,9 @@ class Method:
     reconstruction: Reconstruction = "spectral"
     transfer: Transfer = "mse"
     temperature: Positive = 3.0
-    alpha: Weight = 10.0
+    alpha: Weight = 0.2
     beta: Weight = 0.0
-    eta: Weight = 20.0
+    eta: Weight = 2.0
     gamma: Weight = 0.0
     contrast: Weight = 0.5
     contrast_temperature: Positive = 0.1

@@ -71,8 +71,9 @@ def terms(distiller: Distiller, proxy: Arrays, aggregate: Mapping[str, Knowledge
     both = {name: model.encoders[name](x[name]) for name in x}
     h, z = ({name: pair[i] for name, pair in both.items()} for i in (0, 1))
 
-    def distance(student: Tensor, teacher: Tensor) -> Tensor:
-        return transfer_loss(method.transfer, student, teacher, method.temperature)
+    def distance(student: Tensor, teacher: Tensor, whole: Tensor | None = None) -> Tensor:
+        spread = (teacher if whole is None else whole).var(dim=0, unbiased=False).mean().sqrt()
+        return transfer_loss(method.transfer, student / spread, teacher / spread, method.temperature)
 
     def rebuilt_from(embedding: Tensor, k: str) -> Tensor:
         return reconstruction_distance(method.reconstruction, model.decoders[k](embedding), x[k])
@@ -86,7 +87,8 @@ def terms(distiller: Distiller, proxy: Arrays, aggregate: Mapping[str, Knowledge
         fused = torch.cat([z[name] for name in sorted(x)], dim=1) @ weight.T
         with torch.no_grad():
             stood_in = torch.cat([teacher.get(name, z[name]) for name in sorted(x)], dim=1) @ weight.T
-        transferred = distance(fused, stood_in)
+            known = [teacher.get(name, torch.zeros_like(z[name])) for name in sorted(x)]
+        transferred = distance(fused, stood_in, torch.cat(known, dim=1) @ weight.T)
     hidden = sum(
         (
             distance(h[name], torch.from_numpy(each.hidden))
@@ -149,7 +151,8 @@ def test_the_fused_transfer_worked_by_hand() -> None:
     own = {name: each.embedding for name, each in distiller.knowledge(proxy_of(distiller)).items()}
     # The aggregate is 1 and 3 above the student's own: fused 2 * 1 - 3 = -1, squared 1, for every window.
     aggregate = {"acc": Knowledge(embedding=own["acc"] + 1), "gyro": Knowledge(embedding=own["gyro"] + 3)}
-    assert distiller.distil(proxy_of(distiller), aggregate, round=0).transfer == pytest.approx(1, rel=1e-4)
+    variance = (2 * aggregate["acc"].embedding - aggregate["gyro"].embedding).var()
+    assert distiller.distil(proxy_of(distiller), aggregate, round=0).transfer == pytest.approx(1 / variance, rel=1e-4)
 
 
 def test_the_separate_transfer_worked_by_hand() -> None:
@@ -157,7 +160,8 @@ def test_the_separate_transfer_worked_by_hand() -> None:
     distiller = distiller_of([ACC, GYRO], method)
     own = {name: each.embedding for name, each in distiller.knowledge(proxy_of(distiller)).items()}
     aggregate = {"acc": Knowledge(embedding=own["acc"] + 1), "gyro": Knowledge(embedding=own["gyro"] + 3)}
-    assert distiller.distil(proxy_of(distiller), aggregate, round=0).transfer == pytest.approx(1 + 9, rel=1e-4)
+    expected = 1 / aggregate["acc"].embedding.var() + 9 / aggregate["gyro"].embedding.var()
+    assert distiller.distil(proxy_of(distiller), aggregate, round=0).transfer == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -96,7 +96,8 @@ def terms(
     def distance(student: Tensor, teacher: np.ndarray | None) -> Tensor:
         if teacher is None:
             return zero
-        return transfer_loss(method.transfer, student, torch.from_numpy(teacher), method.temperature)
+        spread = float(teacher.var(axis=0).mean() ** 0.5)
+        return transfer_loss(method.transfer, student / spread, torch.from_numpy(teacher) / spread, method.temperature)
 
     embedding = sum((distance(on_proxy[name][1], knowledge[name].embedding) for name in followed), zero)
     hidden = sum((distance(on_proxy[name][0], knowledge[name].hidden) for name in followed), zero)

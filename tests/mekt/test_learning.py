@@ -14,6 +14,7 @@ from mekt.augment import Augmentation, augmentation_of
 from mekt.encoders import SignalDecoder, SplitAutoencoder
 from mekt.learning import (
     ENCODED_AT_ONCE,
+    SMALLEST_SPREAD,
     Knowledge,
     batch_count,
     batches,
@@ -22,6 +23,7 @@ from mekt.learning import (
     knowledge_of,
     own_loss,
     reconstruction_loss,
+    spreads,
     teachers,
     tensors,
 )
@@ -182,13 +184,33 @@ def test_a_batch_of_one_window_has_nothing_to_be_told_apart_from() -> None:
 def test_knowledge_is_followed_per_modality_and_summed_worked_by_hand() -> None:
     student = {"a": numbers(1, 2), "b": numbers(0, 0), "c": numbers(7, 7)}
     teacher = {"a": numbers(1, 4), "b": numbers(3, 0), "d": numbers(9, 9)}
-    # a: (0 + 4) / 2; b: (9 + 0) / 2; c and d have no counterpart.
-    assert knowledge_loss(Method(transfer="mse"), student, teacher).item() == pytest.approx(2 + 4.5)
+    # a: (0 + 4) / 2, in units of 2 a quarter; b: (9 + 0) / 2; c and d have no counterpart.
+    spread = {"a": torch.tensor(2.0), "b": torch.tensor(1.0), "d": torch.tensor(5.0)}
+    assert knowledge_loss(Method(transfer="mse"), student, teacher, spread).item() == pytest.approx(0.5 + 4.5)
+
+
+def test_the_spread_of_knowledge_worked_by_hand() -> None:
+    # Dimension one is 0 and 4, two off its mean; dimension two is 1 and 1: variances 4 and 0.
+    both = {"a": torch.tensor([[0.0, 1.0], [4.0, 1.0]]), "still": torch.ones(3, 2)}
+    spread = spreads(both)
+    assert spread["a"].item() == pytest.approx(2**0.5)
+    assert spread["still"].item() == pytest.approx(SMALLEST_SPREAD)
+
+
+@pytest.mark.parametrize("transfer", ["mse", "kl", "cosine", "relational"])
+def test_the_unit_of_embeddings_changes_no_transfer(transfer: Transfer) -> None:
+    student, teacher = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(1))
+    method = Method(transfer=transfer)
+    losses = [
+        knowledge_loss(method, {"a": unit * student}, {"a": unit * teacher}, spreads({"a": unit * teacher})).item()
+        for unit in (1.0, 0.05)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_with_nothing_to_follow_there_is_no_loss_and_no_gradient() -> None:
     student = {"a": numbers(1, 2).requires_grad_()}
-    loss = knowledge_loss(Method(), student, {})
+    loss = knowledge_loss(Method(), student, {}, {})
     assert loss.item() == 0
     assert not loss.requires_grad
     assert loss.dtype == torch.float32
@@ -198,7 +220,7 @@ def test_with_nothing_to_follow_there_is_no_loss_and_no_gradient() -> None:
 def test_the_teacher_learns_nothing(transfer: Transfer) -> None:
     student = {"a": torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()}
     teacher = {"a": torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()}
-    knowledge_loss(Method(transfer=transfer), student, teacher).backward()  # type: ignore[no-untyped-call]
+    knowledge_loss(Method(transfer=transfer), student, teacher, spreads(teacher)).backward()  # type: ignore[no-untyped-call]
     assert teacher["a"].grad is None
     assert student["a"].grad is not None
     assert float(student["a"].grad.abs().sum()) > 0
