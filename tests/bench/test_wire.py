@@ -35,8 +35,8 @@ from tests.coordinator.conftest import until
 METHOD = Method(local_epochs=1, distil_epochs=1, encoding="float16")
 ROUNDS, PROXY = 2, 128
 DEVICES = {"pi-acc": ("acc",), "pi-both": ("acc", "gyro")}
-# A device tells what it has sent so far in a presence that is not in it yet; and a slow training is told more often.
-# A device counts before its last acknowledgements of a round and the message that says so have left.
+# A device tells what it has sent so far in a presence that is not in it yet, nor are the last acknowledgements; and a
+# slow training is told more often.
 TOLERANCE = 0.1
 
 
