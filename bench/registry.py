@@ -21,7 +21,8 @@ from mekt.plan import Fusion, Plan
 
 # How much the labelled windows are changed, whatever the method does with unlabelled ones.
 LABELS_STRENGTH = 1.0
-# Weights and temperature of FedMEKT's published code; its hidden layer's knowledge is left out.
+# Weights and temperature of FedMEKT's published code; its hidden layer's knowledge is left out, and embeddings are
+# compared in units of their spread, as everywhere here.
 PUBLISHED_ALPHA, PUBLISHED_ETA, PUBLISHED_TEMPERATURE = 0.1, 0.1, 3.0
 # What makes a contender at its start, out of an arena and a plan whose seed is the run's.
 Make = Callable[[Arena, Plan], Contender]

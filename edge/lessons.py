@@ -21,8 +21,9 @@ from mekt.process import memory_bytes
 
 # What msgpack adds to an array's numbers at most.
 WRAPPING_BYTES = 128
-# What a number of the proxy set takes while it is read: as received, in chunks and whole, and thrice in float32.
-PROXY_BYTES = 16
+# What a number of the proxy set takes while it is read: as received, in chunks and whole, thrice in float32, and four
+# times more while the round's view of it is made.
+PROXY_BYTES = 32
 # A signal's decoder has a layer of DECODER_WIDTH to every value of a window: weights, slopes and Adam's two means.
 DECODER_BYTES = 16 * DECODER_WIDTH
 # How many of the proxy set's deviations a device's own may be, or its mean away, before its unit is doubted.

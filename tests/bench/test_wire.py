@@ -35,9 +35,8 @@ from tests.coordinator.conftest import until
 METHOD = Method(local_epochs=1, distil_epochs=1, encoding="float16")
 ROUNDS, PROXY = 2, 128
 DEVICES = {"pi-acc": ("acc",), "pi-both": ("acc", "gyro")}
-# A device tells what it has sent so far in a presence that is not in it yet, nor are the last acknowledgements; and a
-# slow training is told more often.
-TOLERANCE = 0.1
+# A device tells what it has sent so far in a presence that is not in it yet; and a slow training is told more often.
+TOLERANCE = 0.05
 
 
 class Watched:
@@ -144,16 +143,17 @@ def test_the_bytes_of_each_round_are_those_that_the_kernel_counted(watched: Watc
     mine = {name: data for name, data in knowledge.items() if name in DEVICES[device]}
     blobs = {name: coordinator._proxy_blobs[real.proxy[name].sha256] for name in DEVICES[device]}
     wire = Wire(real)
-    before = WireBytes()
+    expected = wire.session(of) + wire.proxy(of, blobs)
+    word = wire.announcement(0, tuple(DEVICES), knowledge)
     for number in range(ROUNDS):
-        expected = wire.received(of, number, mine) + wire.sent(of, number, mine) + wire.presence(of, number)
-        expected += wire.announcement(number, tuple(DEVICES), knowledge)
-        if number == 0:
-            expected += wire.session(of) + wire.proxy(of, blobs)
+        expected += wire.received(of, number, mine) + wire.sent(of, number, mine) + wire.presence(of, number) + word
         now = watched.so_far[device][number]
-        assert now.up - before.up == pytest.approx(expected.up, rel=TOLERANCE)
-        assert now.down - before.down == pytest.approx(expected.down, rel=TOLERANCE)
-        before = now
+        assert now.up == pytest.approx(expected.up, rel=TOLERANCE)
+        # What the coordinator says next may come before the device has told its count, or after.
+        assert now.down in (
+            pytest.approx(expected.down, rel=TOLERANCE / 5),
+            pytest.approx(expected.down + word.down, rel=TOLERANCE / 5),
+        )
 
 
 def test_a_packet_has_a_fixed_header_a_topic_an_id_and_a_payload() -> None:

@@ -29,10 +29,11 @@ def clusters(per_class: int = 20, classes: int = 4, seed: int = 0) -> tuple[Floa
 
 def test_two_points_worked_by_hand() -> None:
     # By symmetry the weights are (-a, a) and the biases 0. The loss log(1 + e^(-2a)) + 2 * ridge * a^2 is least
-    # where 1 / (1 + e^(2a)) = 2 * ridge * a; with a ridge of 1e-2, a = 1.6796.
-    assert 1 / (1 + math.exp(2 * 1.6796)) == pytest.approx(2e-2 * 1.6796, rel=1e-3)
+    # where 1 / (1 + e^(2a)) = 2 * ridge * a; with a ridge of 3e-3, a = 2.1652.
+    assert pytest.approx(3e-3) == RIDGE
     fitted = fit_classifier(np.array([[-1], [1]], dtype=np.float32), np.array([0, 1]), 2)
     a = float(fitted.weight[1, 0])
+    assert a == pytest.approx(2.1652, abs=5e-3)
     assert 1 / (1 + math.exp(2 * a)) == pytest.approx(2 * RIDGE * a, rel=1e-2)
     assert fitted.weight[0, 0] == pytest.approx(-a, rel=1e-4)
     np.testing.assert_allclose(fitted.bias, 0, atol=1e-4)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.aggregate import aggregate
 from coordinator.datasets import Datasets, plan_of, read_datasets
 from coordinator.distil import Distiller
 from coordinator.learner import FUSED, Learner
@@ -241,10 +242,22 @@ def test_the_largest_knowledge_that_is_accepted_does_not_break_the_encoders(make
     x = np.full((24, 4), 65504, np.float32)
     x[::2] = -65504
     hostile = bench.delivery("z", dict.fromkeys(("acc", "gyro"), pack_knowledge(x, None, "float16")), 10)
+
+    def off(number: int) -> float:
+        """How far the global knowledge is from the honest devices'."""
+        honest = aggregate([bench.learner._contribution(each, bench.blobs) for each in bench.deliveries])
+        known = {
+            name: unpack_knowledge(raw, windows=24, embedding=4, hidden=None)[0]
+            for name, raw in bench.learner.knowledge(number).items()
+        }
+        return float(np.mean([np.abs(known[name] - honest[name].embedding).mean() for name in known]))
+
+    before = off(0)
     report = bench.close(0, [*bench.deliveries, hostile])
     assert np.isfinite(report.metrics["transfer"])
-    # The share that is not explained of what the others know is large now, as it is in units of their small spread.
-    assert np.isfinite(bench.close(1).metrics["transfer"])
+    assert off(1) < 1.5 * before, "a hostile round moves the encoders little"
+    followed = [bench.close(number).metrics["transfer"] for number in range(1, 8)]
+    assert off(8) < before / 2 and followed[-1] < followed[0], "and is forgotten"
 
 
 @pytest.fixture(scope="module")

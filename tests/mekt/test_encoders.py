@@ -106,10 +106,10 @@ def test_the_hidden_layer_is_never_negative() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("modality", [ACC, GYRO, CAMERA, DEPTH, KINECT], ids=lambda each: f"{each.name}{each.shape}")
-def test_an_encoder_costs_a_board_at_most_200k_parameters(architecture: Architecture, modality: Modality) -> None:
+def test_a_modality_costs_a_board_at_most_200k_parameters(architecture: Architecture, modality: Modality) -> None:
     plan = replace(plan_of(modality), method=Method())
-    encoder = SplitAutoencoder(plan, {modality.name: architecture}).encoders[modality.name]
-    assert sum(parameter.numel() for parameter in encoder.parameters()) <= LARGEST_PARAMETERS
+    model = SplitAutoencoder(plan, {modality.name: architecture})
+    assert sum(parameter.numel() for parameter in model.parameters()) <= LARGEST_PARAMETERS
 
 
 def test_equal_seeds_give_equal_weights_whatever_was_drawn_before() -> None:
