@@ -203,7 +203,7 @@ class _Game:
         wire = {name: {"announcement": word} for name in self._devices}
         if number == 0:
             for name, of in self._sized.items():
-                wire[name]["session"] = self._wire.session(of)
+                wire[name]["session"] = self._wire.session(of, parts)
         for name in participants:
             of, kinds = self._sized[name], wire[name]
             if self._contender.uses_proxy and name not in self._has_proxy:

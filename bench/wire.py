@@ -77,8 +77,8 @@ class Wire:
         self._device = Post(FEDERATION, proxy_hash(plan.proxy))
         self._proxy: dict[tuple[tuple[str, ...], int], WireBytes] = {}
 
-    def session(self, of: Sized) -> WireBytes:
-        """Once for each device: login, subscriptions, and that it is there."""
+    def session(self, of: Sized, announced: Payload) -> WireBytes:
+        """Once for each device: login, subscriptions, that it is there, and the words before and after all rounds."""
         topic, will = self._device.seal(self._presence(of, "idle", online=False), "up", device=of.device)
         names = [f"mekt:{FEDERATION}:{of.device}", topic]
         connect = CONNECT_BYTES + NO_PROPERTIES_BYTES + SESSION_EXPIRY_BYTES + NO_PROPERTIES_BYTES
@@ -88,7 +88,8 @@ class Wire:
             head = PACKET_ID_BYTES + NO_PROPERTIES_BYTES
             up += _packet_bytes(head + TEXT_LENGTH_BYTES + len(pattern.encode()) + 1)
             down += _packet_bytes(head + 1)
-        return WireBytes(up=up, down=down) + self._said(of, 0, ("idle",))
+        words = self._word("closed", 0, (), announced) + self._word("finished", 0, (), announced)
+        return WireBytes(up=up, down=down) + self._said(of, 0, ("idle",)) + words
 
     def proxy(self, of: Sized, blobs: Payload) -> WireBytes:
         """Once for each device: the proxy set of its modalities, asked for and received."""
@@ -99,17 +100,19 @@ class Wire:
 
     def announcement(self, number: int, participants: Sequence[str], announced: Payload) -> WireBytes:
         """Every round, for every device that is online: that it opens, and that it closes."""
-        total = WireBytes()
-        for state, deadline_s in (("open", 600.0), ("closed", 0.0)):
-            body = RoundOpen(
-                state=state,  # type: ignore[arg-type]
-                deadline_s=deadline_s,
-                participants=tuple(participants),
-                plan=self._plan,
-                knowledge=_refs(announced),
-            )
-            total += self._received(body, "", number)
-        return total
+        return self._word("open", number, participants, announced) + self._word(
+            "closed", number, participants, announced
+        )
+
+    def _word(self, state: str, number: int, participants: Sequence[str], announced: Payload) -> WireBytes:
+        body = RoundOpen(
+            state=state,  # type: ignore[arg-type]
+            deadline_s=600.0 if state == "open" else 0.0,
+            participants=tuple(participants),
+            plan=self._plan,
+            knowledge=_refs(announced),
+        )
+        return self._received(body, "", number)
 
     def received(self, of: Sized, number: int, payload: Payload) -> WireBytes:
         """What the coordinator has for a participant, asked for and received."""
