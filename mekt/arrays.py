@@ -1,4 +1,4 @@
-"""Arrays as bytes: embeddings in three encodings, and the proxy set's windows. Little endian throughout.
+"""Arrays as bytes: embeddings in four encodings, and the proxy set's windows. Little endian throughout.
 
 Shapes: N windows, D embedding width, H hidden width. The receiver knows every shape before it looks at the bytes, so
 nothing a peer writes can ask for memory.
@@ -16,28 +16,32 @@ from mekt.messages import unpack
 from mekt.plan import Encoding
 
 Floats = NDArray[np.float32]
-_BYTES = {"float32": 4, "float16": 2, "int8": 1}
-_DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
-# Of int8 steps: 127 of them are still a float32.
-_LARGEST_SCALE = np.float32(np.finfo(np.float32).max / 127.001)
+_BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
+_DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "int4": "u1"}
+# How many steps a dimension's largest value is away from 0.
+_STEPS = {"int8": 127, "int4": 7}
+# What all steps together are at most, so that they are still a float32.
+_LARGEST = float(np.finfo(np.float32).max) * 0.99999
 
 
 def pack_array(x: Floats, encoding: Encoding) -> dict[str, Any]:
-    """Plain data for `x` (..., D): its values, and with int8 one scale for each of the last axis' D dimensions.
+    """Plain data for `x` (..., D): its values, and with integers one scale for each of the last axis' D dimensions.
 
     What comes back differs by at most 2^-11 of a value, or 2^-25, with float16; by half of its dimension's largest
-    value / 127 with int8; by nothing with float32.
+    value / 127 with int8, / 7 with int4; by nothing with float32. With int4 a byte holds two values, the lower half
+    the first.
 
     Raises:
         ValueError: when a value is not finite, or too large for float16.
     """
     if not np.isfinite(x).all():
         raise ValueError("an array with values that are not finite cannot be sent; the model has diverged")
-    if encoding == "int8":
-        scale = np.abs(x).max(axis=tuple(range(x.ndim - 1)), initial=0) / np.float32(127)
-        scale = np.minimum(scale, _LARGEST_SCALE).astype("<f4")
-        steps = np.clip(np.rint(x / np.where(scale > 0, scale, 1)), -127, 127).astype("i1")
-        return {"encoding": encoding, "scale": scale.tobytes(), "data": steps.tobytes()}
+    if encoding in _STEPS:
+        most = _STEPS[encoding]
+        scale = np.abs(x).max(axis=tuple(range(x.ndim - 1)), initial=0) / np.float32(most)
+        scale = np.minimum(scale, np.float32(_LARGEST / most)).astype("<f4")
+        steps = np.clip(np.rint(x / np.where(scale > 0, scale, 1)), -most, most).astype("i1")
+        return {"encoding": encoding, "scale": scale.tobytes(), "data": _packed(steps, encoding)}
     if encoding == "float16" and np.abs(x).max(initial=0) > np.finfo(np.float16).max:
         raise ValueError("an array with values above 65504 cannot be sent as float16; choose float32")
     return {"encoding": encoding, "data": x.astype(_DTYPES[encoding]).tobytes()}
@@ -54,16 +58,16 @@ def unpack_array(data: object, shape: tuple[int, ...]) -> Floats:
     if not isinstance(data, dict) or not set(data) <= {"encoding", "scale", "data"}:
         raise WireError("an array is a map of encoding, data and scale; this is not")
     encoding, raw = data.get("encoding"), data.get("data")
-    if not isinstance(encoding, str) or encoding not in _BYTES or not isinstance(raw, bytes):
-        raise WireError(f"an array has data, as bytes, and an encoding: one of {', '.join(_BYTES)}")
-    expected = math.prod(shape) * _BYTES[encoding]
+    if not isinstance(encoding, str) or encoding not in _BITS or not isinstance(raw, bytes):
+        raise WireError(f"an array has data, as bytes, and an encoding: one of {', '.join(_BITS)}")
+    expected = _size_bytes(math.prod(shape), encoding)
     if len(raw) != expected:
         raise WireError(f"an array of shape {shape} in {encoding} has {expected} bytes, not {len(raw)}")
-    x = np.frombuffer(raw, dtype=_DTYPES[encoding]).reshape(shape).astype(np.float32)
-    if encoding == "int8":
+    x = _unpacked(raw, math.prod(shape), encoding).reshape(shape).astype(np.float32)
+    if encoding in _STEPS:
         scale = data.get("scale")
         if not isinstance(scale, bytes) or len(scale) != 4 * shape[-1]:
-            raise WireError(f"an int8 array of shape {shape} has {4 * shape[-1]} bytes of scales")
+            raise WireError(f"an {encoding} array of shape {shape} has {4 * shape[-1]} bytes of scales")
         with np.errstate(over="ignore", invalid="ignore"):
             x = x * np.frombuffer(scale, dtype="<f4")
     elif "scale" in data:
@@ -102,7 +106,31 @@ def unpack_knowledge(raw: bytes, *, windows: int, embedding: int, hidden: int | 
 
 def largest_knowledge_bytes(windows: int, embedding: int, hidden: int | None, encoding: Encoding) -> int:
     """The size that no knowledge blob of this plan exceeds: its numbers, its scales, and 128 bytes of names."""
-    return sum(windows * width * _BYTES[encoding] + 4 * width for width in (embedding, hidden or 0)) + 128
+    return sum(_size_bytes(windows * width, encoding) + 4 * width for width in (embedding, hidden or 0)) + 128
+
+
+def _size_bytes(count: int, encoding: str) -> int:
+    """What so many numbers take: whole bytes."""
+    return -(-count * _BITS[encoding] // 8)
+
+
+def _packed(steps: NDArray[np.int8], encoding: str) -> bytes:
+    """Whole numbers as bytes; with int4 two in one, each plus 8 so that none is negative."""
+    if encoding != "int4":
+        return steps.tobytes()
+    halves = (steps.ravel() + 8).astype(np.uint8)
+    if len(halves) % 2:
+        halves = np.append(halves, np.uint8(8))
+    return (halves[::2] | halves[1::2] << 4).tobytes()
+
+
+def _unpacked(raw: bytes, count: int, encoding: str) -> NDArray[Any]:
+    """The numbers (count,) in these bytes, of integers the steps."""
+    values = np.frombuffer(raw, dtype=_DTYPES[encoding])
+    if encoding != "int4":
+        return values
+    halves = np.stack([values & 15, values >> 4], axis=1).ravel()[:count]
+    return halves.astype(np.int8) - 8
 
 
 def pack_windows(x: Floats) -> bytes:

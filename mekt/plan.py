@@ -11,7 +11,7 @@ from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, Scaling
 from mekt.schema import Bounds, Count, Positive, plain
 
 Weight = Annotated[float, Bounds(low=0, high=1e6)]
-Encoding = Literal["float32", "float16", "int8"]
+Encoding = Literal["float32", "float16", "int8", "int4"]
 Transfer = Literal["kl", "cosine", "mse", "relational"]
 Fusion = Literal["separate", "concatenated"]
 Reconstruction = Literal["waveform", "spectral"]

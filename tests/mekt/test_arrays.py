@@ -50,12 +50,13 @@ def test_float16_is_within_half_a_step(x: Floats) -> None:
     assert (error <= np.maximum(np.abs(x.astype(float)) * 2.0**-11, 2.0**-25)).all()
 
 
-@given(floats(LARGEST))
-def test_int8_is_within_half_a_step_of_its_dimension(x: Floats) -> None:
-    error = np.abs(round_trip(x, "int8").astype(float) - x.astype(float))
+@pytest.mark.parametrize(("encoding", "steps"), [("int8", 127), ("int4", 7)])
+@given(x=floats(LARGEST))
+def test_integers_are_within_half_a_step_of_their_dimension(encoding: Encoding, steps: int, x: Floats) -> None:
+    error = np.abs(round_trip(x, encoding).astype(float) - x.astype(float))
     largest = np.abs(x.astype(float)).max(axis=tuple(range(x.ndim - 1)), initial=0)
     # A scale so small that float32 has no digits left for it is worth no more than those.
-    assert (error <= largest / 127 / 2 * (1 + 1e-4) + 127 * 2.0**-149).all()
+    assert (error <= largest / steps / 2 * (1 + 1e-4) + steps * 2.0**-149).all()
 
 
 def test_int8_numbers_worked_by_hand() -> None:
@@ -63,6 +64,15 @@ def test_int8_numbers_worked_by_hand() -> None:
     data = pack_array(x, "int8")
     assert np.allclose(np.frombuffer(data["scale"], "<f4"), [0.01, 0, 10 / 127])
     assert np.frombuffer(data["data"], "i1").tolist() == [127, 0, -64, -64, 0, 127]
+
+
+def test_int4_numbers_worked_by_hand() -> None:
+    x = np.array([[7, 0, -14], [-3.4, 0, 2]], np.float32)
+    data = pack_array(x, "int4")
+    assert np.allclose(np.frombuffer(data["scale"], "<f4"), [1, 0, 2])
+    # 7, 0, -7, -3, 0, 1, each plus 8; the first of two in the lower half.
+    assert data["data"].hex() == "8f5198"
+    assert pack_array(x[:1], "int4")["data"].hex() == "8f81"
 
 
 def test_the_bytes_are_little_endian_and_in_row_order() -> None:
@@ -109,6 +119,8 @@ HALF = np.array([1, 2, 3, 4, 5, 6], np.float16).tobytes()
         ),
         {"encoding": "int8", "data": bytes(6), "scale": b"\0\0\xc0\x7f" * 3},
         {"encoding": "int8", "data": b"\x7f" * 6, "scale": b"\xff\xff\x7f\x7f" * 3},
+        *({"encoding": "int4", "data": bytes(3)}, {"encoding": "int4", "data": bytes(6), "scale": bytes(12)}),
+        {"encoding": "int4", "data": b"\xff" * 3, "scale": b"\xff\xff\x7f\x7f" * 3},
     ],
 )
 def test_hostile_data_is_a_wire_error(data: Any) -> None:
