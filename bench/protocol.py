@@ -1,7 +1,7 @@
 """A protocol: which recordings are whose and what for, in several rotations; and one of them read as an arena."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,8 @@ class ProtocolSpec:
     A client's recordings are dealt to `parts` devices, segment by segment in turn. Device i has the modalities
     `sets[i % len(sets)]`; a round draws `share` of the devices. `classes` are the labels' names that are scored, any
     other label is none. `locate` gives the file of a recording below the folder of all data, `page` says where to
-    fetch them, `prepare` makes of a recording what is cut into windows. `batch` is every method's.
+    fetch them, `prepare` makes of a recording what is cut into windows. `architecture` is everybody's,
+    `method` what is changed in every method's settings.
     """
 
     name: str
@@ -66,7 +67,8 @@ class ProtocolSpec:
     page: str
     parts: int = 1
     proxy_windows: int = 512
-    batch: int = 64
+    architecture: Architecture = "conv"
+    method: Mapping[str, int] = field(default_factory=dict)
     prepare: Callable[[Recording], Recording] = lambda recording: recording
 
 
@@ -94,7 +96,7 @@ def read_arena(
             A smaller share of the same seed is a part of a larger one.
         seed: draws the labelled windows and the proxy set, where they are drawn.
         proxy_rows: chooses the proxy set.
-        architectures: per device, counted from 0, and modality; "conv" where nothing is said.
+        architectures: per device, counted from 0, and modality; the protocol's own where nothing is said.
 
     Raises:
         SettingsError: when there is no such rotation or share, or a set of windows cannot be what it is for.
@@ -148,7 +150,7 @@ def _devices(
             chosen = architectures.get(index, {})
             yield Device(
                 name=names[0] + ("" if protocol.parts == 1 else "abcdefgh"[part]),
-                architectures={name: chosen.get(name, "conv") for name in own},
+                architectures={name: chosen.get(name, protocol.architecture) for name in own},
                 private=WindowSet(arrays={name: whole.arrays[name] for name in own}, labels=whole.labels),
                 whole=whole,
             )

@@ -60,9 +60,7 @@ def method_of(cell: Cell) -> Method:
         SettingsError: when there is no such setting, or not of such a value.
     """
     try:
-        return build(
-            Method, {**plain(Method()), "batch": PROTOCOLS[cell.protocol].batch, **dict(cell.changes)}, "changes"
-        )
+        return build(Method, {**plain(Method()), **PROTOCOLS[cell.protocol].method, **dict(cell.changes)}, "changes")
     except SchemaError as error:
         raise SettingsError(f"bench: {error}") from error
 

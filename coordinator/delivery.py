@@ -23,7 +23,7 @@ def offer_problem(offer: Offer, plan: Plan) -> str | None:
     """Why this offer can never be accepted, or None."""
     method = plan.method
     hidden = method.hidden if method.sends_hidden else None
-    largest = largest_knowledge_bytes(plan.proxy_windows, method.embedding, hidden, method.encoding)
+    largest = largest_knowledge_bytes(plan.knowledge_rows, method.embedding, hidden, method.encoding)
     if offer.windows > MOST_WINDOWS:
         return f"{offer.windows} windows are more than the {MOST_WINDOWS} that a device can keep"
     for name, ref in offer.knowledge.items():
@@ -98,6 +98,6 @@ def _check(data: bytes, plan: Plan) -> None:
     """Raise WireError when `data` is not knowledge that this plan's encoders can learn from."""
     method = plan.method
     hidden = method.hidden if method.sends_hidden else None
-    for array in unpack_knowledge(data, windows=plan.proxy_windows, embedding=method.embedding, hidden=hidden):
+    for array in unpack_knowledge(data, windows=plan.knowledge_rows, embedding=method.embedding, hidden=hidden):
         if array is not None and float(np.abs(array).max()) > LARGEST_VALUE:
             raise WireError(f"it has values beyond {LARGEST_VALUE:g}; the model has diverged")

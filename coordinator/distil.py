@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mekt.augment import view
+from mekt.augment import augmentation_of, view
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import (
     Arrays,
@@ -17,15 +17,14 @@ from mekt.learning import (
     batches,
     knowledge_loss,
     knowledge_of,
-    reconstruction_loss,
+    own_loss,
     spreads,
+    teachers,
     tensors,
 )
 from mekt.plan import Architecture, Plan, derived_seed
 
 FUSED = "fused"
-# Rounds whose views are learned from together: with four, HAPT's score rises over more rounds than with one.
-VIEWS_KEPT = 4
 # The rate at the end of a distillation, as a share of that at its start.
 LAST_RATE = 0.1
 
@@ -38,24 +37,11 @@ class DistilLoss:
     transfer: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _View:
-    """The proxy set as one round looked at it (N, T, ...), and what the devices then knew of it, (N, D) and (N, H)."""
-
-    windows: Windows
-    embedding: Windows
-    hidden: Windows
-    embedding_spread: Windows
-    hidden_spread: Windows
-
-
 class Distiller(nn.Module):
     """The global encoders and decoders, and with FedMEKT-C the dense layer that fuses all modalities' embeddings.
 
     That layer is drawn once, with orthonormal rows, and never learns: one that learns agrees with itself by forgetting
     what it is given, and then passes on next to nothing of what the devices know (docs/lab.md, 2026-11-24).
-
-    What the latest rounds knew of their views of the proxy set is part of the state, and learned from together.
     """
 
     def __init__(
@@ -72,12 +58,6 @@ class Distiller(nn.Module):
                 self.fusion = nn.Linear(width * len(self.model.modalities), width, bias=False)
                 nn.init.orthogonal_(self.fusion.weight)
             self.fusion.requires_grad_(False)
-        # Whatever the method's weights are, so that a federation whose tuning changes goes on with its state.
-        for name in self.model.modalities:
-            for layer, width in {"embedding": plan.method.embedding, "hidden": plan.method.hidden}.items():
-                self.register_buffer(f"{layer}/{name}", torch.zeros(VIEWS_KEPT, plan.proxy_windows, width))
-                # The round whose view the row tells of, counted from 1; 0 where there is none.
-                self.register_buffer(f"{layer}_round/{name}", torch.zeros(VIEWS_KEPT))
         self.to(device)
         self.device = device
 
@@ -93,31 +73,33 @@ class Distiller(nn.Module):
         Args:
             proxy: the normalised proxy set, per modality (N, T, ...).
             aggregate: the devices' aggregated knowledge of the round's view, of all modalities or some.
-            round: of the aggregate, counted from 0; orders the batches.
+            round: of the aggregate, counted from 0; gives the view, orders the batches, draws how windows are changed.
             progress: is told how far it is after each batch.
         """
         method = self.plan.method
         generator = torch.Generator().manual_seed(derived_seed(self.plan.seed, "distil", round))
-        self._keep(aggregate, round)
-        views = self._views(proxy, round)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=method.distil_rate)
-        whole = method.distil_epochs * batch_count(self.plan.proxy_windows, method.batch)
+        public, seen = tensors(proxy, self.device), tensors(view(self.plan, proxy, round), self.device)
+        hidden_teacher, embedding_teacher = teachers(aggregate, self.device)
+        hidden_spread, embedding_spread = spreads(hidden_teacher), spreads(self._compared(embedding_teacher))
+        augmentation = augmentation_of(self.plan)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=method.distil_rate, fused=True)
+        whole = method.distil_epochs * batch_count(self.plan.knowledge_rows, method.batch)
         falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, LAST_RATE, total_iters=whole)
         means = (0.0, 0.0)
         done = 0
         for _ in range(method.distil_epochs):
             sums = torch.zeros(2, device=self.device)
-            for rows in batches(self.plan.proxy_windows, method.batch, generator):
+            for rows in batches(self.plan.knowledge_rows, method.batch, generator):
                 rows = rows.to(self.device)
-                seen = views[int(torch.randint(len(views), (1,), generator=generator))]
-                batch = {name: array[rows] for name, array in seen.windows.items()}
-                hidden, embeddings = self.model.encode(batch)
-                rebuilt = reconstruction_loss(method.reconstruction, self.model, batch, embeddings)
-                transferred = self._transfer(embeddings, rows, seen)
-                loss = rebuilt + method.eta * transferred
+                own = {name: array[rows % self.plan.proxy_windows] for name, array in public.items()}
+                learned, rebuilt = own_loss(self.model, own, augmentation, generator)
+                hidden, embeddings = self.model.encode({name: array[rows] for name, array in seen.items()})
+                targets = {name: each[rows] for name, each in embedding_teacher.items()}
+                transferred = self._transfer(embeddings, targets, embedding_spread)
+                loss = learned + method.eta * transferred
                 if method.gamma > 0:
-                    targets = {name: each[rows] for name, each in seen.hidden.items()}
-                    loss = loss + method.gamma * knowledge_loss(method, hidden, targets, seen.hidden_spread)
+                    targets = {name: each[rows] for name, each in hidden_teacher.items()}
+                    loss = loss + method.gamma * knowledge_loss(method, hidden, targets, hidden_spread)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 optimizer.step()
@@ -125,46 +107,9 @@ class Distiller(nn.Module):
                 sums += torch.stack([rebuilt.detach(), transferred.detach()]) * len(rows)
                 done += 1
                 progress(done, whole)
-            rebuilt_mean, transferred_mean = (sums / self.plan.proxy_windows).tolist()
+            rebuilt_mean, transferred_mean = (sums / self.plan.knowledge_rows).tolist()
             means = (rebuilt_mean, transferred_mean)
         return DistilLoss(reconstruction=means[0], transfer=means[1])
-
-    def _keep(self, aggregate: Mapping[str, Knowledge], round: int) -> None:
-        """Put a round's aggregate in the place of the oldest one."""
-        slot = round % VIEWS_KEPT
-        for name in self.model.modalities:
-            for layer in ("embedding", "hidden"):
-                known = getattr(aggregate.get(name), layer, None)
-                self.get_buffer(f"{layer}_round/{name}")[slot] = 0 if known is None else round + 1
-                if known is not None:
-                    self.get_buffer(f"{layer}/{name}")[slot] = torch.tensor(known)
-
-    def _views(self, proxy: Arrays, round: int) -> list[_View]:
-        """The views of the rounds up to this one of which something is known; the last one's in any case.
-
-        Where all views are the same, the newest knowledge alone counts.
-        """
-        views = []
-        first = round if self.plan.method.augment == 0 else max(0, round + 1 - VIEWS_KEPT)
-        for number in range(first, round + 1):
-            slot = number % VIEWS_KEPT
-            known: dict[str, dict[str, Tensor]] = {"embedding": {}, "hidden": {}}
-            for layer, found in known.items():
-                for name in self.model.modalities:
-                    if int(self.get_buffer(f"{layer}_round/{name}")[slot]) == number + 1:
-                        found[name] = self.get_buffer(f"{layer}/{name}")[slot]
-            if known["embedding"] or number == round:
-                windows = tensors(view(self.plan, proxy, number), self.device)
-                views.append(
-                    _View(
-                        windows=windows,
-                        embedding=known["embedding"],
-                        hidden=known["hidden"],
-                        embedding_spread=spreads(known["embedding"]),
-                        hidden_spread=spreads(known["hidden"]),
-                    )
-                )
-        return views
 
     def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:
         """The global knowledge: the global encoders' embeddings of the normalised proxy set."""
@@ -175,17 +120,20 @@ class Distiller(nn.Module):
         known = knowledge_of(self.model, tensors(windows), sends_hidden=False)
         return {name: each.embedding for name, each in known.items()}
 
-    def _transfer(self, embeddings: Windows, rows: Tensor, seen: _View) -> Tensor:
-        """KT(fuse(E(P)), fuse(A)) on these rows; FedMEKT-S compares each modality for itself."""
-        method = self.plan.method
-        teacher = {name: each[rows] for name, each in seen.embedding.items()}
+    def _transfer(self, embeddings: Windows, teacher: Windows, spread: Windows) -> Tensor:
+        """KT(fuse(E(P)), fuse(A)) on some rows; FedMEKT-S compares each modality for itself."""
         if self.fusion is None or not teacher:
-            return knowledge_loss(method, embeddings, teacher, seen.embedding_spread)
+            return knowledge_loss(self.plan.method, embeddings, teacher, spread)
         # Where no device sent a modality, the student's own embedding takes its place on the teacher's side.
         both = {name: teacher.get(name, embeddings[name].detach()) for name in embeddings}
-        student = {FUSED: self._fused(embeddings)}
-        whole = {name: seen.embedding.get(name, torch.zeros_like(next(iter(seen.embedding.values())))) for name in both}
-        return knowledge_loss(method, student, {FUSED: self._fused(both)}, spreads({FUSED: self._fused(whole)}))
+        return knowledge_loss(self.plan.method, self._compared(embeddings), self._compared(both), spread)
+
+    def _compared(self, embeddings: Windows) -> Windows:
+        """What is compared of embeddings (N, D): with FedMEKT-C all of them fused, zeros where one is missing."""
+        if self.fusion is None or not embeddings:
+            return embeddings
+        blank = torch.zeros_like(next(iter(embeddings.values())))
+        return {FUSED: self._fused({name: embeddings.get(name, blank) for name in self.model.modalities})}
 
     def _fused(self, embeddings: Windows) -> Tensor:
         assert self.fusion is not None

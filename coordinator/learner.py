@@ -110,7 +110,7 @@ class Learner:
         """
         contributions = [self._contribution(delivery, blobs) for delivery in deliveries]
         began_s = time.monotonic()
-        rows = signs.rows_of(self._plan.proxy_windows)
+        rows = signs.rows_of(self._plan.knowledge_rows)
         looked_at = {name: array[rows] for name, array in view(self._plan, self._proxy, number).items()}
         known = self._distiller.embed(looked_at)
         aggregated = aggregate(contributions)
@@ -162,7 +162,7 @@ class Learner:
                 )
             embedding, hidden = unpack_knowledge(
                 raw,
-                windows=self._plan.proxy_windows,
+                windows=self._plan.knowledge_rows,
                 embedding=method.embedding,
                 hidden=method.hidden if method.sends_hidden else None,
             )
@@ -277,10 +277,10 @@ class Learner:
         A failure here never costs the round.
         """
         try:
-            rows = signs.rows_of(self._plan.proxy_windows)
+            rows = signs.rows_of(self._plan.knowledge_rows)
             known = self._distiller.embed(looked_at)
             target = {name: each.embedding[rows] for name, each in aggregated.items()}
-            device_rows = signs.device_rows_of(self._plan.proxy_windows, len(contributions))
+            device_rows = signs.device_rows_of(self._plan.knowledge_rows, len(contributions))
             sent = {
                 each.device: {name: one.embedding[device_rows] for name, one in each.knowledge.items()}
                 for each in contributions

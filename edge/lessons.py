@@ -63,7 +63,7 @@ class Lesson:
     def size_problem(self) -> str | None:
         """Which blob is larger than the plan, or what this device can take, allows; None when all are fine."""
         method = self.plan.method
-        largest = largest_knowledge_bytes(self.plan.proxy_windows, method.embedding, self._hidden, method.encoding)
+        largest = largest_knowledge_bytes(self.plan.knowledge_rows, method.embedding, self._hidden, method.encoding)
         needed = 0
         for modality in self._modalities():
             values = self.plan.proxy_windows * self.plan.window.values(modality)
@@ -71,7 +71,7 @@ class Lesson:
                 return f"the proxy set's {modality.name} is larger than its windows"
             if modality.name in self.knowledge and self.knowledge[modality.name].size_bytes > largest:
                 return f"the global knowledge of {modality.name} is larger than its embeddings"
-            needed += PROXY_BYTES * values
+            needed += PROXY_BYTES * self.plan.knowledge_rows * self.plan.window.values(modality)
             if not modality.is_frames:
                 needed += DECODER_BYTES * self.plan.window.values(modality)
         if sum(ref.size_bytes for ref in self.refs) > LARGEST_BLOB_BYTES:
@@ -103,7 +103,7 @@ class Lesson:
         for name in sorted(set(self.knowledge) & set(self.architectures)):
             embedding_ND, hidden_NH = unpack_knowledge(
                 _content(blobs, self.knowledge[name]),
-                windows=self.plan.proxy_windows,
+                windows=self.plan.knowledge_rows,
                 embedding=self.plan.method.embedding,
                 hidden=self._hidden,
             )

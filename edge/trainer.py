@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from mekt.augment import augmentation_of
 from mekt.encoders import SplitAutoencoder
@@ -26,7 +27,7 @@ from mekt.plan import Architecture, Plan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalLoss:
-    """Means over the last epoch: reconstruction of private windows, transfer on the proxy set."""
+    """Means over the last epoch: reconstruction of private windows, transfer on the proxy set when it was last seen."""
 
     reconstruction: float
     transfer: float
@@ -64,45 +65,51 @@ class LocalTrainer:
         hidden_teacher, embedding_teacher = teachers(knowledge)
         hidden_spread, embedding_spread = spreads(hidden_teacher), spreads(embedding_teacher)
         count = len(next(iter(private.values())))
-        proxy_batches = endless_batches(self.plan.proxy_windows, method.batch, generator)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.plan.local_rate(round))
-        means = (0.0, 0.0)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.plan.local_rate(round), fused=True)
+        proxy_batches = endless_batches(self.plan.knowledge_rows, method.batch, generator)
         augmentation = augmentation_of(self.plan)
-        followed = not embedding_teacher.keys().isdisjoint(self.model.modalities)
-        follow = method.follow_epochs * batch_count(self.plan.proxy_windows, method.batch) if followed else 0
-        done, whole = 0, follow + method.local_epochs * batch_count(count, method.batch)
-        for _ in range(follow):
+
+        def transfer() -> tuple[Tensor, Tensor]:
+            """Of the next batch of the proxy set: transfer of embeddings and of hidden layers."""
             rows = next(proxy_batches)
-            _, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
+            hidden, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
             targets = {name: teacher[rows] for name, teacher in embedding_teacher.items()}
-            transferred = knowledge_loss(method, embeddings, targets, embedding_spread)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(transferred)
-            optimizer.step()
-            done += 1
-            progress(done, whole)
+            hidden_targets = {name: teacher[rows] for name, teacher in hidden_teacher.items()}
+            return (
+                knowledge_loss(method, embeddings, targets, embedding_spread),
+                knowledge_loss(method, hidden, hidden_targets, hidden_spread),
+            )
+
+        followed = not embedding_teacher.keys().isdisjoint(self.model.modalities)
+        follow = method.follow_epochs * batch_count(self.plan.knowledge_rows, method.batch) if followed else 0
+        whole = follow + method.local_epochs * batch_count(count, method.batch)
+        transferred = rebuilt = torch.zeros(())
+        for done in range(follow):
+            transferred, _ = transfer()
+            self._step(optimizer, transferred)
+            progress(done + 1, whole)
+        done = follow
+        means = (0.0, float(transferred.detach()))
         for _ in range(method.local_epochs):
             sums = [0.0, 0.0]
             for index in batches(count, method.batch, generator):
                 batch = {name: array[index] for name, array in private.items()}
-                learned, rebuilt = own_loss(self.model, batch, augmentation, generator)
-                rows = next(proxy_batches)
-                hidden, embeddings = self.model.encode({name: array[rows] for name, array in public.items()})
-                targets = {name: teacher[rows] for name, teacher in embedding_teacher.items()}
-                transferred = knowledge_loss(method, embeddings, targets, embedding_spread)
-                loss = learned + method.alpha * transferred
-                if method.beta > 0:
-                    targets = {name: teacher[rows] for name, teacher in hidden_teacher.items()}
-                    loss = loss + method.beta * knowledge_loss(method, hidden, targets, hidden_spread)
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                optimizer.step()
+                loss, rebuilt = own_loss(self.model, batch, augmentation, generator)
+                if method.alpha > 0 or method.beta > 0:
+                    transferred, hidden_transferred = transfer()
+                    loss = loss + method.alpha * transferred + method.beta * hidden_transferred
+                self._step(optimizer, loss)
                 sums[0] += float(rebuilt.detach()) * len(index)
                 sums[1] += float(transferred.detach()) * len(index)
                 done += 1
                 progress(done, whole)
             means = (sums[0] / count, sums[1] / count)
         return LocalLoss(reconstruction=means[0], transfer=means[1])
+
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
 
     def knowledge(self, proxy: Arrays) -> dict[str, Knowledge]:
         """This device's knowledge of each of its modalities, from the normalised proxy set."""

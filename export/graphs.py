@@ -16,6 +16,7 @@ from mekt.encoders import (
     FRAME_CHANNELS,
     FRAME_TIME_KERNEL,
     LSTM_LAYERS,
+    MOTION_GAIN,
     Encoder,
     FrameConv,
     SignalConv,
@@ -52,19 +53,19 @@ def classifier_model(name: str, weight_KD: NDArray[np.floating[Any]], bias_K: ND
 def _features(graph: Graph, x: str, encoder: Encoder) -> str:
     match encoder.backbone:
         case SignalConv():
-            return signal_conv(graph, x)
+            return signal_conv(graph, x, encoder.backbone.stretches)
         case SignalLstm():
             return signal_lstm(graph, x)
         case FrameConv():
-            return frame_conv(graph, x, encoder.sizes.shape)
+            return frame_conv(graph, x, encoder.sizes.shape, encoder.backbone.stretches)
 
 
-def signal_conv(graph: Graph, x_BTC: str) -> str:
+def signal_conv(graph: Graph, x_BTC: str, stretches: int) -> str:
     """SignalConv: (B, T, C) -> (B, width)."""
     x_BCT = graph.node("Transpose", x_BTC, perm=[0, 2, 1])
     for index, kernel in enumerate(CONV_KERNELS):
         x_BCT = graph.relu(graph.conv(x_BCT, f"backbone.convolutions.{index}", stride=2, padding=kernel // 2))
-    return graph.mean_and_max(x_BCT)
+    return graph.means_and_max(x_BCT, stretches)
 
 
 def signal_lstm(graph: Graph, x_BTC: str) -> str:
@@ -72,10 +73,13 @@ def signal_lstm(graph: Graph, x_BTC: str) -> str:
     return graph.lstm(x_BTC, "backbone.lstm", layers=LSTM_LAYERS)
 
 
-def frame_conv(graph: Graph, x_BTYX: str, shape: tuple[int, ...]) -> str:
+def frame_conv(graph: Graph, x_BTYX: str, shape: tuple[int, ...], stretches: int) -> str:
     """FrameConv: (B, T, Y, X) -> (B, width); `shape` is (Y, X)."""
+    still = graph.node("ReduceMean", x_BTYX, axes=[1], keepdims=1)
+    gain = graph.constant("motion_gain", np.array(MOTION_GAIN, np.float32))
+    motion = graph.node("Mul", graph.node("Sub", x_BTYX, still), gain)
     each_frame = graph.constant("each_frame", np.array([-1, 1, *shape]))
-    frames = graph.node("Reshape", x_BTYX, each_frame)
+    frames = graph.node("Concat", *(graph.node("Reshape", each, each_frame) for each in (x_BTYX, motion)), axis=1)
     for index in range(len(FRAME_CHANNELS)):
         frames = graph.relu(graph.conv(frames, f"backbone.convolutions.{index}", stride=2, padding=1))
     features = graph.relu(graph.linear(graph.node("Flatten", frames, axis=1), "backbone.to_features"))
@@ -84,4 +88,4 @@ def frame_conv(graph: Graph, x_BTYX: str, shape: tuple[int, ...]) -> str:
     x_BTF = graph.node("Reshape", features, steps)
     x_BFT = graph.node("Transpose", x_BTF, perm=[0, 2, 1])
     x_BFT = graph.relu(graph.conv(x_BFT, "backbone.over_time", stride=1, padding=FRAME_TIME_KERNEL // 2))
-    return graph.mean_and_max(x_BFT)
+    return graph.means_and_max(x_BFT, stretches)

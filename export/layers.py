@@ -73,11 +73,26 @@ class Graph:
         last_DBH = self._lstm_layer(x, layer, layers - 1, output=1)
         return self.node("Squeeze", last_DBH, self.constant(f"{layer}.direction_{layers - 1}", np.array([0])))
 
-    def mean_and_max(self, x_BCT: str) -> str:
-        """Mean and maximum over time, side by side: (B, C, T) -> (B, 2C)."""
-        mean = self.node("ReduceMean", x_BCT, axes=[2], keepdims=0)
+    def means_and_max(self, x_BCT: str, stretches: int) -> str:
+        """Means over each stretch of time and the maximum, side by side: (B, C, T) -> (B, C * (stretches + 1)).
+
+        A stretch begins at the whole number below its share of T, and ends at the one above.
+        """
+        parts = [x_BCT]
+        if stretches > 1:
+            samples = self.node("Shape", x_BCT, start=2, end=3)
+            whole, rest, time = (
+                self.constant(f"stretches_{name}", np.array([value]))
+                for name, value in {"whole": stretches, "rest": stretches - 1, "axis": 2}.items()
+            )
+            cuts = [self.constant(f"stretch_{i}", np.array([i])) for i in range(stretches + 1)]
+            shares = [self.node("Mul", samples, each) for each in cuts]
+            firsts = [self.node("Div", each, whole) for each in shares[:-1]]
+            ends = [self.node("Div", self.node("Add", each, rest), whole) for each in shares[1:]]
+            parts = [self.node("Slice", x_BCT, *cut, time) for cut in zip(firsts, ends, strict=True)]
+        means = [self.node("ReduceMean", each, axes=[2], keepdims=0) for each in parts]
         most = self.node("ReduceMax", x_BCT, axes=[2], keepdims=0)
-        return self.node("Concat", mean, most, axis=1)
+        return self.node("Concat", *means, most, axis=1)
 
     def model(self, name: str, *, x: tuple[str, Sequence[int | str]], y: tuple[str, Sequence[int | str]]) -> bytes:
         """The finished model with input and output (name, dimensions); equal weights give equal bytes.

@@ -84,13 +84,17 @@ def augmentation_of(plan: Plan) -> Augmentation:
 def view(plan: Plan, proxy: Mapping[str, NDArray[np.float32]], round: int) -> dict[str, NDArray[np.float32]]:
     """The normalised proxy set (N, T, ...) as `round` looks at it: equal, but for rounding, wherever it is computed.
 
-    Knowledge of other views says more about an encoder than that of the same windows again, at no bytes.
+    The plan's views of all windows, one after the other. Knowledge of other views says more about an encoder
+    than that of the same windows again, at no bytes.
     """
     if plan.method.augment == 0:
         return dict(proxy)
     generator = torch.Generator().manual_seed(derived_seed(plan.seed, "view", round))
     # Torch takes no memory that must not be written.
-    windows = {name: torch.from_numpy(np.require(array, np.float32, ["C", "W"])) for name, array in proxy.items()}
+    windows = {
+        name: torch.from_numpy(np.require(array, np.float32, ["C", "W"])).repeat(plan.views, *[1] * (array.ndim - 1))
+        for name, array in proxy.items()
+    }
     changed = augmentation_of(plan)(windows, generator)
     return {name: each.numpy() for name, each in changed.items()}
 

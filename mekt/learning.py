@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mekt.augment import Augmentation
 from mekt.encoders import SplitAutoencoder
-from mekt.losses import contrast, reconstruction_distance, transfer_loss
+from mekt.losses import contrast, reconstruction_distance, redundancy, transfer_loss
 from mekt.plan import Method, Reconstruction
 
 Windows = Mapping[str, Tensor]
@@ -51,8 +51,9 @@ def own_loss(
 ) -> tuple[Tensor, Tensor]:
     """What a model learns from windows (B, ...) by itself: the loss, and the part of it that is reconstruction.
 
-    With contrast, two changed copies of the windows are encoded: the first is rebuilt, and every modality's projection
-    of the one has to find every modality's of the other.
+    With contrast, two changed copies of the windows are encoded: the first is rebuilt, every modality's projection of
+    the one has to find every modality's of the other, and embeddings have to use all their dimensions. Few would hold
+    nearly all variance otherwise, and the rest would be lost when knowledge is averaged and followed.
     """
     method = model.method
     if method.contrast == 0:
@@ -70,7 +71,8 @@ def own_loss(
         for first in projected.values()
         for second in projected.values()
     ]
-    return rebuilt + method.contrast * torch.stack(pairs).sum(), rebuilt
+    redundant = torch.stack([redundancy(each) for each in both.values()]).sum()
+    return rebuilt + method.contrast * torch.stack(pairs).sum() + method.decorrelate * redundant, rebuilt
 
 
 def spreads(teacher: Windows) -> dict[str, Tensor]:

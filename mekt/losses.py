@@ -16,17 +16,25 @@ STRETCHES = 8
 FREQUENCY_SHARE = 0.25
 # Amplitudes below this, in standard deviations of the signal, are noise: the logarithm flattens there.
 AMPLITUDE_FLOOR = 0.1
+# What moves is a few hundredths of the variance of frames: 0.035 of UTD-MHAD's depth.
+MOTION_WEIGHT = 25.0
+SMALLEST_VARIANCE = 1e-4
 
 
 def reconstruction_distance(kind: Reconstruction, rebuilt: Tensor, target: Tensor) -> Tensor:
     """How far rebuilt windows are from their targets, (B, T, C) or (B, T, Y, X): "waveform" is the mean squared error.
 
     "spectral" compares signals by the means of eight stretches and by log amplitude spectra, so an embedding need not
-    spend itself on the phase of a step, which no activity depends on. Frames are always compared by their pixels, and
-    a window of a single sample, which has no spectrum, by its value.
+    spend itself on the phase of a step, which no activity depends on. Of frames it compares the window's mean frame,
+    and more by far what differs from it: what moves. A window of a single sample has neither and is compared by its
+    value.
     """
-    if kind == "waveform" or target.dim() != 3 or target.shape[1] == 1:
+    if kind == "waveform" or target.shape[1] == 1:
         return functional.mse_loss(rebuilt, target)
+    if target.dim() == 4:
+        still, still_target = rebuilt.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)
+        moving = functional.mse_loss(rebuilt - still, target - still_target)
+        return functional.mse_loss(still, still_target) + MOTION_WEIGHT * moving
     slow = functional.mse_loss(_stretches(rebuilt), _stretches(target))
     return slow + functional.mse_loss(_log_spectrum(rebuilt), _log_spectrum(target))
 
@@ -98,3 +106,18 @@ def contrast(one_BD: Tensor, other_BD: Tensor, temperature: float) -> Tensor:
     cosines_BB = functional.normalize(one_BD, dim=1) @ functional.normalize(other_BD, dim=1).T / temperature
     right_B = torch.arange(len(one_BD), device=one_BD.device)
     return (functional.cross_entropy(cosines_BB, right_B) + functional.cross_entropy(cosines_BB.T, right_B)) / 2
+
+
+def redundancy(embedding_BD: Tensor) -> Tensor:
+    """How far embeddings are from varying by 1 or more in each dimension, and independently of the others.
+
+    The mean over D of max(0, 1 - deviation), plus the sum of squared covariances of two dimensions / D (variance and
+    covariance terms of VICReg, arXiv 2105.04906, section 4.1).
+    """
+    centred_BD = embedding_BD - embedding_BD.mean(dim=0)
+    count, dimensions = embedding_BD.shape
+    covariance_DD = centred_BD.T @ centred_BD / max(1, count - 1)
+    variance_D = covariance_DD.diagonal()
+    # The root's slope is infinite at 0, where all rows are equal.
+    missing = torch.relu(1 - torch.sqrt(variance_D + SMALLEST_VARIANCE)).mean()
+    return missing + (covariance_DD.square().sum() - variance_D.square().sum()) / dimensions

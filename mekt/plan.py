@@ -15,8 +15,9 @@ Encoding = Literal["float32", "float16", "int8", "int4"]
 Transfer = Literal["kl", "cosine", "mse", "relational"]
 Fusion = Literal["separate", "concatenated"]
 Reconstruction = Literal["waveform", "spectral"]
-# Encoders of signals: convolutions, the same with half the channels for the smallest boards, or the paper's LSTM.
-Architecture = Literal["conv", "narrow", "lstm"]
+# Encoders: convolutions, and what they found anywhere in the window; the same in its beginning, middle and end apart,
+# for gestures, whose order counts; the first with half the channels, for the smallest boards; or the paper's LSTM.
+Architecture = Literal["conv", "ordered", "narrow", "lstm"]
 LARGEST_PROXY_WINDOWS = 16_384
 LAST_LOCAL_RATE = 0.1
 LARGEST_BLOB_BYTES = 1 << 30
@@ -46,8 +47,10 @@ class Method:
     Knowledge is compared in units of its own spread (`mekt.learning.knowledge_loss`).
 
     `contrast` weighs, beside reconstruction, how well two changed copies of a window find each other among others at
-    `contrast_temperature` (NT-Xent, Chen et al., arXiv 2002.05709, eq. 1), over all pairs of modalities. `augment`
-    scales how far copies differ (`mekt.augment`); with it, each round's knowledge is of another view of the proxy set.
+    `contrast_temperature` (NT-Xent, Chen et al., arXiv 2002.05709, eq. 1), over all pairs of modalities; where there is
+    contrast, `decorrelate` weighs how little of it embeddings leave to few dimensions (`mekt.losses.redundancy`).
+    `augment` scales how far copies differ (`mekt.augment`); with it, each round's knowledge is of other views of the
+    proxy set, as many as come nearest to `knowledge_rows` windows.
     `follow_epochs`: a device follows the global knowledge so often before it learns from its own windows.
     """
 
@@ -57,20 +60,22 @@ class Method:
     reconstruction: Reconstruction = "spectral"
     transfer: Transfer = "mse"
     temperature: Positive = 3.0
-    alpha: Weight = 0.2
+    alpha: Weight = 0.0
     beta: Weight = 0.0
-    eta: Weight = 2.0
+    eta: Weight = 10.0
     gamma: Weight = 0.0
     contrast: Weight = 0.5
     contrast_temperature: Positive = 0.1
+    decorrelate: Weight = 1.0
     augment: Annotated[float, Bounds(low=0, high=4)] = 1.0
-    follow_epochs: Annotated[int, Bounds(low=0, high=1000)] = 8
+    knowledge_rows: Annotated[int, Bounds(low=1, high=LARGEST_PROXY_WINDOWS)] = 1024
+    follow_epochs: Annotated[int, Bounds(low=0, high=1000)] = 5
     local_epochs: Annotated[int, Bounds(low=1, high=1000)] = 5
     local_rate: Positive = 2e-3
-    distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 15
+    distil_epochs: Annotated[int, Bounds(low=1, high=10000)] = 10
     distil_rate: Positive = 2e-3
     batch: Annotated[int, Bounds(low=1, high=65536)] = 64
-    encoding: Encoding = "int8"
+    encoding: Encoding = "int4"
 
     @property
     def sends_hidden(self) -> bool:
@@ -118,6 +123,16 @@ class Plan:
     def local_rate(self, round: int) -> float:
         """The devices' learning rate in a round, counted from 0: it falls evenly, to a tenth after the last one."""
         return self.method.local_rate * (1 - (1 - LAST_LOCAL_RATE) * min(1.0, round / self.rounds))
+
+    @property
+    def views(self) -> int:
+        """How many views of the proxy set a round's knowledge is of; one where all are the same."""
+        return max(1, round(self.method.knowledge_rows / self.proxy_windows)) if self.method.augment > 0 else 1
+
+    @property
+    def knowledge_rows(self) -> int:
+        """How many rows a round's knowledge has: one for each window of each view."""
+        return self.views * self.proxy_windows
 
     @property
     def identity(self) -> str:

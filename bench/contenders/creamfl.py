@@ -108,7 +108,7 @@ class CreamFl:
     def _distil(self, aggregated: Windows, seed: int) -> None:
         method = self._plan.method
         generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam(self._server.parameters(), lr=method.distil_rate)
+        optimizer = torch.optim.Adam(self._server.parameters(), lr=method.distil_rate, fused=True)
 
         def term(rows: Tensor) -> Tensor:
             _, embeddings = self._server.encode({name: array[rows] for name, array in self._proxy.items()})

@@ -70,7 +70,7 @@ class FedMekt:
         for name, data in payload.items():
             embedding_ND, hidden_NH = unpack_knowledge(
                 data,
-                windows=self._plan.proxy_windows,
+                windows=self._plan.knowledge_rows,
                 embedding=method.embedding,
                 hidden=method.hidden if method.sends_hidden else None,
             )

@@ -70,7 +70,7 @@ def learn_locally(
     generator = torch.Generator().manual_seed(seed)
     private = tensors(windows)
     count = len(next(iter(private.values())))
-    optimizer = torch.optim.Adam(model.parameters(), lr=plan.local_rate(round))
+    optimizer = torch.optim.Adam(model.parameters(), lr=plan.local_rate(round), fused=True)
     for _ in range(method.local_epochs):
         for rows in batches(count, method.batch, generator):
             step(model, private, rows, plan, optimizer, generator, term)

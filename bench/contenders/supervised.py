@@ -86,7 +86,8 @@ class Supervised:
             return
         method = self._plan.method
         generator = torch.Generator().manual_seed(derived_seed(self._plan.seed, "supervised"))
-        optimizer = torch.optim.Adam([*self._model.encoders.parameters(), *self._heads.parameters()], method.local_rate)
+        parameters = [*self._model.encoders.parameters(), *self._heads.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=method.local_rate, fused=True)
         steps = self._epochs * batch_count(len(self._labels), method.batch)
         falling = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
         for _ in range(self._epochs):

@@ -58,7 +58,7 @@ PROTOCOL = ProtocolSpec(
     sets=(("acc",), ("camera",), ("acc", "camera")),
     share=1 / 2,
     # A device has a few dozen windows: with batches of 64 an epoch would be a single step.
-    batch=16,
+    method={"batch": 16},
     locate=locate,
     page="http://fenix.ur.edu.pl/~mkepski/ds/uf.html, a file for each sequence as sensors/recording.py describes it",
 )

@@ -116,8 +116,9 @@ PROTOCOL = ProtocolSpec(
     sets=(("acc", "gyro"), ("gyro", "depth"), ("acc", "depth")),
     parts=3,
     share=1 / 2,
-    # A device has a few dozen windows: with batches of 64 an epoch would be a single step.
-    batch=16,
+    architecture="ordered",
+    # A device has a few dozen windows: with batches of 64 an epoch would be a single step, and of 16 three.
+    method={"batch": 16, "local_epochs": 40},
     locate=locate,
     prepare=prepare,
     page="https://personal.utdallas.edu/~kehtar/UTD-MHAD.html, a file for each subject as sensors/recording.py says",

@@ -42,6 +42,7 @@ METHOD: dict[str, Any] = {
     "alpha": 1.0,
     "contrast": 1.0,
     "augment": 1.0,
+    "knowledge_rows": 1,
     "follow_epochs": 0,
     "local_epochs": 1,
     "local_rate": 3e-3,

@@ -36,6 +36,7 @@ METHOD = Method(
     transfer="mse",
     contrast=0.0,
     augment=0.0,
+    knowledge_rows=1,
     follow_epochs=0,
 )
 PRIVATE, PROXY = 9, 8

@@ -36,7 +36,7 @@ def plan_of(*modalities: Modality, method: Method | None = None, proxy_windows: 
         },
         proxy={each.name: BlobRef(sha256=bytes(32), size_bytes=1) for each in modalities},
         proxy_windows=proxy_windows,
-        method=method or Method(embedding=4, hidden=6),
+        method=method or Method(embedding=4, hidden=6, knowledge_rows=1),
     )
 
 

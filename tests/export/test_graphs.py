@@ -18,6 +18,8 @@ KINDS: list[tuple[Architecture, tuple[int, ...]]] = [
     ("conv", (3,)),
     ("conv", (64,)),
     ("narrow", (3,)),
+    ("ordered", (3,)),
+    ("ordered", (7, 5)),
     ("lstm", (3,)),
     ("lstm", (8,)),
     ("conv", (24, 32)),

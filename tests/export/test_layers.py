@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.layers import IR_VERSION, OPSET, Floats, Graph
+from mekt.encoders import pooled_over_time
 from mekt.errors import ReleaseError
 
 torch.set_num_threads(1)
@@ -87,14 +88,24 @@ def test_an_lstm_of_any_depth(layers: int, channels: int, width: int) -> None:
             assert_alike(model, lambda x: torch_layer(x)[1][0][-1], noise(batch, length, channels))
 
 
-def test_mean_and_maximum_over_time() -> None:
+@pytest.mark.parametrize("stretches", [1, 2, 3])
+def test_means_and_maximum_over_time(stretches: int) -> None:
     graph = Graph({})
-    graph.mean_and_max("x")
-    model = graph.model("pool", x=("x", ("B", 6, "T")), y=("y", ("B", 12)))
+    graph.means_and_max("x", stretches)
+    model = graph.model("pool", x=("x", ("B", 6, "T")), y=("y", ("B", 6 * (stretches + 1))))
     for batch in BATCHES:
         for length in LENGTHS:
             x = noise(batch, 6, length)
-            assert_alike(model, lambda x: torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1), x)
+            assert_alike(model, lambda x: pooled_over_time(x, stretches), x)
+
+
+def test_pooling_of_a_step_worked_by_hand() -> None:
+    x = torch.tensor([[[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]])
+    assert pooled_over_time(x, 1).tolist() == [[0.5, 1.0]]
+    assert pooled_over_time(x, 2).tolist() == [[0.0, 1.0, 1.0]]
+    assert pooled_over_time(x, 3).tolist() == [[0.0, 0.5, 1.0, 1.0]]
+    # Of two samples the stretches overlap.
+    assert pooled_over_time(x[:, :, 2:4], 3).tolist() == [[0.0, 0.5, 1.0, 1.0]]
 
 
 def test_negative_values_become_zero() -> None:

@@ -52,7 +52,7 @@ def plan_of(*modalities: Modality, strength: float = 1.0, seed: int = 3) -> Plan
         scaling={each.name: scaling_of(each) for each in modalities},
         proxy={each.name: BlobRef(sha256=bytes(32), size_bytes=1) for each in modalities},
         proxy_windows=COUNT,
-        method=Method(augment=strength),
+        method=Method(augment=strength, knowledge_rows=COUNT),
     )
 
 
@@ -358,3 +358,22 @@ def test_a_view_is_the_plans_augmentation_and_leaves_the_proxy_set_alone() -> No
     view(plan, proxy, 0)
     np.testing.assert_array_equal(proxy["acc"], before)
     assert augmentation_of(plan) == Augmentation(modalities=(ACC,), scaling=plan.scaling, strength=2.0)
+
+
+@pytest.mark.parametrize(("rows", "views"), [(1, 1), (8, 1), (10, 2), (18, 3)])
+def test_a_round_has_as_many_views_as_come_nearest_to_the_rows_wanted(rows: int, views: int) -> None:
+    plan, proxy = plan_of(ACC, DEPTH, strength=0.1), arrays_of((ACC, DEPTH))
+    plan = replace(plan, method=replace(plan.method, knowledge_rows=rows))
+    seen = view(plan, proxy, 0)
+    assert plan.views == views and plan.knowledge_rows == views * COUNT
+    assert {name: each.shape for name, each in seen.items()} == {
+        name: (views * COUNT, *each.shape[1:]) for name, each in proxy.items()
+    }
+    parts = [seen["acc"][first : first + COUNT] for first in range(0, views * COUNT, COUNT)]
+    # Each is of the same windows in the same order, changed in another way.
+    assert all(not np.allclose(parts[0], part, atol=1e-3) for part in parts[1:])
+    nearest = [
+        [np.abs(part[i] - proxy["acc"]).mean(axis=(1, 2)).argmin() for i in range(COUNT)] == list(range(COUNT))
+        for part in parts
+    ]
+    assert all(nearest)

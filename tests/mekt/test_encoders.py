@@ -19,7 +19,7 @@ GYRO = Modality(name="gyro", shape=(3,), rate_hz=50, unit="rad/s")
 DEPTH = Modality(name="depth", shape=(24, 32), rate_hz=10, unit="m")
 KINECT = Modality(name="depth", shape=(48, 64), rate_hz=30, unit="m")
 CAMERA = Modality(name="camera", shape=(8,), rate_hz=30, unit="")
-ARCHITECTURES: tuple[Architecture, ...] = ("conv", "lstm")
+ARCHITECTURES: tuple[Architecture, ...] = ("conv", "ordered", "lstm")
 LARGEST_PARAMETERS = 200_000
 
 
@@ -181,3 +181,33 @@ def test_every_decoder_teaches_every_parameter_of_every_encoder(
     assert untouched == []
     others = [model.encoders[name] for name in model.modalities if name != source]
     assert all(parameter.grad is None for other in others for parameter in other.parameters())
+
+
+@pytest.mark.parametrize("modality", [ACC, DEPTH], ids=lambda each: each.name)
+@pytest.mark.parametrize(("architecture", "tells"), [("conv", False), ("ordered", True)])
+def test_an_ordered_encoder_tells_what_came_first(modality: Modality, architecture: Architecture, tells: bool) -> None:
+    """One event in a still window, early or late, far from the ends."""
+    plan = plan_of(modality)
+    encoder = SplitAutoencoder(plan, {modality.name: architecture}).encoders[modality.name]
+    samples = plan.window.shape(modality)[0]
+    early = torch.zeros(1, *plan.window.shape(modality))
+    # A whole number of the encoder's steps of 8 samples apart.
+    first, later = samples // 4, samples // 4 + 8 * (samples // 16)
+    early[:, first : first + 2] = 1.0
+    late = early.roll(later - first, dims=1)
+    with torch.no_grad():
+        one, other = (encoder(windows)[1] for windows in (early, late))
+    assert (not torch.allclose(one, other, atol=1e-5)) == tells
+
+
+def test_frames_are_seen_as_they_are_and_as_they_move() -> None:
+    """A figure that stands anywhere, and one that moves, both leave their mark; a small movement a large one."""
+    plan = plan_of(DEPTH)
+    encoder = SplitAutoencoder(plan, {"depth": "conv"}).encoders["depth"]
+    empty = torch.zeros(1, *plan.window.shape(DEPTH))
+    standing, moving = empty.clone(), empty.clone()
+    standing[:, :, 5:9, 5:9] = 0.1
+    moving[:, ::2, 5:9, 5:9] = 0.2
+    with torch.no_grad():
+        none, still, moved = (encoder(windows)[1] for windows in (empty, standing, moving))
+    assert 0 < (still - none).norm() < (moved - none).norm() / 2

@@ -1,6 +1,7 @@
 """The two terms of FedMEKT against numbers worked by hand, and how windows are visited."""
 
 import itertools
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -27,7 +28,7 @@ from mekt.learning import (
     teachers,
     tensors,
 )
-from mekt.losses import reconstruction_distance
+from mekt.losses import reconstruction_distance, redundancy
 from mekt.modality import Modality, Scaling, WindowSpec
 from mekt.plan import BlobRef, Method, Plan, Reconstruction, Transfer
 
@@ -135,7 +136,15 @@ def told_apart(one_BD: Tensor, other_BD: Tensor, temperature: float) -> Tensor:
 @pytest.mark.parametrize("augment", [0.0, 1.0])
 @pytest.mark.parametrize("kind", get_args(Reconstruction))
 def test_with_contrast_the_loss_and_its_slopes_are_those_of_plain_sums(augment: float, kind: Reconstruction) -> None:
-    method = Method(embedding=4, hidden=5, reconstruction=kind, contrast=0.6, contrast_temperature=0.3, augment=augment)
+    method = Method(
+        embedding=4,
+        hidden=5,
+        reconstruction=kind,
+        contrast=0.6,
+        contrast_temperature=0.3,
+        decorrelate=0.4,
+        augment=augment,
+    )
     (model, windows, augmentation), (by_hand, _, _) = learner_of(method), learner_of(method)
     loss, rebuilt = own_loss(model, windows, augmentation, torch.Generator().manual_seed(1))
     torch.autograd.backward(loss)
@@ -154,7 +163,8 @@ def test_with_contrast_the_loss_and_its_slopes_are_those_of_plain_sums(augment: 
     )
     p = [{name: by_hand.projectors[name](each[name]) for name in windows} for each in z]
     contrasted = sum((told_apart(p[0][m], p[1][k], 0.3) for m, k in itertools.product(windows, windows)), zero)
-    expected = expected_rebuilt + 0.6 * contrasted
+    redundant = sum((redundancy(torch.cat([z[0][m], z[1][m]])) for m in windows), zero)
+    expected = expected_rebuilt + 0.6 * contrasted + 0.4 * redundant
     torch.autograd.backward(expected)
     assert rebuilt.item() == pytest.approx(expected_rebuilt.item(), rel=1e-5)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -175,10 +185,12 @@ def test_what_is_drawn_for_copies_comes_from_the_generator_alone() -> None:
 
 
 def test_a_batch_of_one_window_has_nothing_to_be_told_apart_from() -> None:
-    model, windows, augmentation = learner_of(Method(embedding=4, hidden=5, contrast=1.0, augment=1.0))
+    model, windows, augmentation = learner_of(Method(embedding=4, hidden=5, contrast=1.0, decorrelate=0.0, augment=1.0))
     one = {name: each[:1] for name, each in windows.items()}
     loss, rebuilt = own_loss(model, one, augmentation, torch.Generator().manual_seed(1))
     assert loss.item() == pytest.approx(rebuilt.item())
+    model.method = replace(model.method, decorrelate=1.0)
+    assert own_loss(model, one, augmentation, torch.Generator().manual_seed(1))[0].isfinite()
 
 
 def test_knowledge_is_followed_per_modality_and_summed_worked_by_hand() -> None:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from mekt.losses import (
     AMPLITUDE_FLOOR,
+    MOTION_WEIGHT,
     contrast,
     cosine_distance,
     reconstruction_distance,
+    redundancy,
     relational_distance,
     softened_kl,
     transfer_loss,
@@ -246,3 +248,40 @@ def test_contrast_teaches_both_sides_and_bears_rows_of_zeros() -> None:
     assert loss.item() == pytest.approx(math.log(6))
     assert nothing.grad is not None
     assert nothing.grad.isfinite().all()
+
+
+def test_redundancy_of_four_embeddings_worked_by_hand() -> None:
+    # Deviations 2 / sqrt(3) > 1, and 1 / sqrt(3). Covariance 2 / 3: twice its square over two dimensions is 4 / 9.
+    x = torch.tensor([[1.0, 0.5], [1.0, 0.5], [-1.0, -0.5], [-1.0, -0.5]])
+    missing = (0 + 1 - math.sqrt(1 / 3 + 1e-4)) / 2
+    assert redundancy(x).item() == pytest.approx(missing + 4 / 9, rel=1e-5)
+
+
+def test_redundancy_is_0_where_every_dimension_tells_something_of_its_own() -> None:
+    x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert redundancy(x).item() == redundancy(x + 5).item() == 0
+
+
+def test_redundancy_teaches_embeddings_to_use_all_dimensions_even_from_none() -> None:
+    x = (1e-3 * random(64, 4)).requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        torch.autograd.backward(redundancy(x))
+        optimizer.step()
+    assert redundancy(x).item() < 1e-2
+    assert torch.linalg.eigvalsh(torch.cov(x.detach().T)).min() > 0.8
+    constant = torch.ones(6, 4, requires_grad=True)
+    torch.autograd.backward(redundancy(constant))
+    assert constant.grad is not None and constant.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("moved", [0.1, 0.3])
+def test_of_frames_what_moves_counts_for_more_than_what_stands_still(moved: float) -> None:
+    target = torch.zeros(2, 4, 3, 5)
+    still, moving = target + moved, target.clone()
+    moving[:, ::2] += moved
+    moving[:, 1::2] -= moved
+    assert reconstruction_distance("spectral", still, target).item() == pytest.approx(moved**2)
+    assert reconstruction_distance("spectral", moving, target).item() == pytest.approx(MOTION_WEIGHT * moved**2)
+    assert reconstruction_distance("waveform", moving, target).item() == pytest.approx(moved**2)
