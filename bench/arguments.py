@@ -20,7 +20,7 @@ COMMANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bytes", "What a score costs in bytes, with and without the proxy set.", ("hapt",)),
     ("steps", "How much transfer: distil epochs and local epochs.", ("hapt",)),
     ("single", "Each modality's autoencoder alone, and all together.", ("hapt",)),
-    ("encodings", "Knowledge as float32, float16 and int8.", ("hapt",)),
+    ("encodings", "Knowledge as float32, float16, int8 and int4.", ("hapt",)),
     ("mixed", "Devices of one architecture and of several.", ("hapt",)),
     ("ablate", "The method with one part changed at a time.", ("hapt",)),
     ("speed", "Windows a second, and the seconds of a round by part.", ("hapt",)),

@@ -11,7 +11,7 @@ from mekt.plan import Architecture, Encoding, Method
 PROXY_CHOICES = ("even", "random", "k-centre", "coverage")
 PROXY_SIZES = (64, 128, 256, 512, 1024)
 LABELLED_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
-DISTIL_EPOCHS = (5, 15, 45)
+DISTIL_EPOCHS = (5, 10, 40)
 LOCAL_EPOCHS = (1, 2, 5)
 OWN_METHOD = "fedmekt-s"
 # The fusion is part of the method's name, not of its settings.
@@ -23,10 +23,12 @@ PUBLISHED_CLIENTS = 10
 # The method's own parts, switched off or exchanged one at a time.
 ABLATIONS: Mapping[str, Mapping[str, Setting]] = {
     "as it is": {},
-    "devices do not follow (alpha 0)": {"alpha": 0.0},
+    "devices follow while they learn, too (alpha 1)": {"alpha": 1.0},
     "coordinator barely follows (eta 1)": {"eta": 1.0},
     "coordinator does not follow (eta 0)": {"eta": 0.0},
     "no contrast": {"contrast": 0.0},
+    "embeddings may use few dimensions": {"decorrelate": 0.0},
+    "half the rows, twice the bits": {"knowledge_rows": 512, "encoding": "int8"},
     "no changed windows, one view of the proxy set": {"augment": 0.0},
     "devices do not catch up first": {"follow_epochs": 0},
     "hidden layer too (beta 1, gamma 20)": {"beta": 1.0, "gamma": 20.0},
@@ -181,7 +183,7 @@ def single(wanted: Wanted) -> Experiment:
 
 
 def encodings(wanted: Wanted) -> Experiment:
-    """Knowledge on the wire in three encodings."""
+    """Knowledge on the wire in each encoding."""
     return _varied(
         wanted,
         name="encodings",

@@ -130,7 +130,7 @@ def federation(folder: Path, recordings: Path) -> Federation:
         f"test = {json.dumps(test)}\n[window]\nwindow_s = 2.56\nstride_s = 1.28\n"
         '[[modalities]]\nname = "acc"\nshape = [3]\nrate_hz = 50\nunit = "g"\n'
         '[[modalities]]\nname = "gyro"\nshape = [3]\nrate_hz = 50\nunit = "rad/s"\n'
-        "[method]\nlocal_epochs = 1\ndistil_epochs = 2\n"
+        "[method]\nlocal_epochs = 1\ndistil_epochs = 2\nknowledge_rows = 128\n"
         f"[round]\nmin_devices = {len(DEVICES)}\ndeadline_s = 100\n[broker]\nport = {broker.port}\n"
     )
     for number, (name, modalities) in enumerate(DEVICES.items(), start=1):
@@ -240,10 +240,10 @@ def test_devices_send_embeddings_of_the_proxy_set_and_nothing_else(undisturbed: 
     }
     sent = blobs_of(ward, "up")
     assert set(sent) == set(offered) and len(sent) == ROUNDS * sum(len(each) for each in DEVICES.values())
-    largest = largest_knowledge_bytes(plan.proxy_windows, method.embedding, None, method.encoding)
+    largest = largest_knowledge_bytes(plan.knowledge_rows, method.embedding, None, method.encoding)
     for (device, sha256), data in sent.items():
         assert offered[device, sha256] in DEVICES[device] and hashlib.sha256(data).digest() == sha256
-        unpack_knowledge(data, windows=plan.proxy_windows, embedding=method.embedding, hidden=None)
+        unpack_knowledge(data, windows=plan.knowledge_rows, embedding=method.embedding, hidden=None)
         assert len(data) <= largest
     kinds = {each.kind for way, each in ward.heard if way == "up"}
     assert kinds == {"presence", "offer", "want", "chunk"}
@@ -261,7 +261,7 @@ def test_devices_get_the_proxy_set_and_embeddings_and_nothing_else(undisturbed: 
             assert modality is not None and modality.name in DEVICES[device]
             unpack_windows(data, (plan.proxy_windows, *plan.window.shape(modality)))
         else:
-            unpack_knowledge(data, windows=plan.proxy_windows, embedding=plan.method.embedding, hidden=None)
+            unpack_knowledge(data, windows=plan.knowledge_rows, embedding=plan.method.embedding, hidden=None)
 
 
 def test_bytes_on_the_wire_are_those_that_crossed_the_broker(undisturbed: Undisturbed) -> None:

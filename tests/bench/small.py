@@ -27,6 +27,8 @@ METHOD: dict[str, Any] = {
     "batch": 16,
     "local_epochs": 1,
     "distil_epochs": 2,
+    # Two views.
+    "knowledge_rows": 48,
 }
 DEVICES: Mapping[str, Mapping[str, Architecture]] = {
     "pi-acc": {"acc": "conv"},

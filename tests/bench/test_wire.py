@@ -29,7 +29,7 @@ from sensors.simulator import MODALITIES, simulate
 from tests.bench.small import arena, plan
 from tests.coordinator.conftest import until
 
-METHOD = Method(local_epochs=1, distil_epochs=1, encoding="float16")
+METHOD = Method(local_epochs=1, distil_epochs=1, knowledge_rows=256, encoding="float16")
 PROXY = 128
 DEVICES = {"pi-acc": ("acc",), "pi-both": ("acc", "gyro")}
 # How often a number has a digit more than the wire takes it to have.

@@ -72,6 +72,7 @@ transfer = "mse"
 eta = 20.0
 contrast = 1.0
 augment = 1.0
+knowledge_rows = 1
 distil_epochs = 2
 distil_rate = 1e-2
 batch = 16
