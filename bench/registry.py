@@ -17,13 +17,14 @@ from bench.contenders.supervised import (
     labelled_windows,
 )
 from mekt.augment import Augmentation
-from mekt.plan import Fusion, Plan
+from mekt.plan import Encoding, Fusion, Plan
 
 # How much the labelled windows are changed, whatever the method does with unlabelled ones.
 LABELS_STRENGTH = 1.0
 # Weights and temperature of FedMEKT's published code; its hidden layer's knowledge is left out, and embeddings are
 # compared in units of their spread, as everywhere here.
 PUBLISHED_ALPHA, PUBLISHED_ETA, PUBLISHED_TEMPERATURE = 0.1, 0.1, 3.0
+PUBLISHED_ENCODING: Encoding = "float16"
 # What makes a contender at its start, out of an arena and a plan whose seed is the run's.
 Make = Callable[[Arena, Plan], Contender]
 
@@ -49,8 +50,13 @@ class Entry:
 
 
 def _published(build: Make) -> Make:
-    """The method as its paper has it, on autoencoders that only rebuild: without the contrast that is Mekt's own."""
-    return lambda arena, plan: build(arena, replace(plan, method=replace(plan.method, contrast=0.0)))
+    """The method as its paper has it, on autoencoders that only rebuild: without the contrast that is Mekt's own.
+
+    What it exchanges beside parameters goes as float16: coarser numbers belong to Mekt's method.
+    """
+    return lambda arena, plan: build(
+        arena, replace(plan, method=replace(plan.method, contrast=0.0, encoding=PUBLISHED_ENCODING))
+    )
 
 
 def _fedmekt(fusion: Fusion) -> Make:
@@ -79,6 +85,7 @@ def _published_fedmekt(arena: Arena, plan: Plan) -> Contender:
         alpha=PUBLISHED_ALPHA,
         eta=PUBLISHED_ETA,
         temperature=PUBLISHED_TEMPERATURE,
+        encoding=PUBLISHED_ENCODING,
     )
     return FedMekt(arena, replace(plan, method=method))
 
