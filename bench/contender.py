@@ -31,6 +31,8 @@ class Contender(Protocol):
     def learn(self, device: str, number: int, received: Payload) -> Payload:
         """The device's own work in a round; gives what it sends back. `received` is what `announce` gave for it.
 
+        Several devices may be at it at a time, each in a thread of its own.
+
         Raises:
             ValueError: when its model has diverged.
         """

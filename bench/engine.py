@@ -7,9 +7,11 @@ copies of them, scored on the test windows.
 import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.arena import Arena, Device
@@ -114,6 +116,8 @@ def run(
 ) -> Run:
     """The plan's rounds, scored after each number of rounds in `evaluate` (None: after the last).
 
+    As many devices learn at a time as torch has threads.
+
     Args:
         contender: at its start; it is changed.
         arena: devices and windows.
@@ -174,9 +178,12 @@ class _Game:
         announced_s = time.perf_counter() - began_s
         began_s = time.perf_counter()
         sent = {}
-        for name in participants:
-            sent[name] = self._contender.learn(name, number, announced[name])
-            self._step()
+        # Small operations gain little from several threads, so every device has one.
+        with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            learned = pool.map(lambda name: self._contender.learn(name, number, announced[name]), participants)
+            for name, payload in zip(participants, learned, strict=True):
+                sent[name] = payload
+                self._step()
         local_s = time.perf_counter() - began_s
         began_s = time.perf_counter()
         wire = self._count(number, participants, announced, sent)

@@ -1,5 +1,6 @@
 """What each command of `mekt bench` runs: lists of cells, and the rows that they belong to."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -221,7 +222,9 @@ def speed(wanted: Wanted) -> Experiment:
         Entry(cell=replace(cell, participants=PUBLISHED_CLIENTS, timed=True), keys=(offer.label,))
         for cell, offer in _cells_of_methods(wanted, offers)
     ]
-    title = "What a round takes, on one core" + ("" if wanted.quick else f", of {PUBLISHED_CLIENTS} devices")
+    cores = os.cpu_count() or 1
+    title = "What a round takes, on " + ("one core" if cores == 1 else f"{cores} cores")
+    title += "" if wanted.quick else f", of {PUBLISHED_CLIENTS} devices"
     return Experiment(name="speed", title=title, keys=("method",), entries=tuple(entries))
 
 

@@ -28,7 +28,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """`seconds` by part, and of the whole `round`; `cpu_s` of the process a round, on `threads` threads of torch.
+    """`seconds` by part, and of the whole `round`; `cpu_s` of the process a round, on `threads` threads.
 
     Windows a second are private ones, repetitions counted, per second of local learning; 0 where devices do not learn.
     """

@@ -170,8 +170,8 @@ def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
         )
     if experiment.name == "speed":
         lines.append(
-            "Of each run the median of its rounds without the first, on one thread. windows/s: private windows learned "
-            "from, repeats counted, per second of local learning."
+            "Of each run the median of its rounds without the first; each core has a device learn. windows/s: private "
+            "windows learned from, repeats counted, per second of local learning."
         )
     if experiment.name == "speed" and any(_has_published(section) for section in sections):
         lines.append(

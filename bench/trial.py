@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
     arena = arena_of(cell, data)
     method = method_of(cell)
     if cell.timed:
+        torch.set_num_threads(os.cpu_count() or 1)
         return outcome_of_time(measure(arena, cell.method, settings=method, rounds=cell.rounds, seed=cell.seed), cell)
     plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
     entry = METHODS[cell.method]

@@ -6,6 +6,7 @@ A decoder maps any modality's embedding (B, D) back to a window of its own modal
 H and D are the federation's; everything before the hidden layer is the device's own choice (`architecture`).
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ DECODER_WIDTH = 128
 # Contrasted are not the embeddings themselves but what a small network, that only learning needs, makes of them.
 PROJECTOR_WIDTH = 128
 PROJECTED = 64
+# Torch draws first weights from a state that all threads share.
+_DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +191,7 @@ class SplitAutoencoder(nn.Module):
         encoders: dict[str, nn.Module] = {}
         decoders: dict[str, nn.Module] = {}
         projectors: dict[str, nn.Module] = {}
-        with torch.random.fork_rng(devices=[]):
+        with _DRAWING, torch.random.fork_rng(devices=[]):
             for name in sorted(architectures):
                 modality = plan.modality(name)
                 assert modality is not None, f"modality {name} is not in the plan"

@@ -3,14 +3,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from bench.arena import Arena
 from bench.contender import Payload
 from bench.contenders.bounds import LocalOnly, RandomEncoders
 from bench.contenders.fedmekt import FedMekt
+from bench.contenders.parameters import Averaging
 from bench.engine import Run, evaluate, group_name, groups_of, measures, run
 from bench.wire import Wire
 from coordinator import round as rounds
 from mekt.learning import Arrays
+from mekt.plan import Plan
 from mekt.traffic import WireBytes
 from tests.bench.small import DEVICES, arena, plan
 
@@ -190,6 +194,33 @@ def test_an_arena_without_labels_cannot_be_scored() -> None:
     unlabelled = replace(small, datasets=replace(small.datasets, test=None))
     with pytest.raises(ValueError, match="no labelled or no test windows"):
         evaluate(RandomEncoders(small, plan(small)), unlabelled, plan(small), 0)
+
+
+class Noted(Averaging):
+    """MM-FedAvg that keeps what devices sent."""
+
+    def __init__(self, arena: Arena, plan: Plan) -> None:
+        super().__init__(arena, plan)
+        self.sent: list[dict[str, Payload]] = []
+
+    def close(self, number: int, sent: Mapping[str, Payload]) -> None:
+        self.sent.append(dict(sent))
+        super().close(number, sent)
+
+
+def test_devices_that_learn_at_a_time_send_what_they_would_one_after_the_other() -> None:
+    small = arena()
+
+    def sent_on(threads: int) -> list[dict[str, Payload]]:
+        contender = Noted(small, plan(small))
+        torch.set_num_threads(threads)
+        try:
+            run(contender, small, plan(small), evaluate=())
+        finally:
+            torch.set_num_threads(1)
+        return contender.sent
+
+    assert sent_on(3) == sent_on(1)
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -152,6 +153,16 @@ def test_making_a_model_leaves_the_process_wide_generator_alone() -> None:
     before = torch.get_rng_state()
     SplitAutoencoder(plan_of(ACC, DEPTH), {"acc": "lstm", "depth": "conv"})
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_models_made_at_a_time_are_those_made_one_after_the_other() -> None:
+    plans = [plan_of(ACC, seed=seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda plan: weights(SplitAutoencoder(plan, {"acc": "conv"})), plans))
+    assert all(
+        equal(weights(SplitAutoencoder(plan, {"acc": "conv"})), made)
+        for plan, made in zip(plans, together, strict=True)
+    )
 
 
 def test_only_modalities_that_are_given_and_known_are_encoded() -> None:
