@@ -20,7 +20,7 @@ from edge.lessons import Learned, Lesson
 from edge.memory import Memory
 from edge.sensing import Sensing
 from edge.settings import DeviceSettings, read_device
-from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, proxy_hash, read_chunk
+from mekt.blobs import Fetch, Serving, proxy_hash, read_chunk
 from mekt.errors import SensorError, StateError, WireError
 from mekt.link import Connected, Disconnected, Link, Received
 from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Want
@@ -28,7 +28,7 @@ from mekt.modality import Modality
 from mekt.plan import Architecture, Plan
 from mekt.post import Post
 from mekt.process import LOOP_S, Job, JobDone, Stop, only_process
-from mekt.topics import for_device
+from mekt.topics import Topic, for_device
 from sensors.settings import open_source
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 # A device asks for a few chunks at a time: more than this are a flood, and each may be as large as the broker allows.
 INBOX_EVENTS = 256
 OFFER_S = 5.0
+# So much received since it was last looked at is a chunk that comes, however slowly; less may be anything.
+ARRIVING_BYTES = 1024
 PROGRESS_S = 1.0
 STOP_S = 2.0
 
@@ -78,7 +80,8 @@ class Device:
         self._sensing: Sensing | None = None
         # Sensings and jobs have numbers, so that one that was left behind is not taken for the one at work.
         self._sensings = self._jobs = 0
-        self._fetch = Fetch()
+        self._fetch, self._serving = Fetch(), Serving()
+        self._arrived_bytes = 0
         self._job: Job | None = None
         self._offered_at_s = 0.0
         self._said: Presence | None = None
@@ -164,7 +167,7 @@ class Device:
             case Want() as want:
                 self._on_want(want)
             case Receipt() as receipt:
-                self._on_receipt(envelope.round, receipt)
+                self._on_receipt(envelope.round, envelope.proxy, receipt)
             case _:
                 self._post.reject(f"a {envelope.kind} message is none for a device")
 
@@ -275,13 +278,18 @@ class Device:
         if data is None:
             self._start_recall()
             return
-        for index in want.chunks[:CHUNKS_IN_FLIGHT]:
+        topic = Topic(federation=self._settings.federation, direction="up", kind="chunk", device=self._settings.device)
+        for index in self._serving.due("coordinator", ref, want, self._link.leaving(str(topic))):
             chunk = read_chunk(data, ref, index)
             if chunk is not None:
                 self._send(chunk)
 
-    def _on_receipt(self, number: int, receipt: Receipt) -> None:
+    def _on_receipt(self, number: int, proxy: bytes, receipt: Receipt) -> None:
         if self._state.phase != "sending" or number != self._state.round:
+            return
+        if proxy != self._post.proxy:
+            # A broker keeps messages for days, and the federation may have begun anew since.
+            self._post.reject(f"round {number + 1}: a receipt about another proxy set")
             return
         if receipt.state == "refused":
             log.warning("round %d: the coordinator refuses what was offered: %r", number + 1, receipt.reason)
@@ -373,6 +381,10 @@ class Device:
 
     def _on_time(self, now_s: float) -> None:
         if self._state.phase == "fetching":
+            arrived_bytes = self._link.wire_bytes().down
+            if arrived_bytes - self._arrived_bytes >= ARRIVING_BYTES:
+                self._arrived_bytes = arrived_bytes
+                self._fetch.arriving(now_s)
             for want in self._fetch.due(now_s):
                 self._send(want)
         if self._state.phase == "sending" and now_s - self._offered_at_s >= OFFER_S:
