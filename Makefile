@@ -13,10 +13,10 @@ UNFINISHED := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench results clean broker
+.PHONY: help demo test check bench results weather flood endurance clean broker
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make demo ARGS="..."     passes options on; .venv/bin/mekt demo --help lists them'
 	@echo '  make demo PYTHON=...     sets .venv up with another Python, 3.11 or later'
@@ -41,6 +41,15 @@ results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours
 	@for command in bytes labels proxy steps single encodings mixed ablate speed; do \
 	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
 	done
+
+weather: $(READY_TO_TEST) broker ## the network at its worst, as long as it takes: 32 kbit/s, lost packets; minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m weather tests/test_weak_network.py
+
+flood: $(READY_TO_TEST) broker ## rounds while malformed messages pour in; what reaches the coordinator, and its memory
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.flood $(ARGS)
+
+endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220 rounds; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.endurance $(ARGS)
 
 clean: ## remove .venv and every cache; recordings and state folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
