@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
-from mekt.blobs import Fetch
+from mekt.blobs import ChunkError, Fetch
 from mekt.errors import WireError
 from mekt.messages import Chunk, Offer, Want
 from mekt.plan import Plan
@@ -70,11 +70,11 @@ class Incoming:
         """Accept a chunk; the whole when it was the last one.
 
         Raises:
-            WireError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
+            ChunkError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
         """
         try:
             data = self._fetch.take(chunk)
-        except WireError as error:
+        except ChunkError as error:
             self._damaged += chunk.sha256 in self._hashes
             if self._damaged >= MOST_DAMAGED:
                 return Unusable(reason=f"it keeps arriving damaged: {error}")

@@ -45,6 +45,14 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Late:
+    """What a device had learned for an earlier round, as it is offered to `round`: embeddings of that one's views."""
+
+    round: int
+    knowledge: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Lesson:
     """A round's plan and blobs for a device with these modalities. Its blobs' sizes are what the plan implies."""
 

@@ -7,7 +7,7 @@ the receiver has asked for and whose size it has checked.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgpack
@@ -35,15 +35,44 @@ Seconds = Annotated[float, Bounds(low=0, high=1e9)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
 Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
+Late = Literal["drop", "carry"]
+# What can be wrong with a message: each is counted under its name, and does no harm.
+Trouble = Literal[
+    "foreign",  # on a topic of another federation, or of another version of the wire
+    "malformed",  # not a message, or over its kind's limits
+    "misplaced",  # of a kind that this side does not take
+    "unannounced",  # from a device that has not said that it is there
+    "uninvited",  # from a device that takes no part in the round
+    "old-round",  # about a round that is over
+    "early-round",  # about a round that has not begun
+    "other-proxy-set",  # about other proxy windows
+    "repeated",  # a message that has come before
+    "out-of-order",  # a message that others have overtaken
+    "unfit-offer",  # knowledge that this plan cannot take
+    "unfit-plan",  # a plan that this device cannot follow
+    "unfit-device",  # a device that has nothing to give
+    "too-many-devices",
+    "twin",  # two processes say that they are the same device
+    "unasked-chunk",
+    "damaged-chunk",  # one that does not fit its blob, or the last one of a blob that arrived damaged
+    "unknown-blob",  # asked for, and not here
+    "not-sent",  # over the broker's limit, or too many were waiting
+]
+# How many rounds ago something was learned; 0 in this one.
+Age = Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
 Activity = Literal["idle", "fetching", "sensing", "training", "sending"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundOpen:
-    """The coordinator's word on the round: all a device needs to take part, and how many seconds are left for it."""
+    """The coordinator's word on the round: all a device needs to take part, and how many seconds are left for it.
+
+    `late`: whether knowledge that was learned for an earlier round is carried over into this one.
+    """
 
     state: Literal["open", "closed", "finished"]
     deadline_s: Seconds
+    late: Late = "drop"
     participants: Devices
     plan: Plan
     knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(longest=16)]
@@ -69,11 +98,15 @@ class Presence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
-    """A device's knowledge of a round, by name: one blob per modality. `windows` weighs it in the aggregate."""
+    """A device's knowledge of a round, by name: one blob per modality. `windows` weighs it in the aggregate.
+
+    `age`: so many rounds ago the device learned it, for a round that did not wait for it.
+    """
 
     knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(shortest=1, longest=16)]
     windows: Count
     metrics: Metrics
+    age: Age = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,9 +133,10 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """The coordinator's answer to an offer: durable, or refused for good and why."""
+    """The coordinator's answer to an offer of knowledge of this age: durable, or refused for good and why."""
 
     state: Literal["accepted", "refused"]
+    age: Age = 0
     reason: Annotated[str, Bounds(longest=200)] = ""
 
 
@@ -142,7 +176,10 @@ class RoundReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """What an operator wants to know, retained: where the round stands, in words too, and the latest reports."""
+    """What an operator wants to know, retained: where the round stands, in words too, and the latest reports.
+
+    `trouble` counts the messages that something was wrong with since the coordinator started.
+    """
 
     phase: Label
     rounds: Count
@@ -151,6 +188,7 @@ class Status:
     received: Devices
     reports: Annotated[tuple[RoundReport, ...], Bounds(longest=REPORTS_KEPT)]
     text: Annotated[str, Bounds(longest=500)]
+    trouble: Annotated[dict[Trouble, Count], Bounds(longest=32)] = field(default_factory=dict)
 
 
 Body = RoundOpen | Presence | Offer | Want | Chunk | Receipt | Status
