@@ -442,7 +442,7 @@ class Device:
             down_bytes=wire.down,
         )
         said = self._said
-        changed = said is None or said.activity != presence.activity
+        changed = said is None or (said.activity, said.modalities) != (presence.activity, presence.modalities)
         moved = said is not None and said.progress != presence.progress
         if changed or (moved and now_s - self._said_at_s >= PROGRESS_S):
             self._said, self._said_at_s = presence, now_s
@@ -455,4 +455,6 @@ class Device:
         return self._post.seal(presence, "up", device=self._settings.device)
 
     def _modalities(self) -> dict[str, str]:
-        return {name: self._settings.architectures.get(name, "conv") for name in sorted(self._sensed)}
+        """What this device senses at present, and by which encoder."""
+        lost = set() if self._sensing is None else set(self._architectures) - set(self._sensing.modalities)
+        return {name: self._settings.architectures.get(name, "conv") for name in sorted(set(self._sensed) - lost)}

@@ -121,6 +121,8 @@ class Lesson:
     def learn(self, windows: Arrays, weights: bytes | None, blobs: BlobStore, progress: Progress) -> Learned:
         """Learn from private `windows`, as sensed, going on from `weights`; equal inputs give equal bytes.
 
+        The knowledge is of the modalities that the windows have; encoders of others only follow the global knowledge.
+
         Raises:
             WireError: when a blob is not what the plan says.
             StateError: when the weights are of another model.
@@ -144,7 +146,7 @@ class Lesson:
         return Learned(
             round=self.round,
             weights=pack_weights(trainer.model),
-            knowledge=self._packed(trainer, proxy),
+            knowledge=self._packed(trainer, {name: proxy[name] for name in windows}),
             windows=len(next(iter(windows.values()))),
             loss=loss,
             remarks=odd_scales(private),
