@@ -9,7 +9,7 @@ from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
 from mekt.blobs import ChunkError, Fetch
 from mekt.errors import WireError
 from mekt.messages import Chunk, Offer, Want
-from mekt.plan import Plan
+from mekt.plan import LARGEST_BLOB_BYTES, Plan
 
 # No embedding of a sound model comes near this, and the distances between embeddings up to it are still finite.
 LARGEST_VALUE = float(np.finfo(np.float16).max)
@@ -31,6 +31,9 @@ def offer_problem(offer: Offer, plan: Plan) -> str | None:
             return f"the federation has no modality {name}"
         if ref.size_bytes > largest:
             return f"{name}: {ref.size_bytes} bytes of knowledge are over this plan's limit of {largest}"
+    total = sum(ref.size_bytes for ref in offer.knowledge.values())
+    if total > LARGEST_BLOB_BYTES:
+        return f"{total} bytes of knowledge are over the {LARGEST_BLOB_BYTES} that may be fetched at a time"
     return None
 
 

@@ -24,8 +24,11 @@ LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
 LONGEST_SENTENCE = 240
-# Of a list or map. A nest of them, each declaring its longest length, asks for little memory.
+# Of a list or map: where devices and rounds are listed, and elsewhere. A list takes the memory for the length that it
+# declares, before its entries come, and a nest of a thousand is three thousand bytes: 32 MiB, and 1 MiB.
 MOST_ENTRIES = 4096
+FEW_ENTRIES = 128
+PROBLEMS_TOLD = 3
 
 Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
@@ -204,6 +207,7 @@ KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
     "receipt": (Receipt, 2048, ("down",)),
 }
 KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
+LONG_KINDS = ("round", "status")
 LARGEST_MESSAGE = max(size for _, size, _ in KINDS.values())
 
 
@@ -271,35 +275,36 @@ def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
         _check_size(topic.kind, raw)
     elif len(raw) > LARGEST_MESSAGE:
         raise WireError(f"a message of {len(raw)} bytes is over the limit of {LARGEST_MESSAGE} bytes")
-    data = unpack(raw)
+    data = unpack(raw, MOST_ENTRIES if topic is None or topic.kind in LONG_KINDS else FEW_ENTRIES)
     if not isinstance(data, dict) or "body" not in data:
         raise WireError("a message is a map with a body; this is not")
     body = data.pop("body")
     try:
-        header = build(_Header, data)
+        header = build(_Header, data, most=PROBLEMS_TOLD)
         if header.v != VERSION:
             raise WireError(
                 f"wire version {header.v} is not spoken here, only {VERSION}; bring both sides to one release"
             )
         _check_size(header.kind, raw)
         cls, _, directions = KINDS[header.kind]
-        envelope = Envelope(
+        if topic is not None:
+            _check_topic(header, topic, directions)
+        return Envelope(
             federation=header.federation,
             round=header.round,
             device=header.device,
             sequence=header.seq,
             proxy=header.proxy,
-            body=build(cls, body, header.kind),
+            body=build(cls, body, header.kind, PROBLEMS_TOLD),
         )
     except SchemaError as error:
         raise _wire_error(error) from error
-    if topic is not None:
-        _check_topic(envelope, topic, directions)
-    return envelope
 
 
-def unpack(raw: bytes) -> Any:
+def unpack(raw: bytes, most_entries: int = MOST_ENTRIES) -> Any:
     """The plain data in msgpack bytes: maps with text keys, each once; no extension types; nothing behind the end.
+
+    No list or map has more than `most_entries`.
 
     Raises:
         WireError: for anything else.
@@ -310,8 +315,8 @@ def unpack(raw: bytes) -> Any:
             object_pairs_hook=_map_once,
             ext_hook=_no_extension,
             max_ext_len=0,
-            max_array_len=MOST_ENTRIES,
-            max_map_len=MOST_ENTRIES,
+            max_array_len=most_entries,
+            max_map_len=most_entries,
         )
     except WireError:
         raise
@@ -344,11 +349,11 @@ def _check_size(kind: str, raw: bytes) -> None:
 
 
 def _wire_error(error: SchemaError) -> WireError:
-    return WireError("; ".join(error.problems[:3])[:500])
+    return WireError("; ".join(error.problems[:PROBLEMS_TOLD])[:500])
 
 
-def _check_topic(envelope: Envelope, topic: Topic, directions: tuple[Direction, ...]) -> None:
-    if topic.kind != envelope.kind or topic.direction not in directions:
-        raise WireError(f"a {envelope.kind} message arrived on the topic {topic}")
-    if topic.federation != envelope.federation or topic.device != envelope.device:
+def _check_topic(header: _Header, topic: Topic, directions: tuple[Direction, ...]) -> None:
+    if topic.kind != header.kind or topic.direction not in directions:
+        raise WireError(f"a {header.kind} message arrived on the topic {topic}")
+    if topic.federation != header.federation or topic.device != header.device:
         raise WireError(f"the topic {topic} and the message's own words on federation and device disagree")

@@ -86,4 +86,4 @@ class Post:
 
 def one_line(text: str) -> str:
     """`text` without what could break a line of a log, or speak to a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
