@@ -106,6 +106,19 @@ def _status(options: argparse.Namespace) -> int:
     return code
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    code: int = _part("mekt.doctor", "run_doctor")(
+        config=options.config,
+        role=options.role,
+        host=options.host,
+        port=options.port,
+        beside_daemon=options.beside_daemon,
+        as_json=options.json,
+        out=sys.stdout,
+    )
+    return code
+
+
 def _from_settings(path: Path) -> tuple[Any, str]:
     """Broker and federation out of either kind of settings file."""
     table = _part("mekt.settings", "read_table")(path)
@@ -204,6 +217,18 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     status.add_argument("--host", default="127.0.0.1", help="its broker's address (127.0.0.1)")
     status.add_argument("--port", type=_count(1, 65535), default=1883, help="its broker's port (1883)")
     status.add_argument("--json", action="store_true", help="JSON instead of text")
+
+    doctor = command("doctor", _doctor, "Check whether this machine can be a coordinator, a device or a wearable.")
+    about = doctor.add_mutually_exclusive_group(required=True)
+    about.add_argument("--config", type=Path, metavar="FILE", help="the settings that it is to run with, of any part")
+    about.add_argument(
+        "--role", choices=("coordinator", "edge", "wearable"), help="instead of --config: what it is to be"
+    )
+    doctor.add_argument("--host", metavar="HOST", help="with --role: a broker to look at too (127.0.0.1 with --port)")
+    doctor.add_argument("--port", type=_count(1, 65535), metavar="PORT", help="with --role: its port (1883)")
+    text = "log in also while a daemon runs here: only where client ids are not tied to user names"
+    doctor.add_argument("--beside-daemon", action="store_true", help=text)
+    doctor.add_argument("--json", action="store_true", help="JSON instead of text")
 
     demo = command("demo", _demo, "Run a whole federation on this machine: broker, coordinator, devices, wearable.")
     demo.add_argument("--rounds", type=_count(1), default=5, help="how many rounds (5)")

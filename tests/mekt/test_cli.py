@@ -60,7 +60,7 @@ def refused(code: int, *arguments: str | Path) -> str:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *((), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("demo",)),
+        *((), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("doctor",), ("demo",)),
         *(("bench",), ("bench", "compare"), ("bench", "speed"), ("bench", "list")),
     ],
 )
@@ -79,7 +79,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
-    assert listed == ["coordinator", "edge", "infer", "score", "status", "demo", "bench"]
+    assert listed == ["coordinator", "edge", "infer", "score", "status", "doctor", "demo", "bench"]
 
 
 def test_the_help_of_bench_names_every_comparison(capsys: pytest.CaptureFixture[str]) -> None:
