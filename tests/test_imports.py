@@ -39,6 +39,7 @@ LEAN = {
         "mekt.__main__",
         "mekt.cli",
         "mekt.demo",
+        "mekt.parts",
         "mekt.post",
         "mekt.process",
         "mekt.scenes",
