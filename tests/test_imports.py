@@ -37,13 +37,16 @@ LEAN = {
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
     *(
         "mekt.__main__",
+        "mekt.chaos",
         "mekt.cli",
         "mekt.demo",
         "mekt.parts",
         "mekt.post",
         "mekt.process",
         "mekt.scenes",
+        "mekt.strikes",
         "mekt.traffic",
+        "mekt.verdict",
         "mekt.watch",
     ),
 }
