@@ -17,7 +17,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench results fuzz clean broker
+.PHONY: help demo test check chaos bench results fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ test: $(READY_TO_TEST) broker ## lint, format, types and tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest
 
 check: test ## the same as test
+
+chaos: $(READY) broker ## sixty kills of a federation's parts, and all must end as if nobody had; takes a quarter of an hour
+	@$(VENV)/bin/mekt chaos --kills 60 --rounds 24 $(ARGS)
 
 bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds and as ratios
 	@$(VENV)/bin/mekt bench speed $(ARGS)

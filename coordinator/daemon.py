@@ -201,6 +201,8 @@ class Coordinator:
 
     def _receive(self, envelope: Envelope) -> None:
         device, number, now_s = envelope.device, envelope.round, time.monotonic()
+        if device in self._incoming and self._fleet.is_back(device, envelope.body):
+            self._incoming[device].ask_again()
         if not isinstance(envelope.body, Presence):
             trouble = self._fleet.heard(device, envelope.sequence, now_s)
             if trouble is not None:

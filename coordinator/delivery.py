@@ -69,6 +69,10 @@ class Incoming:
         """What to ask the device for now."""
         return self._fetch.due(now_s)
 
+    def ask_again(self) -> None:
+        """The device is back: what it was asked for before may be lost."""
+        self._fetch.ask_again()
+
     def take(self, chunk: Chunk) -> Whole | Unusable | None:
         """Accept a chunk; the whole when it was the last one.
 

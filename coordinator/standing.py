@@ -3,12 +3,13 @@
 Times are seconds of one monotonic clock.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
 from mekt.errors import WireError
-from mekt.messages import Finding, Presence, RoundReport, Status, Trouble
+from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
 
 LONGEST_TEXT = 500
 # How much of the text may go to the names of devices.
@@ -42,7 +43,8 @@ class Fleet:
         self._modalities = frozenset(modalities)
         self._most = most
         self._devices: dict[str, _Seen] = {}
-        self._connected_at_s: float | None = None
+        self._connected_at_s = -math.inf
+        self._is_complete = True
 
     def __contains__(self, device: str) -> bool:
         return device in self._devices
@@ -80,6 +82,14 @@ class Fleet:
         useful = self._modalities & set(presence.modalities)
         return DeviceOnline(device=device) if useful else DeviceOffline(device=device)
 
+    def is_back(self, device: str, body: Body) -> bool:
+        """True when `body` is a device's first word after it, or the broker, was away: what it was sent may be lost."""
+        known = self._devices.get(device)
+        if known is None:
+            return False
+        session = body.session if isinstance(body, Presence) else known.presence.session
+        return known.at_s < self._connected_at_s or session != known.presence.session
+
     def has_twin(self, device: str) -> bool:
         """Whether another process spoke for this device between two words of this one."""
         known = self._devices.get(device)
@@ -99,14 +109,14 @@ class Fleet:
 
     def connected(self, now_s: float) -> None:
         """The broker is there (again), and tells or told anew which devices are."""
-        self._connected_at_s = now_s
+        self._connected_at_s, self._is_complete = now_s, False
 
     def lost(self, now_s: float) -> list[DeviceOffline]:
         """Devices that were gone when the broker came back: of these it has no last will to tell."""
         began_s = self._connected_at_s
-        if began_s is None or now_s - began_s < RETURN_S:
+        if self._is_complete or now_s - began_s < RETURN_S:
             return []
-        self._connected_at_s = None
+        self._is_complete = True
         gone = [name for name, each in self._devices.items() if each.at_s < began_s and each.presence.state == "online"]
         for name in gone:
             each = self._devices[name]

@@ -160,8 +160,16 @@ def advance(state: AgentState, event: Event) -> tuple[AgentState, tuple[Command,
         case RoundOpened(round=number, invited=invited, late=late):
             # An announcement that comes anew may be that of a coordinator that lost what this device had delivered.
             again = invited and number == state.delivered
-            state = replace(state, late=late, delivered=NEVER if again else state.delivered)
-            return _pursue(replace(state, open_round=number if invited else NEVER))
+            state = replace(
+                state,
+                open_round=number if invited else NEVER,
+                late=late,
+                delivered=NEVER if again else state.delivered,
+            )
+            if state.phase == "sending" and state.round == state.open_round:
+                # Or of one that was away when this device offered.
+                return state, (SendOffer(round=number),)
+            return _pursue(state)
         case RoundClosed():
             return _pursue(replace(state, open_round=NEVER))
         case Fetched(round=number):

@@ -199,6 +199,8 @@ class Device:
                 self._lesson = lesson
             elif self._state.phase == "fetching":
                 self._start_fetch()
+            # Whoever announces a round anew has been away, or the broker has: what was asked for may be lost.
+            self._fetch.ask_again()
         invited = self._settings.device in word.participants
         self._advance(agent.RoundOpened(round=number, invited=invited, late=word.late == "carry"))
 

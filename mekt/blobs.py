@@ -103,6 +103,12 @@ class Fetch:
             self._close(sha256)
         self._open.clear()
 
+    def ask_again(self) -> None:
+        """The sender is back: what was asked of it may be lost, and it has been silent for its own reasons."""
+        for assembly in self._open.values():
+            assembly.asked.clear()
+        self._retry_s = RETRY_S
+
     def due(self, now_s: float) -> list[Want]:
         """What to ask for now: missing chunks that are not on their way, or were lost on it."""
         self._notice_silence(now_s)

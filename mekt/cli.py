@@ -143,6 +143,27 @@ def _demo(options: argparse.Namespace) -> int:
     return code
 
 
+def _chaos(options: argparse.Namespace) -> int:
+    run = _part("mekt.chaos", "run_chaos")
+    brokers = ("persistent", "forgetful") if options.broker == "both" else (options.broker,)
+    if options.kills < len(brokers):
+        raise SettingsError("--kills: one for each kind of broker at least; name one kind with --broker")
+    with Stop().on_signals() as stop:
+        code: int = run(
+            kills=options.kills,
+            seed=options.seed,
+            rounds=options.rounds,
+            agents=options.agents,
+            brokers=brokers,
+            data=options.data,
+            out=options.out,
+            port=options.port,
+            as_json=options.json,
+            stop=stop,
+        )
+    return code
+
+
 def _bench(options: argparse.Namespace) -> int:
     code: int = _part("bench.commands", "run_bench")(options)
     return code
@@ -238,6 +259,24 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (out/demo-N)")
     demo.add_argument("--port", type=_count(1, 65535), default=0, help="the broker's port on 127.0.0.1 (a free one)")
     demo.add_argument("--json", action="store_true", help="the results as JSON on standard output")
+
+    chaos = command(
+        "chaos", _chaos, "Kill parts of a small federation at random moments; all must end as if nobody had."
+    )
+    chaos.add_argument("--kills", type=_count(1, 10_000), default=10, help="how many, over all runs (10)")
+    chaos.add_argument("--seed", type=_count(0, 2**31 - 1), default=0, help="of everything that is drawn (0)")
+    chaos.add_argument("--rounds", type=_count(1), help="how many rounds a run has (one for each kill)")
+    chaos.add_argument("--agents", type=_count(1), default=3, help="how many devices: acc, gyro and both in turn (3)")
+    chaos.add_argument(
+        "--broker",
+        choices=("persistent", "forgetful", "both"),
+        default="both",
+        help="whether the broker's memory outlives it; both (default): a run with each, half of the kills in either",
+    )
+    chaos.add_argument("--data", type=Path, metavar="DIR", help="recordings, with a folder hapt (MEKT_DATA; simulated)")
+    chaos.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (out/chaos-N)")
+    chaos.add_argument("--port", type=_count(1, 65535), default=0, help="the broker's port on 127.0.0.1 (a free one)")
+    chaos.add_argument("--json", action="store_true", help="the results as JSON on standard output")
 
     text = "Compare federated methods on public recordings, in simulation."
     bench = commands.add_parser("bench", help=text, description=text)

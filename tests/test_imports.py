@@ -37,6 +37,7 @@ LEAN = {
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
     *(
         "mekt.__main__",
+        "mekt.chaos",
         "mekt.cli",
         "mekt.demo",
         "mekt.doctor",
@@ -47,10 +48,13 @@ LEAN = {
         "mekt.permits",
         "mekt.reach",
         "mekt.visit",
+        "mekt.parts",
         "mekt.post",
         "mekt.process",
         "mekt.scenes",
+        "mekt.strikes",
         "mekt.traffic",
+        "mekt.verdict",
         "mekt.watch",
     ),
 }

@@ -20,7 +20,7 @@ from coordinator.ledger import Delivery, Ledger
 from coordinator.round import RoundRules
 from export.release import read_release
 from mekt.arrays import unpack_windows
-from mekt.blobs import blob_ref, read_chunk
+from mekt.blobs import RETRY_S, blob_ref, read_chunk
 from mekt.broker import Broker
 from mekt.errors import LinkError, SettingsError, StateError
 from mekt.files import BlobStore
@@ -303,6 +303,19 @@ def test_a_round_that_opens_anew_goes_on_with_what_is_on_its_way(broker: Broker,
         assert chunk is not None
         slow.say(chunk)
     assert slow.receipt() == Receipt(state="accepted") and slow.asked == 1
+
+
+def test_a_device_that_is_back_is_asked_again_at_once(broker: Broker, start: Start, device: Make) -> None:
+    start(settings_of(broker.port, round=RoundRules(min_devices=1, deadline_s=60 * UNIT)))
+    one = device("pi-1").come()
+    blobs = one.blobs(one.opened())
+    one.offer(blobs)
+    asked = one.hear(Want)
+    one.session += 1
+    began_s = time.monotonic()
+    one.come()
+    assert one.hear(Want) == asked and time.monotonic() - began_s < RETRY_S / 2
+    one.serve(blobs)
 
 
 def test_a_late_will_of_an_old_session_does_not_mark_the_device_offline(

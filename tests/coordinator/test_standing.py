@@ -5,8 +5,9 @@ import pytest
 
 from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
 from coordinator.standing import RETURN_S, Fleet, status_of
+from mekt.blobs import blob_ref
 from mekt.errors import WireError
-from mekt.messages import KINDS, Envelope, Finding, Presence, RoundReport, Status, encode
+from mekt.messages import KINDS, Envelope, Finding, Offer, Presence, RoundReport, Status, encode
 
 RULES = RoundRules(min_devices=2)
 WAITING = RoundState(rounds=5, seed=0)
@@ -159,6 +160,18 @@ def test_who_does_not_return_with_the_broker_is_lost() -> None:
     assert fleet.lost(10.0 + RETURN_S) == [DeviceOffline(device="gone")]
     assert fleet.lost(1e6) == []
     assert fleet.told("gone", presence(), 200.0) == DeviceOnline(device="gone")
+
+
+def test_a_device_is_back_with_its_first_word_after_it_or_the_broker_was_away() -> None:
+    fleet, offer = Fleet(("acc",)), Offer(knowledge={"acc": blob_ref(b"x")}, windows=1, metrics={})
+    assert not fleet.is_back("a", presence())
+    fleet.told("a", presence(), 1.0)
+    assert not fleet.is_back("a", presence()) and not fleet.is_back("a", offer)
+    assert fleet.is_back("a", presence(session=2))
+    fleet.connected(10.0)
+    assert fleet.is_back("a", presence()) and fleet.is_back("a", offer)
+    fleet.heard("a", 1, 11.0)
+    assert not fleet.is_back("a", presence())
 
 
 def test_a_full_fleet_makes_room_for_the_living_and_refuses_when_all_live() -> None:

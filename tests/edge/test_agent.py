@@ -99,6 +99,12 @@ def test_an_offer_is_repeated_until_a_receipt_comes() -> None:
     assert run(state, OfferDue())[1] == []
 
 
+def test_an_announcement_heard_anew_is_answered_with_the_offer_that_has_no_receipt_yet() -> None:
+    state, _ = run(AgentState(), WindowsReady(), opened(0), Fetched(round=0), Trained(round=0))
+    assert run(state, opened(0)) == (state, [SendOffer(round=0)])
+    assert run(state, opened(0, invited=False))[1] == []
+
+
 def test_after_a_restart_the_stored_result_is_offered_without_training_again() -> None:
     assert run(AgentState(trained=4, delivered=3, kept=frozenset({4})), opened(4))[1] == [SendOffer(round=4)]
 

@@ -409,6 +409,24 @@ def test_a_broker_that_dies_and_comes_back_costs_nothing(
         assert running.rejected == {}
 
 
+def test_a_coordinator_that_is_back_is_asked_and_offered_again_at_once(
+    coordinator: HandMade, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lost what it had been sent, and would be asked again only when a test's patience is over."""
+    monkeypatch.setattr("edge.daemon.OFFER_S", 10 * WAIT_S)
+    monkeypatch.setattr("mekt.blobs.RETRY_S", 10 * WAIT_S)
+    coordinator.mangle = lambda chunk: ()
+    with start():
+        coordinator.announce(0)
+        asked = [coordinator.until(Want).sha256 for _ in coordinator.blobs]
+        coordinator.mangle = lambda chunk: (chunk,)
+        coordinator.announce(0)
+        assert [coordinator.until(Want).sha256 for _ in coordinator.blobs] == asked
+        offer = coordinator.until(Offer)
+        coordinator.announce(0)
+        assert coordinator.until(Offer) == offer
+
+
 # Restarts
 
 
