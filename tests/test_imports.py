@@ -38,6 +38,7 @@ LEAN = {
     *(
         "mekt.__main__",
         "mekt.chaos",
+        "mekt.database",
         "mekt.cli",
         "mekt.demo",
         "mekt.doctor",
