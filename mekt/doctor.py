@@ -23,7 +23,7 @@ from mekt.schema import SchemaError, build
 from mekt.settings import read_table
 
 WHOLE_S = 30.0
-IMPORT_S, SETTINGS_S = 15.0, 6.0
+IMPORT_S, SETTINGS_S = 15.0, 10.0
 # To make a source and open it, which for a replay is to read its recordings; then to wait for samples.
 SENSOR_S, SAMPLES_S = 8.0, 3.0
 # What a login and permissions take where the broker is slow to answer, and what sensors are left in any case.
@@ -176,11 +176,8 @@ def _settings(
             seen, remedy = f"{question.config}: reading them ends a process ({how})", "install the packages anew"
             yield failed("settings", seen, remedy, MissingPackageError), None
         case Hung(after_s=after_s):
-            seen = f"{question.config}: are not read after {after_s:.0f} s"
-            yield (
-                failed("settings", seen, "try again; look at the disk on which they and Mekt lie", SettingsError),
-                None,
-            )
+            seen = f"{question.config}: not read after {after_s:.0f} s: this machine is slow or busy, or its disk hangs"
+            yield warning("settings", seen, "try again when it has less to do"), None
 
 
 def _recordings(found: dict[str, Any]) -> Iterator[Check]:

