@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.delivery import Incoming, Unusable, Whole, offer_problem
+from coordinator.delivery import MOST_DAMAGED, Incoming, Unusable, Whole, offer_problem
 from mekt.arrays import Floats, pack_knowledge, pack_windows, unpack_knowledge, unpack_windows
 from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, blob_ref, chunk_count, proxy_hash, read_chunk
 from mekt.errors import WireError
@@ -208,36 +208,41 @@ def knowledge_seeds() -> tuple[bytes, ...]:
     return (*bare, *full)
 
 
+GOOD = (knowledge_seeds()[0][1:], knowledge_seeds()[-1][1:])
+
+
 def are_windows(windows: Floats) -> None:
     assert windows.shape == WINDOWS_SHAPE and windows.dtype == np.float32 and np.isfinite(windows).all()
 
 
 def read_offered(raw: bytes) -> Whole | Unusable | None:
-    """A whole offer of a blob with these bytes, which arrives damaged at first."""
+    """How a device delivers, and a blob of its offer: with a hidden layer, beside another blob, so often damaged."""
     if len(raw) < 2:
         return None
-    data = raw[1:]
-    each = SMALL_WITH_HIDDEN if raw[:1] > b"\0" else SMALL
-    ref = blob_ref(data)
-    offer = Offer(knowledge={"acc": ref, "depth": ref}, windows=1, metrics={})
-    incoming = Incoming(offer, each)
-    chunks = [read_chunk(data, ref, index) for index in range(chunk_count(ref))]
-    outcome: Whole | Unusable | None = None
-    for damaged in (True, False):
-        for chunk in chunks:
-            assert chunk is not None and outcome is None
-            part = chunk.data if not damaged else bytes([chunk.data[0] ^ 1]) + chunk.data[1:]
-            try:
-                outcome = incoming.take(replace(chunk, data=part))
-            except WireError:
-                assert damaged
-    assert outcome is not None
-    return outcome
+    how, data = raw[0], raw[1:]
+    hidden, beside, damaged = how & 1, how & 2, how >> 4
+    other = GOOD[hidden] if beside else data
+    offer = Offer(knowledge={"acc": blob_ref(data), "depth": blob_ref(other)}, windows=1, metrics={})
+    incoming = Incoming(offer, SMALL_WITH_HIDDEN if hidden else SMALL)
+    assert sum(len(want.chunks) for want in incoming.due(0.0)) == 1 + (other != data)
+    chunk, last = (read_chunk(each, blob_ref(each), 0) for each in (data, other))
+    assert chunk is not None and last is not None
+    spoiled_chunk = replace(chunk, data=bytes([data[0] ^ 1]) + data[1:])
+    for _ in range(damaged):
+        try:
+            outcome = incoming.take(spoiled_chunk)
+        except WireError:
+            continue
+        assert isinstance(outcome, Unusable) and damaged >= MOST_DAMAGED
+        return outcome
+    outcome = incoming.take(chunk)
+    assert (outcome is None) <= (other != data)
+    return incoming.take(last) if outcome is None else outcome
 
 
 def is_whole_or_told(outcome: Whole | Unusable | None) -> None:
     if isinstance(outcome, Whole):
-        assert outcome.blobs["acc"] == outcome.blobs["depth"]
+        assert all(blob_ref(outcome.blobs[name]) == ref for name, ref in outcome.offer.knowledge.items())
     elif outcome is not None:
         assert 0 < len(outcome.reason) <= LONGEST_ERROR
 
@@ -307,7 +312,13 @@ DECODERS = {
         seeds=(pack_windows(np.linspace(-2, 2, 24, dtype=np.float32).reshape(WINDOWS_SHAPE)),),
     ),
     "offered blob": Decoder(
-        decode=read_offered, check=is_whole_or_told, seeds=knowledge_seeds(), wrapping=lambda raw: 1
+        decode=read_offered,
+        check=is_whole_or_told,
+        seeds=tuple(
+            bytes([seed[0] | how]) + seed[1:]
+            for seed, how in zip(knowledge_seeds(), (0, 2, 0x10, 0x72, 0x80) * 2, strict=False)
+        ),
+        wrapping=lambda raw: 1,
     ),
     "chunks": Decoder(
         decode=read_fetched,

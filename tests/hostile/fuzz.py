@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ LONGEST_INPUT = 8192
 SOURCES = (
     *("mekt/messages.py", "mekt/schema.py", "mekt/topics.py", "mekt/arrays.py", "mekt/blobs.py", "mekt/plan.py"),
     *("mekt/modality.py", "mekt/post.py", "coordinator/delivery.py"),
+)
+COLUMNS = (
+    *("decoder", "inputs", "valid", "inputs/s", "inputs/s of computing", "coverage: edges, features", "kept"),
+    *("slowest", "peak memory"),
 )
 
 
@@ -68,6 +73,7 @@ def fuzz_one(name: str, runs: int, folder: Path) -> None:
 
     def tell() -> None:
         told["wall_s"] = time.monotonic() - began_s
+        told["computed_s"] = time.process_time()
         told["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         (place / "told.json").write_text(json.dumps(told), encoding="ascii")
 
@@ -90,30 +96,25 @@ def replay(folder: Path) -> None:
             decoder.accepts(path.read_bytes())
 
 
-def run_all(runs: int, folder: Path, only: Sequence[str]) -> int:
-    """Fuzz one decoder after the other and print what came of it; 1 when one of them failed."""
+def run_all(runs: int, folder: Path, only: Sequence[str], jobs: int) -> int:
+    """Fuzz every decoder, `jobs` at a time, and print what came of it; 1 when one of them failed."""
     from tests.hostile.decoders import DECODERS
 
     names = [name for name in DECODERS if not only or name in only]
     share = -(-runs // len(names))
-    print("| decoder | inputs | accepted | inputs/s | coverage: edges, features | kept | slowest | peak memory |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    total, failed = 0, []
-    for name in names:
-        place = folder_of(folder, name)
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / "log").open("w", encoding="utf-8") as out:
-            command = [sys.executable, "-m", "tests.hostile.fuzz", "--one", name]
-            command += ["--runs", str(share), "--folder", str(folder)]
-            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
-        if code != 0 or not (place / "told.json").exists():
-            failed.append(name)
-            print(f"| {name} | FAILED, see {place}/log |", flush=True)
-            continue
-        told = json.loads((place / "told.json").read_text(encoding="ascii"))
-        total += told["inputs"]
-        print(row(name, told, (place / "log").read_text(encoding="utf-8", errors="replace")), flush=True)
-    print(f"\n{total} inputs; {len(failed)} of {len(names)} decoders failed\n", flush=True)
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{' --- |' * len(COLUMNS)}")
+    total, failed = 0, 0
+    with ThreadPoolExecutor(jobs) as pool:
+        for name, told in zip(names, pool.map(lambda name: fuzzed(name, share, folder), names), strict=True):
+            place = folder_of(folder, name)
+            if told is None:
+                failed += 1
+                print(f"| {name} | FAILED, see {place}/log |", flush=True)
+            else:
+                total += told["inputs"]
+                print(row(name, told, (place / "log").read_text(encoding="utf-8", errors="replace")), flush=True)
+    print(f"\n{total} inputs; {failed} of {len(names)} decoders failed\n", flush=True)
     included = ",".join(f"*/{source}" for source in SOURCES)
     data = f"--data-file={folder}/coverage"
     under = [sys.executable, "-m", "coverage"]
@@ -122,20 +123,42 @@ def run_all(runs: int, folder: Path, only: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def fuzzed(name: str, runs: int, folder: Path) -> dict[str, Any] | None:
+    """What a process that fuzzes this decoder tells at its end; None when it failed."""
+    place = folder_of(folder, name)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "told.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tests.hostile.fuzz", "--one", name, "--runs", str(runs), "--folder", str(folder)]
+    with (place / "log").open("w", encoding="utf-8") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0 or not (place / "told.json").exists():
+        return None
+    told: dict[str, Any] = json.loads((place / "told.json").read_text(encoding="ascii"))
+    return told
+
+
 def row(name: str, told: dict[str, Any], text: str) -> str:
     """A decoder's line of the table, from its own words and libFuzzer's last ones."""
     edges, features, kept = (re.findall(rf"\b{word}: (\d+)", text) or ["?"] for word in ("cov", "ft", "corp"))
-    return (
-        f"| {name} | {told['inputs']:,} | {told['accepted']:,} | {told['inputs'] / told['wall_s']:,.0f} "
-        f"| {edges[-1]}, {features[-1]} | {kept[-1]} "
-        f"| {1000 * told['slowest_s']:.1f} ms, {told['slowest_bytes']:,} bytes | {told['peak_bytes'] / 1e6:.0f} MB |"
+    cells = (
+        name,
+        f"{told['inputs']:,}",
+        f"{told['accepted']:,}",
+        f"{told['inputs'] / told['wall_s']:,.0f}",
+        f"{told['inputs'] / told['computed_s']:,.0f}",
+        f"{edges[-1]}, {features[-1]}",
+        kept[-1],
+        f"{1000 * told['slowest_s']:.1f} ms, {told['slowest_bytes']:,} bytes",
+        f"{told['peak_bytes'] / 1e6:.0f} MB",
     )
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1_000_000, help="inputs over all decoders (%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("fuzz-results"), help="what was found (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="decoders at a time (%(default)s)")
     parser.add_argument("--only", action="append", default=[], help="this decoder alone; may be given again")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--replay", action="store_true", help=argparse.SUPPRESS)
@@ -146,7 +169,7 @@ def main() -> int:
     if arguments.replay:
         replay(arguments.folder)
         return 0
-    return run_all(arguments.runs, arguments.folder, arguments.only)
+    return run_all(arguments.runs, arguments.folder, arguments.only, arguments.jobs)
 
 
 if __name__ == "__main__":
