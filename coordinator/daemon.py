@@ -22,7 +22,7 @@ from coordinator.ledger import Delivery, Ledger
 from coordinator.settings import FederationSettings, read_federation
 from coordinator.signs import news
 from coordinator.standing import Fleet, status_of
-from mekt.blobs import CHUNKS_IN_FLIGHT, ChunkError, blob_ref, proxy_hash, read_chunk
+from mekt.blobs import ChunkError, Serving, blob_ref, proxy_hash, read_chunk
 from mekt.errors import LinkError, SettingsError, WireError
 from mekt.files import BlobStore
 from mekt.link import Connected, Disconnected, Link, Received
@@ -42,7 +42,7 @@ from mekt.messages import (
 from mekt.plan import BlobRef
 from mekt.post import Post
 from mekt.process import INBOX_EVENTS, LOOP_S, Job, JobDone, Stop, only_process
-from mekt.topics import for_coordinator
+from mekt.topics import Topic, for_coordinator
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ class Coordinator:
         self._proxy_blobs = {blob_ref(data).sha256: data for data in datasets.blobs.values()}
         self._knowledge: dict[str, BlobRef] = {}
         self._served: dict[bytes, bytes] = {}
+        self._serving = Serving()
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
         self._fleet = Fleet(self._plan.proxy)
         self._incoming: dict[str, Incoming] = {}
@@ -304,7 +305,8 @@ class Coordinator:
             self._post.reject("unknown-blob", f"{device}: asks for a blob that is not served, or no more")
             return
         ref = BlobRef(sha256=want.sha256, size_bytes=len(data))
-        for index in want.chunks[:CHUNKS_IN_FLIGHT]:
+        topic = Topic(federation=self._post.federation, direction="down", kind="chunk", device=device)
+        for index in self._serving.due(device, ref, want, self._link.leaving(str(topic))):
             chunk = read_chunk(data, ref, index)
             if chunk is not None:
                 self._send(chunk, device)

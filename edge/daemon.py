@@ -20,7 +20,7 @@ from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
 from edge.sensing import Sensing
 from edge.settings import DeviceSettings, read_device
-from mekt.blobs import CHUNKS_IN_FLIGHT, ChunkError, Fetch, blob_ref, proxy_hash, read_chunk
+from mekt.blobs import ChunkError, Fetch, Serving, blob_ref, proxy_hash, read_chunk
 from mekt.database import DamagedStateError
 from mekt.errors import SensorError, StateError
 from mekt.link import Connected, Disconnected, Link, Received
@@ -29,7 +29,7 @@ from mekt.modality import Modality
 from mekt.plan import Architecture, BlobRef, Plan
 from mekt.post import Post
 from mekt.process import LOOP_S, Job, JobDone, Stop, only_process
-from mekt.topics import for_device
+from mekt.topics import Topic, for_device
 from sensors.settings import open_source
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 # A device asks for a few chunks at a time: more than this are a flood, and each may be as large as the broker allows.
 INBOX_EVENTS = 256
 OFFER_S = 5.0
+# So much received since it was last looked at is a chunk that comes, however slowly; less may be anything.
+ARRIVING_BYTES = 1024
 PROGRESS_S = 1.0
 STOP_S = 2.0
 
@@ -79,7 +81,8 @@ class Device:
         self._sensing: Sensing | None = None
         # Sensings and jobs have numbers, so that one that was left behind is not taken for the one at work.
         self._sensings = self._jobs = 0
-        self._fetch = Fetch()
+        self._fetch, self._serving = Fetch(), Serving()
+        self._arrived_bytes = 0
         # What was learned for an earlier round, while it is on offer to this one; a restart computes it again.
         self._late_offer: Offer | None = None
         self._late: dict[bytes, bytes] = {}
@@ -171,7 +174,7 @@ class Device:
             case Want() as want:
                 self._on_want(want)
             case Receipt() as receipt:
-                self._on_receipt(envelope.round, receipt)
+                self._on_receipt(envelope.round, envelope.proxy, receipt)
             case _:
                 self._post.reject("misplaced", f"a {envelope.kind} message is none for a device")
 
@@ -294,15 +297,20 @@ class Device:
             self._post.reject("unknown-blob", f"the coordinator asks for {asked}, which is not offered")
             return
         ref = BlobRef(sha256=want.sha256, size_bytes=len(data))
-        for index in want.chunks[:CHUNKS_IN_FLIGHT]:
+        topic = Topic(federation=self._settings.federation, direction="up", kind="chunk", device=self._settings.device)
+        for index in self._serving.due("coordinator", ref, want, self._link.leaving(str(topic))):
             chunk = read_chunk(data, ref, index)
             if chunk is not None:
                 self._send(chunk)
 
-    def _on_receipt(self, number: int, receipt: Receipt) -> None:
+    def _on_receipt(self, number: int, proxy: bytes, receipt: Receipt) -> None:
         late = receipt.age > 0
         expected = self._state.offers_late if late else self._state.phase == "sending"
         if not expected or number != self._state.round:
+            return
+        if proxy != self._post.proxy:
+            # A broker keeps messages for days, and the federation may have begun anew since.
+            self._post.reject("other-proxy-set", f"round {number + 1}: a receipt about another proxy set")
             return
         if receipt.state == "refused":
             log.warning("round %d: the coordinator refuses what was offered: %r", number + 1, receipt.reason)
@@ -417,6 +425,10 @@ class Device:
 
     def _on_time(self, now_s: float) -> None:
         if self._state.phase == "fetching":
+            arrived_bytes = self._link.wire_bytes().down
+            if arrived_bytes - self._arrived_bytes >= ARRIVING_BYTES:
+                self._arrived_bytes = arrived_bytes
+                self._fetch.arriving(now_s)
             for want in self._fetch.due(now_s):
                 self._send(want)
         offers = self._state.phase == "sending" or self._state.offers_late

@@ -25,6 +25,8 @@ RETRY_S = 5.0
 LONGEST_RETRY_S = 60.0
 # Blobs whose late repetitions are known for what they are.
 BLOBS_REMEMBERED = 64
+# Receivers whose chunks a sender keeps in mind; of others some may be sent twice.
+RECEIVERS_REMEMBERED = 4096
 
 
 class ChunkError(WireError):
@@ -109,6 +111,10 @@ class Fetch:
             assembly.asked.clear()
         self._retry_s = RETRY_S
 
+    def arriving(self, now_s: float) -> None:
+        """Bytes arrive over the same connection: what was asked for may be among them, and is not lost yet."""
+        self._silent_since_s = max(self._silent_since_s, now_s)
+
     def due(self, now_s: float) -> list[Want]:
         """What to ask for now: missing chunks that are not on their way, or were lost on it."""
         self._notice_silence(now_s)
@@ -183,3 +189,26 @@ class Fetch:
         else:
             return
         self._silent_since_s, self._heard = now_s, False
+
+
+class Serving:
+    """What one sender has handed to its link and what has not left it: a chunk that waits there is not sent again.
+
+    A receiver on a slow link cannot tell a chunk that is lost from one that is late. Its sender can, and has to: each
+    repetition would make all that follows later still.
+    """
+
+    def __init__(self) -> None:
+        self._handed: dict[str, set[tuple[bytes, int]]] = {}
+
+    def due(self, receiver: str, ref: BlobRef, want: Want, leaving: int) -> tuple[int, ...]:
+        """Which chunks of a blob to send now, a few at most; `leaving`: how many to this receiver are on the link."""
+        if leaving == 0:
+            self._handed.pop(receiver, None)
+        handed = self._handed.setdefault(receiver, set())
+        asked = (index for index in want.chunks[:CHUNKS_IN_FLIGHT] if index < chunk_count(ref))
+        chunks = tuple(index for index in asked if (ref.sha256, index) not in handed)
+        handed.update((ref.sha256, index) for index in chunks)
+        if len(self._handed) > RECEIVERS_REMEMBERED:
+            del self._handed[next(iter(self._handed))]
+        return chunks

@@ -52,7 +52,11 @@ SUSPICIOUSLY_MANY = 3
 GRACE_S = 1.0
 # How long the first login may stay unanswered: some brokers that know 3.1.1 only read MQTT 5 as an endless packet.
 LOGIN_S = 3.0
+# ... and longer where connecting took long, which is such a multiple of the way there and back: words get lost.
+LOGIN_PER_CONNECT = 10.0
 LOOP_S = 1.0
+# Paho's words for a ping, and for its answer.
+PINGED, ANSWERED = "Sending PINGREQ", "Received PINGRESP"
 # MQTT 5 reason codes.
 UNSUPPORTED_PROTOCOL = 132
 TRANSIENT_REFUSALS = (136, 137, 151, 156, 159)  # unavailable, busy, over a quota or rate, another server for now
@@ -118,6 +122,8 @@ class Link:
         self._spoken: MQTTProtocolVersion | None = None
         self._failure = self._last_error = ""
         self._delay_s = FIRST_DELAY_S / 2
+        self._pinged = False
+        self._sent_bytes, self._moved_s = 0, 0.0
         self._short_lived = 0
         self._dropped = 0
         self._owed: collections.deque[Connected | Disconnected] = collections.deque()
@@ -125,9 +131,11 @@ class Link:
         self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
         self._client_lock = threading.Lock()
         self._newest: mqtt.MQTTMessageInfo | None = None
+        # Topics of what the broker has not acknowledged, by message id.
+        self._unacknowledged: dict[int, str] = {}
         self._thread = threading.Thread(target=self._run, name="mekt-link", daemon=True)
 
-    def start(self, timeout_s: float = 10.0) -> None:
+    def start(self, timeout_s: float = 30.0) -> None:
         """Connect and subscribe for the first time; from then on the link reconnects by itself. A link starts once.
 
         Raises:
@@ -168,7 +176,12 @@ class Link:
                 raise LinkError(f"{QUEUED_MESSAGES} messages are waiting for the broker; {topic} was not queued")
             self._largest_sent = max(self._largest_sent, size)
             self._newest = info
+            self._note(topic, info)
         self._wake()
+
+    def leaving(self, topic: str) -> int:
+        """How many messages for `topic` the broker has not acknowledged yet. They arrive, if only it comes back."""
+        return list(self._unacknowledged.values()).count(topic)
 
     def wire_bytes(self) -> WireBytes:
         """Bytes up and down since the link was made, over all of its connections."""
@@ -194,6 +207,13 @@ class Link:
         if self._thread.is_alive():
             self._thread.join(max(0.0, self._give_up_s - time.monotonic()))
 
+    def _note(self, topic: str, info: mqtt.MQTTMessageInfo) -> None:
+        """Remember a message until it is acknowledged, which may have been while this was called."""
+        self._unacknowledged[info.mid] = topic
+        with contextlib.suppress(RuntimeError):  # it waits for a connection
+            if info.is_published():
+                self._unacknowledged.pop(info.mid, None)
+
     def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
         v5 = protocol == MQTTProtocolVersion.MQTTv5
         client = mqtt.Client(
@@ -214,6 +234,7 @@ class Link:
         client.on_disconnect = self._guarded(self._on_disconnect)
         client.on_message = self._guarded(self._on_message)
         client.on_subscribe = self._guarded(self._on_subscribe)
+        client.on_publish = self._guarded(self._on_publish)
         client.on_socket_open = self._guarded(self._on_socket_open)
         client.on_socket_close = self._guarded(self._on_socket_close)
         client.on_log = self._on_log
@@ -234,13 +255,15 @@ class Link:
         """The network thread: connect, move packets, wait, and again."""
         while not self._stopping.is_set():
             client = self._client
-            self._last_error, self._answered = "", False
+            self._last_error, self._answered, self._pinged = "", False, False
+            dialled_s = time.monotonic()
             try:
                 client.reconnect()
                 began_s = time.monotonic()
+                patience_s = LOGIN_S + LOGIN_PER_CONNECT * (began_s - dialled_s)
                 while client.socket() is not None and not self._stopping.is_set():
                     self._move(client)
-                    if self._spoken is None and time.monotonic() - began_s > LOGIN_S:
+                    if self._spoken is None and time.monotonic() - began_s > patience_s:
                         break
                 if not self._answered and not self._stopping.is_set():
                     self._unanswered(client)
@@ -273,8 +296,17 @@ class Link:
         client.loop_read()
         if client.want_write():
             client.loop_write()
-        client.loop_misc()
+        # On a slow link a ping leaves behind all that waits before it. Paho would take its silence for a loss.
+        if not (self._pinged and self._is_sending()):
+            client.loop_misc()
         self._pay()
+
+    def _is_sending(self) -> bool:
+        """Whether the peer's kernel has acknowledged further bytes within a keep-alive."""
+        sent_bytes, now_s = self._traffic.total().up, time.monotonic()
+        if sent_bytes != self._sent_bytes:
+            self._sent_bytes, self._moved_s = sent_bytes, now_s
+        return now_s - self._moved_s < self._settings.keepalive_s
 
     def _pause(self) -> None:
         """Wait before the next attempt; a fleet that lost its broker must not come back in step."""
@@ -385,9 +417,11 @@ class Link:
         self._queue_again(self._client, former.drop_out_messages())
 
     def _queue_again(self, client: mqtt.Client, messages: Iterable[mqtt.MQTTMessage]) -> None:
+        self._unacknowledged.clear()
         for message in messages:
             if self._largest_packet is None or _packet_bytes(message.topic, message.payload) <= self._largest_packet:
-                client.publish(message.topic, message.payload, qos=QOS, retain=message.retain)
+                info = client.publish(message.topic, message.payload, qos=QOS, retain=message.retain)
+                self._note(message.topic, info)
             else:
                 log.error("a message for %s is over the broker's new packet limit, and dropped", message.topic)
 
@@ -403,6 +437,9 @@ class Link:
         if self._unanswered_subscriptions <= 0:
             self._settled.set()
 
+    def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:
+        self._unacknowledged.pop(mid, None)
+
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         self._put(Received(topic=message.topic, payload=bytes(message.payload), retained=message.retain))
 
@@ -414,9 +451,11 @@ class Link:
         self._traffic.closing(closed)
 
     def _on_log(self, client: mqtt.Client, _: Any, level: int, text: str) -> None:
-        """Paho tells the cause of a broken connection to its log alone."""
+        """Paho tells its log alone why a connection broke, and whether a ping waits for its answer."""
         if level == LogLevel.MQTT_LOG_ERR:
             self._last_error = text
+        elif text in (PINGED, ANSWERED):
+            self._pinged = text == PINGED
 
     def _put(self, event: LinkEvent) -> None:
         """Hand an event to the owner. A message that finds no room is dropped; news of the connection waits for it."""
