@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+RUNS ?= 1000000
 VENV := .venv
 PY := $(VENV)/bin/python
 # Stamps: what is installed, and, while pip runs, that it has not come to its end.
@@ -10,10 +11,13 @@ READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 READY_TO_BENCH := $(VENV)/.ready-to-bench
 UNFINISHED := $(VENV)/.unfinished
+# The fuzzer has an environment of its own: it does without torch, and not every system has a build of it.
+FUZZ_VENV := .venv-fuzz
+READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench results weather flood endurance clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -31,6 +35,9 @@ test: $(READY_TO_TEST) broker ## lint, format, types and tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest
 
 check: test ## the same as test
+
+chaos: $(READY) broker ## sixty kills of a federation's parts, and all must end as if nobody had; takes a quarter of an hour
+	@$(VENV)/bin/mekt chaos --kills 60 --rounds 24 $(ARGS)
 
 bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds and as ratios
 	@$(VENV)/bin/mekt bench speed $(ARGS)
@@ -51,8 +58,12 @@ flood: $(READY_TO_TEST) broker ## rounds while malformed messages pour in; what 
 endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220 rounds; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.endurance $(ARGS)
 
-clean: ## remove .venv and every cache; recordings and state folders stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+# Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
+fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send
+	@OMP_NUM_THREADS=1 $(FUZZ_VENV)/bin/python -m tests.hostile.fuzz --runs $(RUNS) $(ARGS)
+
+clean: ## remove .venv, .venv-fuzz and every cache; recordings and state folders stay
+	rm -rf $(VENV) $(FUZZ_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip takes what it left half-written for whole when it was interrupted; a set-up that was is therefore made anew.
@@ -89,6 +100,12 @@ $(READY_TO_BENCH): $(READY)
 	@$(BEGIN); \
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,bench]"; \
 	$(END)
+	@touch $@
+
+$(READY_TO_FUZZ): pyproject.toml constraints.txt
+	@echo 'Making $(FUZZ_VENV), with what the fuzzer needs: atheris, coverage.'
+	@$(PYTHON) -m venv --clear $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
 	@touch $@
 
 # The demo and the tests start a broker of their own on a free port; the system's service is neither used nor needed.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
-from mekt.blobs import Fetch
+from mekt.blobs import ChunkError, Fetch
 from mekt.errors import WireError
 from mekt.messages import Chunk, Offer, Want
-from mekt.plan import Plan
+from mekt.plan import LARGEST_BLOB_BYTES, Plan
 
 # No embedding of a sound model comes near this, and the distances between embeddings up to it are still finite.
 LARGEST_VALUE = float(np.finfo(np.float16).max)
@@ -31,6 +31,9 @@ def offer_problem(offer: Offer, plan: Plan) -> str | None:
             return f"the federation has no modality {name}"
         if ref.size_bytes > largest:
             return f"{name}: {ref.size_bytes} bytes of knowledge are over this plan's limit of {largest}"
+    total = sum(ref.size_bytes for ref in offer.knowledge.values())
+    if total > LARGEST_BLOB_BYTES:
+        return f"{total} bytes of knowledge are over the {LARGEST_BLOB_BYTES} that may be fetched at a time"
     return None
 
 
@@ -66,15 +69,19 @@ class Incoming:
         """What to ask the device for now."""
         return self._fetch.due(now_s)
 
+    def ask_again(self) -> None:
+        """The device is back: what it was asked for before may be lost."""
+        self._fetch.ask_again()
+
     def take(self, chunk: Chunk) -> Whole | Unusable | None:
         """Accept a chunk; the whole when it was the last one.
 
         Raises:
-            WireError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
+            ChunkError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
         """
         try:
             data = self._fetch.take(chunk)
-        except WireError as error:
+        except ChunkError as error:
             self._damaged += chunk.sha256 in self._hashes
             if self._damaged >= MOST_DAMAGED:
                 return Unusable(reason=f"it keeps arriving damaged: {error}")

@@ -167,7 +167,7 @@ class Learner:
                 hidden=method.hidden if method.sends_hidden else None,
             )
             knowledge[name] = Knowledge(embedding=embedding, hidden=hidden)
-        return Contribution(device=delivery.device, windows=delivery.windows, knowledge=knowledge)
+        return Contribution(device=delivery.device, windows=delivery.windows, knowledge=knowledge, age=delivery.age)
 
     def _fit(self) -> dict[str, _Fitted]:
         """A classifier of each group. A failure here costs classifiers and scores, never the round."""

@@ -3,12 +3,13 @@
 Times are seconds of one monotonic clock.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
 from mekt.errors import WireError
-from mekt.messages import Finding, Presence, RoundReport, Status
+from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
 
 LONGEST_TEXT = 500
 # How much of the text may go to the names of devices.
@@ -19,14 +20,20 @@ FINDING_BYTES = 64
 MOST_DEVICES = 4096
 # After a connection to the broker: who has not been heard by then did not come back with it.
 RETURN_S = 60.0
+# Of each device, so that a message that comes again is known.
+MESSAGES_REMEMBERED = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """A device's last word, and when it was last heard."""
+    """A device's last word, when it was last heard, and the newest of the numbers of its session's messages."""
 
     presence: Presence
     at_s: float
+    newest: int = 0
+    latest: frozenset[int] = frozenset()
+    former_session: int | None = None
+    has_twin: bool = False
 
 
 class Fleet:
@@ -36,7 +43,8 @@ class Fleet:
         self._modalities = frozenset(modalities)
         self._most = most
         self._devices: dict[str, _Seen] = {}
-        self._connected_at_s: float | None = None
+        self._connected_at_s = -math.inf
+        self._is_complete = True
 
     def __contains__(self, device: str) -> bool:
         return device in self._devices
@@ -63,26 +71,52 @@ class Fleet:
             return DeviceOffline(device=device)
         if known is None:
             self._make_room()
-        self._devices[device] = _Seen(presence=presence, at_s=now_s)
+        if known is None:
+            known = _Seen(presence=presence, at_s=now_s)
+        elif known.presence.session != presence.session:
+            # A session numbers its messages from 1 on. One that comes back after another has not ended.
+            twin = presence.session == known.former_session
+            former = known.presence.session
+            known = _Seen(presence=presence, at_s=now_s, former_session=former, has_twin=twin)
+        self._devices[device] = replace(known, presence=presence, at_s=now_s)
         useful = self._modalities & set(presence.modalities)
         return DeviceOnline(device=device) if useful else DeviceOffline(device=device)
 
-    def heard(self, device: str, now_s: float) -> None:
-        """A device has sent something."""
+    def is_back(self, device: str, body: Body) -> bool:
+        """True when `body` is a device's first word after it, or the broker, was away: what it was sent may be lost."""
         known = self._devices.get(device)
-        if known is not None:
-            self._devices[device] = replace(known, at_s=now_s)
+        if known is None:
+            return False
+        session = body.session if isinstance(body, Presence) else known.presence.session
+        return known.at_s < self._connected_at_s or session != known.presence.session
+
+    def has_twin(self, device: str) -> bool:
+        """Whether another process spoke for this device between two words of this one."""
+        known = self._devices.get(device)
+        return known is not None and known.has_twin
+
+    def heard(self, device: str, sequence: int, now_s: float) -> Trouble | None:
+        """A device has sent something; what is odd about its coming now. MQTT may bring a message twice."""
+        known = self._devices.get(device)
+        if known is None:
+            return "unannounced"
+        newest = max(known.newest, sequence)
+        latest = frozenset(each for each in known.latest | {sequence} if each > newest - MESSAGES_REMEMBERED)
+        self._devices[device] = replace(known, at_s=now_s, newest=newest, latest=latest)
+        if sequence in known.latest:
+            return "repeated"
+        return "out-of-order" if sequence < known.newest else None
 
     def connected(self, now_s: float) -> None:
         """The broker is there (again), and tells or told anew which devices are."""
-        self._connected_at_s = now_s
+        self._connected_at_s, self._is_complete = now_s, False
 
     def lost(self, now_s: float) -> list[DeviceOffline]:
         """Devices that were gone when the broker came back: of these it has no last will to tell."""
         began_s = self._connected_at_s
-        if began_s is None or now_s - began_s < RETURN_S:
+        if self._is_complete or now_s - began_s < RETURN_S:
             return []
-        self._connected_at_s = None
+        self._is_complete = True
         gone = [name for name, each in self._devices.items() if each.at_s < began_s and each.presence.state == "online"]
         for name in gone:
             each = self._devices[name]
@@ -106,6 +140,7 @@ def status_of(
     seen_at_s: Mapping[str, float],
     share_learned: float,
     reports: tuple[RoundReport, ...],
+    trouble: Mapping[Trouble, int],
 ) -> Status:
     """The status at `now_s`. `seen_at_s`: when each device was last heard; `share_learned`: of the distillation."""
     return Status(
@@ -116,6 +151,7 @@ def status_of(
         received=state.received,
         reports=_newest(reports),
         text=_text(state, rules, now_s, seen_at_s, share_learned)[:LONGEST_TEXT],
+        trouble={name: trouble[name] for name in sorted(trouble)},
     )
 
 

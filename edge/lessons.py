@@ -45,6 +45,14 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Late:
+    """What a device had learned for an earlier round, as it is offered to `round`: embeddings of that one's views."""
+
+    round: int
+    knowledge: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Lesson:
     """A round's plan and blobs for a device with these modalities. Its blobs' sizes are what the plan implies."""
 
@@ -113,6 +121,8 @@ class Lesson:
     def learn(self, windows: Arrays, weights: bytes | None, blobs: BlobStore, progress: Progress) -> Learned:
         """Learn from private `windows`, as sensed, going on from `weights`; equal inputs give equal bytes.
 
+        The knowledge is of the modalities that the windows have; encoders of others only follow the global knowledge.
+
         Raises:
             WireError: when a blob is not what the plan says.
             StateError: when the weights are of another model.
@@ -136,7 +146,7 @@ class Lesson:
         return Learned(
             round=self.round,
             weights=pack_weights(trainer.model),
-            knowledge=self._packed(trainer, proxy),
+            knowledge=self._packed(trainer, {name: proxy[name] for name in windows}),
             windows=len(next(iter(windows.values()))),
             loss=loss,
             remarks=odd_scales(private),

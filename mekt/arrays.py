@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mekt.errors import WireError
-from mekt.messages import unpack
+from mekt.messages import FEW_ENTRIES, unpack
 from mekt.plan import Encoding
 
 Floats = NDArray[np.float32]
@@ -96,7 +96,7 @@ def unpack_knowledge(raw: bytes, *, windows: int, embedding: int, hidden: int | 
     Raises:
         WireError: when the bytes are not exactly that.
     """
-    data = unpack(raw)
+    data = unpack(raw, FEW_ENTRIES)
     keys = {"embedding"} if hidden is None else {"embedding", "hidden"}
     if not isinstance(data, dict) or set(data) != keys:
         raise WireError(f"a knowledge blob is a map of {' and '.join(sorted(keys))}; this is not")
@@ -149,4 +149,4 @@ def unpack_windows(raw: bytes, shape: tuple[int, ...]) -> Floats:
     Raises:
         WireError: when the bytes are not exactly that.
     """
-    return unpack_array(unpack(raw), shape)
+    return unpack_array(unpack(raw, FEW_ENTRIES), shape)

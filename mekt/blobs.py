@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgpack
 
 from mekt.errors import WireError
-from mekt.messages import CHUNK_BYTES, Chunk, Want
+from mekt.messages import CHUNK_BYTES, Chunk, Trouble, Want
 from mekt.plan import LARGEST_BLOB_BYTES, BlobRef
 
 # Chunks on their way at a time over all blobs: 768 KiB, enough to fill any link that a device has.
@@ -27,6 +27,14 @@ LONGEST_RETRY_S = 60.0
 BLOBS_REMEMBERED = 64
 # Receivers whose chunks a sender keeps in mind; of others some may be sent twice.
 RECEIVERS_REMEMBERED = 4096
+
+
+class ChunkError(WireError):
+    """A chunk that is not taken. `trouble` is the name under which that is counted."""
+
+    def __init__(self, trouble: Trouble, text: str) -> None:
+        super().__init__(text)
+        self.trouble: Trouble = trouble
 
 
 def blob_ref(data: bytes) -> BlobRef:
@@ -97,6 +105,12 @@ class Fetch:
             self._close(sha256)
         self._open.clear()
 
+    def ask_again(self) -> None:
+        """The sender is back: what was asked of it may be lost, and it has been silent for its own reasons."""
+        for assembly in self._open.values():
+            assembly.asked.clear()
+        self._retry_s = RETRY_S
+
     def arriving(self, now_s: float) -> None:
         """Bytes arrive over the same connection: what was asked for may be among them, and is not lost yet."""
         self._silent_since_s = max(self._silent_since_s, now_s)
@@ -125,18 +139,20 @@ class Fetch:
         """Accept a chunk; the blob's bytes when it was the last one, else None. Repeated chunks are passed over.
 
         Raises:
-            WireError: when nobody asked for this blob, the chunk does not fit it, or the whole has another hash: then
+            ChunkError: when nobody asked for this blob, the chunk does not fit it, or the whole has another hash: then
                 all of its chunks are forgotten and will be asked for again.
         """
         assembly = self._open.get(chunk.sha256)
         if assembly is None and chunk.sha256 in self._closed:
             return None
         if assembly is None:
-            raise WireError(f"a chunk of {chunk.sha256.hex()[:12]} came that nobody asked for")
+            raise ChunkError("unasked-chunk", f"a chunk of {chunk.sha256.hex()[:12]} came that nobody asked for")
         ref, count = assembly.ref, chunk_count(assembly.ref)
         size = CHUNK_BYTES if chunk.index < count - 1 else ref.size_bytes - (count - 1) * CHUNK_BYTES
         if chunk.count != count or chunk.index >= count or len(chunk.data) != size:
-            raise WireError(f"chunk {chunk.index} of {chunk.count} does not fit the blob {ref.sha256.hex()[:12]}")
+            raise ChunkError(
+                "damaged-chunk", f"chunk {chunk.index} of {chunk.count} does not fit the blob {ref.sha256.hex()[:12]}"
+            )
         self._heard = True
         assembly.asked.discard(chunk.index)
         assembly.parts.setdefault(chunk.index, chunk.data)
@@ -145,7 +161,9 @@ class Fetch:
         data = b"".join(assembly.parts[index] for index in range(count))
         if hashlib.sha256(data).digest() != ref.sha256:
             assembly.parts.clear()
-            raise WireError(f"the blob {ref.sha256.hex()[:12]} arrived damaged; all of it will be asked for again")
+            raise ChunkError(
+                "damaged-chunk", f"the blob {ref.sha256.hex()[:12]} arrived damaged; all of it will be asked for again"
+            )
         del self._open[ref.sha256]
         self._close(ref.sha256)
         return data

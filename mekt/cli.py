@@ -106,6 +106,19 @@ def _status(options: argparse.Namespace) -> int:
     return code
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    code: int = _part("mekt.doctor", "run_doctor")(
+        config=options.config,
+        role=options.role,
+        host=options.host,
+        port=options.port,
+        beside_daemon=options.beside_daemon,
+        as_json=options.json,
+        out=sys.stdout,
+    )
+    return code
+
+
 def _from_settings(path: Path) -> tuple[Any, str]:
     """Broker and federation out of either kind of settings file."""
     table = _part("mekt.settings", "read_table")(path)
@@ -121,6 +134,27 @@ def _demo(options: argparse.Namespace) -> int:
             rounds=options.rounds,
             agents=options.agents,
             seed=options.seed,
+            data=options.data,
+            out=options.out,
+            port=options.port,
+            as_json=options.json,
+            stop=stop,
+        )
+    return code
+
+
+def _chaos(options: argparse.Namespace) -> int:
+    run = _part("mekt.chaos", "run_chaos")
+    brokers = ("persistent", "forgetful") if options.broker == "both" else (options.broker,)
+    if options.kills < len(brokers):
+        raise SettingsError("--kills: one for each kind of broker at least; name one kind with --broker")
+    with Stop().on_signals() as stop:
+        code: int = run(
+            kills=options.kills,
+            seed=options.seed,
+            rounds=options.rounds,
+            agents=options.agents,
+            brokers=brokers,
             data=options.data,
             out=options.out,
             port=options.port,
@@ -205,6 +239,18 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     status.add_argument("--port", type=_count(1, 65535), default=1883, help="its broker's port (1883)")
     status.add_argument("--json", action="store_true", help="JSON instead of text")
 
+    doctor = command("doctor", _doctor, "Check whether this machine can be a coordinator, a device or a wearable.")
+    about = doctor.add_mutually_exclusive_group(required=True)
+    about.add_argument("--config", type=Path, metavar="FILE", help="the settings that it is to run with, of any part")
+    about.add_argument(
+        "--role", choices=("coordinator", "edge", "wearable"), help="instead of --config: what it is to be"
+    )
+    doctor.add_argument("--host", metavar="HOST", help="with --role: a broker to look at too (127.0.0.1 with --port)")
+    doctor.add_argument("--port", type=_count(1, 65535), metavar="PORT", help="with --role: its port (1883)")
+    text = "log in also while a daemon runs here: only where client ids are not tied to user names"
+    doctor.add_argument("--beside-daemon", action="store_true", help=text)
+    doctor.add_argument("--json", action="store_true", help="JSON instead of text")
+
     demo = command("demo", _demo, "Run a whole federation on this machine: broker, coordinator, devices, wearable.")
     demo.add_argument("--rounds", type=_count(1), default=5, help="how many rounds (5)")
     demo.add_argument("--agents", type=_count(1), default=6, help="how many devices: acc, gyro and both in turn (6)")
@@ -213,6 +259,24 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (out/demo-N)")
     demo.add_argument("--port", type=_count(1, 65535), default=0, help="the broker's port on 127.0.0.1 (a free one)")
     demo.add_argument("--json", action="store_true", help="the results as JSON on standard output")
+
+    chaos = command(
+        "chaos", _chaos, "Kill parts of a small federation at random moments; all must end as if nobody had."
+    )
+    chaos.add_argument("--kills", type=_count(1, 10_000), default=10, help="how many, over all runs (10)")
+    chaos.add_argument("--seed", type=_count(0, 2**31 - 1), default=0, help="of everything that is drawn (0)")
+    chaos.add_argument("--rounds", type=_count(1), help="how many rounds a run has (one for each kill)")
+    chaos.add_argument("--agents", type=_count(1), default=3, help="how many devices: acc, gyro and both in turn (3)")
+    chaos.add_argument(
+        "--broker",
+        choices=("persistent", "forgetful", "both"),
+        default="both",
+        help="whether the broker's memory outlives it; both (default): a run with each, half of the kills in either",
+    )
+    chaos.add_argument("--data", type=Path, metavar="DIR", help="recordings, with a folder hapt (MEKT_DATA; simulated)")
+    chaos.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (out/chaos-N)")
+    chaos.add_argument("--port", type=_count(1, 65535), default=0, help="the broker's port on 127.0.0.1 (a free one)")
+    chaos.add_argument("--json", action="store_true", help="the results as JSON on standard output")
 
     text = "Compare federated methods on public recordings, in simulation."
     bench = commands.add_parser("bench", help=text, description=text)

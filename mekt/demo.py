@@ -6,9 +6,7 @@ what it prints comes over MQTT, and the last scores from a process that has onnx
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,27 +15,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mekt.broker import Broker, available_kind
-from mekt.errors import MektError, SettingsError
-from mekt.files import make_folder
 from mekt.login import BrokerSettings
 from mekt.messages import Presence, Status
+from mekt.parts import Parts, ended, fresh_folder, parts_in
 from mekt.process import Stop
 from mekt.scenes import FEDERATION, choose_scene, write_settings
 from mekt.schema import plain
 from mekt.traffic import WireBytes
 from mekt.watch import Watch, kilobytes, report_table
-
-END_S = 5.0
-
-
-class DemoError(MektError):
-    """A process of the demo was killed, or ended by a fault of Mekt's own."""
-
-
-def _ended(code: int, text: str) -> MektError:
-    """The error of the family that a process' exit code names, so that the demo ends with the same code."""
-    families = {each.exit_code: each for each in MektError.__subclasses__() if each is not DemoError}
-    return families.get(code, DemoError)(text)
 
 
 def run_demo(
@@ -49,7 +34,7 @@ def run_demo(
         MektError: when a part cannot start or ends before its time.
     """
     available_kind()
-    folder = _fresh_folder(out)
+    folder = fresh_folder(out, "demo")
     try:
         return _run(folder, rounds=rounds, agents=agents, seed=seed, data=data, port=port, as_json=as_json, stop=stop)
     finally:
@@ -65,21 +50,21 @@ def _run(
     say = Talk(sys.stderr if as_json else sys.stdout)
     scene = choose_scene(folder, data=data, agents=agents, seed=seed)
     say.line(f"Learning from {scene.title}. All that is made goes to {folder}.")
-    with Broker(folder / "broker", port=port) as broker, _processes(folder) as processes:
+    with Broker(folder / "broker", port=port) as broker, parts_in(folder) as parts:
         say.line(f"broker: {broker.kind}, process {broker.pid}, 127.0.0.1:{broker.port}")
         write_settings(folder, scene, rounds=rounds, agents=agents, seed=seed, port=broker.port)
-        processes.start("coordinator", "coordinator", "run", "--config", str(folder / "federation.toml"))
+        parts.start("coordinator", "coordinator", "run", "--config", str(folder / "federation.toml"))
         for name in scene.devices:
-            processes.start(name, "edge", "run", "--config", str(folder / name / "device.toml"))
-        for name, process in processes.running.items():
+            parts.start(name, "edge", "run", "--config", str(folder / name / "device.toml"))
+        for name, process in parts.running.items():
             say.line(f"{name}: process {process.pid}")
         watch = Watch(BrokerSettings(port=broker.port), FEDERATION)
         watch.start()
         try:
-            status, delivered = _follow(watch, processes, say, rounds, stop)
+            status, delivered = _follow(watch, parts, say, rounds, stop)
         finally:
             watch.stop()
-        pids = {name: process.pid for name, process in processes.running.items()} | {"broker": broker.pid}
+        pids = {name: process.pid for name, process in parts.running.items()} | {"broker": broker.pid}
     release = folder / "state" / "releases" / status.reports[-1].release
     exported = _score(release, scene.test)
     parity: dict[str, float] = json.loads((release / "manifest.json").read_text(encoding="utf-8"))["parity"]
@@ -166,7 +151,7 @@ class _Account:
 
 
 def _follow(
-    watch: Watch, processes: "_Processes", say: Talk, rounds: int, stop: Stop
+    watch: Watch, parts: Parts, say: Talk, rounds: int, stop: Stop
 ) -> tuple[Status, dict[str, dict[int, Presence]]]:
     """Show a row for each device and round, and a line for each round that is over, until all are.
 
@@ -176,7 +161,7 @@ def _follow(
     told = -1
     at = 0
     while True:
-        processes.check()
+        parts.check()
         if stop.requested:
             raise KeyboardInterrupt
         speaker = watch.look(0.5)
@@ -259,91 +244,11 @@ def _results(
     }
 
 
-# What is started
-
-
-class _Processes:
-    """The processes of the demo, by name; each writes its log into the folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self._logs = make_folder(folder / "logs")
-
-    def start(self, name: str, *arguments: str) -> None:
-        """Start `mekt` with these arguments."""
-        # One thread each: the machine is shared by all of them.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        with self._path(name).open("wb") as log_file:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "mekt", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def check(self) -> None:
-        """Raise when a process has ended.
-
-        Raises:
-            MektError: naming it, with the last line of its log.
-        """
-        for name, process in self.running.items():
-            if process.poll() is not None:
-                lines = self._path(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                last = lines[-1] if lines else "it said nothing"
-                text = f"{name} ended with code {process.returncode}: {last} (all of it: {self._path(name)})"
-                raise _ended(process.returncode, text)
-
-    def stop(self) -> None:
-        """End them all, in good order where they do so in time."""
-        for process in self.running.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        deadline_s = time.monotonic() + END_S
-        for process in self.running.values():
-            try:
-                process.wait(max(0.1, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _path(self, name: str) -> Path:
-        return self._logs / f"{name}.log"
-
-
-@contextlib.contextmanager
-def _processes(folder: Path) -> Iterator[_Processes]:
-    processes = _Processes(folder)
-    try:
-        yield processes
-    finally:
-        processes.stop()
-
-
 def _score(release: Path, test: list[str]) -> dict[str, Any]:
     """Weighted F1 of the release in a process of its own, which has onnxruntime and no torch."""
     command = [sys.executable, "-m", "mekt", "score", "--json", "--release", str(release), "--recordings", *test]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise _ended(done.returncode, f"the release could not be scored: {done.stderr.strip()}")
+        raise ended(done.returncode, f"the release could not be scored: {done.stderr.strip()}")
     scores: dict[str, Any] = json.loads(done.stdout)
     return scores
-
-
-def _fresh_folder(out: Path | None) -> Path:
-    """An empty folder for this run alone.
-
-    Raises:
-        SettingsError: when the one that was named is not empty or cannot be made.
-    """
-    if out is None:
-        out = next(path for number in range(1, 1_000_000) if not (path := Path("out") / f"demo-{number}").exists())
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SettingsError(f"--out: {out} is there and not empty; name another folder, or remove it")
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
-    return out.absolute()

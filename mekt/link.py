@@ -43,8 +43,9 @@ INBOX_WAIT_S = 2.0
 QUEUED_MESSAGES = 2000
 # Fixed header, topic and properties of a PUBLISH packet, beside its payload.
 PACKET_OVERHEAD_BYTES = 256
-# The time from one attempt to connect to the next, on average; it doubles until a connection lasts STEADY_S.
-FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 1.0, 5.0, 10.0
+# The time from one attempt to connect to the next, on average; it doubles until a connection lasts STEADY_S. With half
+# of it more at most, everybody is there again within 5 s of a broker's return.
+FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 1.0, 2.5, 10.0
 # Two processes under one client id end each other's connections, and not every broker says so.
 SUSPICIOUSLY_MANY = 3
 # How long a first connection may fail before that is the answer: a broker may be starting at the same time.
@@ -503,6 +504,8 @@ class Link:
                 with contextlib.suppress(queue.Full):
                     self._inbox.put(event, timeout=0.1)
                     return
+        if self._stopping.is_set():
+            return
         self._dropped += 1
         if self._dropped == 1:
             log.warning("the inbox is full: messages are dropped and will be asked for again")

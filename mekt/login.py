@@ -37,6 +37,16 @@ class BrokerSettings:
     session_expiry_s: Annotated[int, Bounds(low=0, high=2**32 - 1)] = 7 * 24 * 3600
     plain_text_allowed: bool = False
 
+    @property
+    def identified(self) -> bool:
+        """Whether the broker can know who logs in: by a user name or a certificate."""
+        return self.username is not None or (self.tls is not None and self.tls.certificate is not None)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the broker is on this machine."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
 
 def located(settings: BrokerSettings, base: Path) -> BrokerSettings:
     """The same settings with every relative path starting at `base`, the folder of the settings file."""
@@ -56,7 +66,7 @@ def check_plain_text(settings: BrokerSettings) -> None:
     Raises:
         SettingsError: when the broker is elsewhere, TLS is off and plain text is not allowed.
     """
-    if settings.tls is not None or settings.host in ("127.0.0.1", "::1", "localhost"):
+    if settings.tls is not None or settings.is_local:
         return
     if not settings.plain_text_allowed:
         raise SettingsError(
@@ -91,8 +101,13 @@ def password(settings: BrokerSettings) -> str | None:
         return None
     try:
         return Path(settings.password_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SettingsError(f"broker.password_file: {settings.password_file} cannot be read ({error})") from error
+    except UnicodeDecodeError:
+        # The error holds the content, which is nobody's business.
+        raise SettingsError(
+            f"broker.password_file: {settings.password_file} is not UTF-8 text; write it anew"
+        ) from None
 
 
 def tls_context(tls: TlsSettings) -> ssl.SSLContext:

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 from mekt.errors import MektError, StateError
-from mekt.files import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +69,9 @@ def only_process(folder: Path) -> Iterator[Path]:
     Raises:
         StateError: when another process has it, naming that process, or it cannot be written.
     """
+    # Only here, as it brings numpy along: the command line has to start where numpy cannot, to say so.
+    from mekt.files import make_folder
+
     path = make_folder(folder) / "lock"
     try:
         file = path.open("a+", encoding="utf-8")
@@ -86,6 +88,23 @@ def only_process(folder: Path) -> Iterator[Path]:
         except OSError as error:
             raise StateError(f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
         yield folder
+
+
+def held_by(folder: Path) -> str | None:
+    """The process that keeps `folder` for itself, or None when none does; nothing there is changed.
+
+    Raises:
+        OSError: when that cannot be found out.
+    """
+    path = folder / "lock"
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _owner(path)
+    return None
 
 
 def _owner(path: Path) -> str:

@@ -48,6 +48,9 @@ class View:
                 f"  {name:<16} {state:<14} round {number + 1:<4} {each.windows:>6} windows  "
                 f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}"
             )
+        if self.status is not None and self.status.trouble:
+            told = ", ".join(f"{name} {count}" for name, count in sorted(self.status.trouble.items()))
+            lines.append(f"  messages that something was wrong with: {told} (docs/errors.md)")
         if self.status is not None and self.status.reports:
             lines += finding_lines(self.status)
             lines += ["", *report_table(self.status)]

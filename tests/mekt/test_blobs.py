@@ -181,6 +181,20 @@ def test_patience_has_an_end() -> None:
     assert waits == sorted(waits)
 
 
+def test_of_a_sender_that_is_back_all_is_asked_again_that_is_not_there_and_no_longer_patience_is_had() -> None:
+    data = data_of(4 * CHUNK_BYTES)
+    fetch = Fetch()
+    fetch.want(blob_ref(data))
+    chunks = answers(data, fetch.due(0.0))
+    fetch.take(chunks[1])
+    for second in range(100):
+        fetch.due(float(second))
+    fetch.ask_again()
+    (want,) = fetch.due(100.0)
+    assert want.chunks == (0, 2, 3)
+    assert fetch.due(100.0 + RETRY_S - 0.1) == [] and fetch.due(100.0 + RETRY_S) == [want]
+
+
 def test_a_blob_that_the_sender_does_not_have_does_not_keep_others_waiting() -> None:
     missing, data = data_of(20 * CHUNK_BYTES, 1), data_of(2 * CHUNK_BYTES, 2)
     fetch = Fetch()

@@ -60,7 +60,8 @@ def refused(code: int, *arguments: str | Path) -> str:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *((), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("demo",)),
+        *((), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("doctor",), ("demo",)),
+        ("chaos",),
         *(("bench",), ("bench", "compare"), ("bench", "speed"), ("bench", "list")),
     ],
 )
@@ -79,7 +80,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
-    assert listed == ["coordinator", "edge", "infer", "score", "status", "demo", "bench"]
+    assert listed == ["coordinator", "edge", "infer", "score", "status", "doctor", "demo", "chaos", "bench"]
 
 
 def test_the_help_of_bench_names_every_comparison(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +198,7 @@ def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
         ("demo", "--seed", "-1"),
         ("demo", "--port", "65536"),
         ("demo", "--port", "-5"),
+        ("chaos", "--kills", "0"),
         ("status", "--federation", "ward", "--port", "-1"),
         ("status", "--federation", "ward/#"),
         ("bench", "compare", "--seeds", "0"),
@@ -208,6 +210,10 @@ def test_what_cannot_work_is_a_usage_error(arguments: tuple[str, ...], capsys: p
         main(arguments)
     text = capsys.readouterr().err
     assert ended.value.code == 2 and f"argument {arguments[-2]}: expected" in text and "Traceback" not in text
+
+
+def test_each_kind_of_broker_gets_a_kill() -> None:
+    assert "--kills" in refused(2, "chaos", "--kills", "1")
 
 
 def test_a_full_disk_ends_the_demo_in_a_sentence(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mekt.demo import Talk, _Account, _ended
-from mekt.errors import MektError
+from mekt.demo import Talk, _Account
 from mekt.messages import Presence
 
 ROOT = Path(__file__).parents[2]
@@ -31,12 +30,6 @@ def test_a_terminal_shows_rows_that_change_in_place() -> None:
     talk.line("the round is over")
     talk.row("a", "a trains again", last=False)
     assert out.getvalue().endswith("\x1b[2Kb trains\nthe round is over\n\x1b[2Ka trains again\n")
-
-
-def test_the_demo_ends_with_the_code_of_the_part_that_ended() -> None:
-    assert all(_ended(each.exit_code, "why").exit_code == each.exit_code for each in MektError.__subclasses__())
-    killed = _ended(-9, "device-1 ended")
-    assert (killed.exit_code, str(killed)) == (1, "device-1 ended")
 
 
 def test_bytes_are_told_apart_by_round() -> None:

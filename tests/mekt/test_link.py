@@ -26,7 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from mekt.broker import LARGEST_PACKET_BYTES, Broker, free_port
 from mekt.errors import LinkError, SettingsError
-from mekt.link import Connected, Disconnected, Link, LinkEvent, Received
+from mekt.link import LONGEST_DELAY_S, Connected, Disconnected, Link, LinkEvent, Received
 from mekt.login import BrokerSettings, TlsSettings, located
 from mekt.traffic import WireBytes
 from tests.weather import Weather
@@ -623,6 +623,20 @@ def test_stop_while_the_link_tries_again_returns_at_once(broker: Broker, sides: 
     assert time.monotonic() - began_s < 2
     assert not side.link._thread.is_alive()
     side.link.stop()
+
+
+def test_what_still_comes_while_a_link_stops_is_no_full_inbox(
+    broker: Broker, sides: Sides, caplog: pytest.LogCaptureFixture
+) -> None:
+    side = sides.side("a", "t")
+    side.connected()
+    side.link._stopping.set()
+    side.link._put(Received(topic="t", payload=b"late", retained=False))
+    assert "the inbox is full" not in caplog.text and side.inbox.empty()
+
+
+def test_everybody_tries_again_within_five_seconds_however_long_the_broker_is_away() -> None:
+    assert 1.5 * LONGEST_DELAY_S < 5
 
 
 def test_a_link_that_never_started_may_be_stopped(broker: Broker) -> None:

@@ -1,0 +1,367 @@
+"""`mekt chaos`: the proof that `kill -9` at any step changes nothing.
+
+A small federation runs undisturbed; then it runs again, with the same seed, while its coordinator, its devices and its
+broker are killed at moments that are drawn, and started again. Every release and every model must be the same to the
+byte. What started the parts again is no help to them: it does what a service manager does.
+"""
+
+import contextlib
+import json
+import queue
+import secrets
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mekt.broker import Broker
+from mekt.errors import LinkError, MektError
+from mekt.files import make_folder
+from mekt.link import Link, Received
+from mekt.login import BrokerSettings
+from mekt.messages import Envelope
+from mekt.parts import Parts, fresh_folder, parts_in
+from mekt.plan import derived_seed
+from mekt.post import Post
+from mekt.process import Stop
+from mekt.scenes import FEDERATION, Scene, Work, choose_scene, write_settings
+from mekt.strikes import BROKER, COORDINATOR, STEPS, Moment, Standing, Strike, draw_strikes, is_work, speaker_of
+from mekt.topics import ROOT, Direction, parse_topic
+from mekt.verdict import HEADING, Played, Struck, closing_step, differences, hashes, results, summary
+
+Memory = Literal["persistent", "forgetful"]
+# A round that takes seconds, and ends only when every device has delivered: else which one comes late would decide.
+SMALL = Work(
+    device_persons=1,
+    test_persons=2,
+    sensed_s=900.0,
+    recorded_s=240.0,
+    proxy_windows=64,
+    windows={"whole_source": True, "capacity": 256},
+    method={"local_epochs": 2, "distil_epochs": 4, "knowledge_rows": 128},
+    deadline_s=3600.0,
+)
+# So long after the last kill or the end of a round, the next round's end has to be there.
+PATIENCE_S = 300.0
+LISTEN_S = 0.1
+# What a service manager waits before it starts again what ended because the broker was away.
+RESTART_S = 0.5
+# The clients of a broker that was started come back within about this time.
+BROKER_START_S = 2.0
+LINES_SHOWN = 3
+
+Say = Callable[[str], None]
+
+
+class ChaosError(MektError):
+    """The federation stands still."""
+
+
+def run_chaos(
+    *,
+    kills: int,
+    seed: int,
+    rounds: int | None,
+    agents: int,
+    brokers: Sequence[Memory],
+    data: Path | None,
+    out: Path | None,
+    port: int,
+    as_json: bool,
+    stop: Stop,
+) -> int:
+    """Run the federation undisturbed, and disturbed with each kind of broker; 0 when all ends alike, else 1.
+
+    `kills` is shared out over the disturbed runs; `rounds` follow from it when they are None.
+
+    Raises:
+        MektError: when a part cannot start, ends by itself, or the federation stands still.
+    """
+    folder = fresh_folder(out, "chaos")
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    shares = [kills // len(brokers) + (index < kills % len(brokers)) for index in range(len(brokers))]
+    rounds = rounds or max(2, *shares)
+    scene = choose_scene(folder, data=data, agents=agents, seed=seed, work=SMALL)
+    say(f"Learning from {scene.title}. All that is made goes to {folder}.")
+    say(f"undisturbed: {rounds} rounds, {agents} devices")
+    stage = _Stage(scene, rounds=rounds, agents=agents, seed=seed, port=port, say=say, stop=stop)
+    reference = stage.play(folder / "undisturbed", None, ())
+    say(f"  took {reference.seconds:.0f} s, {len(reference.files)} files to compare")
+    runs: dict[str, Played] = {}
+    for memory, share in zip(brokers, shares, strict=True):
+        say(f"\n{memory} broker: {share} kills\n{HEADING}")
+        own_seed = derived_seed(seed, "strikes", memory)
+        strikes = draw_strikes(share, rounds=rounds, devices=tuple(scene.devices), seed=own_seed)
+        runs[memory] = stage.play(folder / memory, reference.standing, strikes, persistent=memory == "persistent")
+        found = differences(reference.files, runs[memory].files)
+        same = f"all {len(reference.files)} files are the same to the byte" if not found else "; ".join(found)
+        say(f"  took {runs[memory].seconds:.0f} s: {same}")
+    identical = all(each.files == reference.files for each in runs.values())
+    struck = [each for run in runs.values() for each in run.struck]
+    for line in summary(struck, sum(run.restarts for run in runs.values())):
+        say(line)
+    say("verdict: " + ("identical" if identical else f"DIFFERENT; compare the folders in {folder}"))
+    if as_json:
+        print(json.dumps(results(seed, rounds, agents, reference, runs, identical)))
+    return 0 if identical else 1
+
+
+class _Stage:
+    """All that is the same for every run."""
+
+    def __init__(self, scene: Scene, *, rounds: int, agents: int, seed: int, port: int, say: Say, stop: Stop) -> None:
+        self.scene, self.rounds, self.say, self.stop = scene, rounds, say, stop
+        self._agents, self._seed, self._port = agents, seed, port
+
+    def play(
+        self, folder: Path, reference: Standing | None, strikes: Sequence[Strike], *, persistent: bool = False
+    ) -> Played:
+        """One run in `folder`. How long steps last is known from the `reference`."""
+        broker = Broker(make_folder(folder) / "broker", port=self._port, persistent=persistent, kind="mosquitto")
+        with broker, parts_in(folder) as parts:
+            sizes = {"rounds": self.rounds, "agents": self._agents, "seed": self._seed}
+            write_settings(folder, self.scene, **sizes, port=broker.port, work=SMALL)
+            with contextlib.closing(_Run(self, folder, broker, parts)) as run:
+                return run.play(reference, strikes)
+
+
+class _Run:
+    """A federation at work, and who kills its parts."""
+
+    def __init__(self, stage: _Stage, folder: Path, broker: Broker, parts: Parts) -> None:
+        self._stage, self._folder, self._broker, self._parts = stage, folder, broker, parts
+        self._names = (COORDINATOR, *stage.scene.devices)
+        self._began_s = self._moved_s = time.monotonic()
+        self._moment: tuple[int, frozenset[str]] = (0, frozenset())
+        self._standing = Standing(began_s=self._began_s)
+        self._ears: _Ears | None = None
+        # Who was killed and is not started again; of whom nothing was heard since, with the number of the last message;
+        # who was not heard since the broker was started; when the last of the killed was back.
+        self._down: set[str] = set()
+        self._silent: dict[str, int | None] = {}
+        self._unheard: set[str] = set()
+        self._back_at_s = 0.0
+        self._restart_at_s: dict[str, float] = {}
+        self._restarts = 0
+        self._struck: list[Struck] = []
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._ears is not None:
+            self._ears.close()
+            self._ears = None
+
+    def play(self, reference: Standing | None, strikes: Sequence[Strike]) -> Played:
+        """From the start until all rounds are done and all strikes too."""
+        self._ears = _Ears(self._broker.port)
+        self._parts.start(COORDINATOR, "coordinator", "run", "--config", str(self._folder / "federation.toml"))
+        for name in self._names[1:]:
+            self._parts.start(name, "edge", "run", "--config", str(self._folder / name / "device.toml"))
+        left = deque(strikes)
+        while left or not self._standing.is_finished:
+            if left and (left[0].is_due(self._standing.moment(left[0].witness)) or self._standing.is_finished):
+                strike = left.popleft()
+                self._wait(strike.share * (reference or self._standing).length_s(strike.step))
+                self._strike(strike, reference or self._standing)
+            else:
+                self._listen(LISTEN_S)
+        return Played(
+            files=hashes(self._folder),
+            standing=self._standing,
+            struck=tuple(self._struck),
+            restarts=self._restarts,
+            seconds=time.monotonic() - self._began_s,
+        )
+
+    # Killing and starting
+
+    def _strike(self, strike: Strike, reference: Standing) -> None:
+        at_s = self._moved_s = time.monotonic()
+        moment = self._standing.moment(strike.witness)
+        for name in strike.victims:
+            self._kill(name)
+        number, step = self._met(moment)
+        self._wait(strike.pause_s)
+        started_s = self._start(strike.victims)
+        if strike.again is not None:
+            start_up_s = BROKER_START_S if strike.victims[0] == BROKER else reference.length_s("opening")
+            self._wait(strike.again * start_up_s)
+            self._kill(strike.victims[0])
+            self._wait(strike.pause_s)
+            started_s = self._start(strike.victims[:1])
+        back_s, on_s = self._recovered(strike.victims, started_s)
+        struck = Struck(
+            at_s=at_s - self._began_s,
+            round=number,
+            step=step,
+            victims=strike.victims,
+            again=strike.again is not None,
+            away_s=started_s - at_s,
+            back_s=back_s,
+            on_s=on_s,
+        )
+        self._struck.append(struck)
+        self._stage.say(struck.line())
+
+    def _kill(self, name: str) -> None:
+        if name == BROKER:
+            self.close()
+            self._broker.kill()
+        else:
+            self._down.add(name)
+            self._parts.kill(name)
+            self._standing.forget(name)
+            speaker = _speaker(name)
+            self._silent[speaker] = self._standing.sequences.get(speaker)
+
+    def _start(self, names: Sequence[str]) -> float:
+        """Start them again; when."""
+        started_s = time.monotonic()
+        for name in names:
+            if name == BROKER:
+                self._broker.start()
+                self._ears = _Ears(self._broker.port)
+                self._unheard = {_speaker(each) for each in self._names}
+                self._back_at_s = time.monotonic()
+            else:
+                self._down.discard(name)
+                self._parts.start_again(name)
+        return started_s
+
+    def _met(self, moment: Moment) -> tuple[int, str]:
+        """Round and step of a strike; what the coordinator was at, its files tell better than its messages."""
+        number, index = moment
+        if self._standing.is_finished:
+            return number - 1, "finished"
+        if STEPS[index] == "distilling":
+            return number, closing_step(self._folder / "state", number)
+        return number, STEPS[index]
+
+    def _recovered(self, victims: Sequence[str], started_s: float) -> tuple[float, float]:
+        """Wait until the round goes on; the seconds until all victims were back, and from then on."""
+        # A killed device that the round waits for has to work itself; else anybody's work will do.
+        workers = set(victims) & self._standing.waiting_for
+        while True:
+            envelope = self._listen(LISTEN_S)
+            if self._silent or self._unheard:
+                continue
+            works = envelope is not None and is_work(envelope) and (not workers or envelope.device in workers)
+            if works or self._standing.is_finished:
+                return self._back_at_s - started_s, time.monotonic() - self._back_at_s
+
+    # Listening
+
+    def _wait(self, seconds: float) -> None:
+        """Go on listening for so long."""
+        ends_s = time.monotonic() + seconds
+        while (left_s := ends_s - time.monotonic()) > 0:
+            self._listen(min(left_s, LISTEN_S))
+
+    def _listen(self, timeout_s: float) -> Envelope | None:
+        """The next message of the federation, if one comes in time; meanwhile see that all is in order.
+
+        Raises:
+            KeyboardInterrupt: when this process was asked to end.
+            ChaosError: when the federation stands still.
+            MektError: when a part ended by itself.
+        """
+        if self._stage.stop.requested:
+            raise KeyboardInterrupt
+        self._supervise()
+        heard = None
+        if self._ears is None:
+            time.sleep(timeout_s)
+        else:
+            heard = self._ears.hear(timeout_s)
+        now_s = time.monotonic()
+        if heard is not None and not heard[2]:
+            self._take(*heard[:2], now_s)
+        elif heard is not None:
+            self._take_kept(*heard[:2])
+        moment = (self._standing.round, self._standing.waiting_for)
+        if moment != self._moment:
+            self._moment, self._moved_s = moment, now_s
+        if now_s - self._moved_s > PATIENCE_S:
+            raise ChaosError(self._still())
+        return None if heard is None or heard[2] else heard[0]
+
+    def _take(self, envelope: Envelope, direction: Direction, now_s: float) -> None:
+        self._standing.take(envelope, direction, now_s)
+        speaker = speaker_of(envelope, direction)
+        if speaker is None:
+            return
+        if speaker in self._silent:
+            # Whoever starts numbers its messages from the beginning; others are the last ones of who was killed.
+            last = self._silent[speaker]
+            if last is not None and envelope.sequence > last:
+                return
+            del self._silent[speaker]
+            self._back_at_s = now_s
+        self._unheard.discard(speaker)
+
+    def _take_kept(self, envelope: Envelope, direction: Direction) -> None:
+        """What a broker kept may be old; or it was said while nobody listened yet, and will not be said again."""
+        speaker = speaker_of(envelope, direction)
+        if speaker is None or speaker in self._silent:
+            return
+        if envelope.sequence > self._standing.sequences.get(speaker, 0):
+            self._unheard.discard(speaker)
+
+    def _supervise(self) -> None:
+        """Start again what gave up because the broker was away; anything else must not end by itself."""
+        now_s = time.monotonic()
+        for name, code in self._parts.ended().items():
+            if name in self._down:
+                continue
+            if code != LinkError.exit_code:
+                raise self._parts.failure(name)
+            if now_s >= self._restart_at_s.setdefault(name, now_s + RESTART_S):
+                del self._restart_at_s[name]
+                self._restarts += 1
+                self._parts.start_again(name)
+
+    def _still(self) -> str:
+        standing = self._standing
+        late = ", ".join(sorted(standing.waiting_for)) or "nobody"
+        logs = [f"{name}: {line}" for name in self._names for line in self._parts.last_lines(name, LINES_SHOWN)]
+        head = f"round {standing.round + 1} stands still for {PATIENCE_S:g} s, waiting for {late}"
+        return "\n".join([f"{head}; the logs in {self._folder / 'logs'} end with:", *logs])
+
+
+class _Ears:
+    """A connection that hears all that the federation says."""
+
+    def __init__(self, port: int) -> None:
+        self._inbox: queue.Queue[Any] = queue.Queue(4096)
+        self._post = Post(FEDERATION)
+        self._link = Link(
+            settings=BrokerSettings(port=port, session_expiry_s=0),
+            client_id=f"mekt:{FEDERATION}:chaos:{secrets.token_hex(6)}",
+            inbox=self._inbox,
+            subscriptions=(f"{ROOT}/{FEDERATION}/#",),
+        )
+        self._link.start()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._link.stop(1.0)
+
+    def hear(self, timeout_s: float) -> tuple[Envelope, Direction, bool] | None:
+        """The next message, its direction, and whether the broker had kept it; None when none came in time."""
+        try:
+            event = self._inbox.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if not isinstance(event, Received):
+            return None
+        envelope, topic = self._post.open(event), parse_topic(event.topic)
+        return None if envelope is None or topic is None else (envelope, topic.direction, event.retained)
+
+
+def _speaker(name: str) -> str:
+    return "" if name == COORDINATOR else name

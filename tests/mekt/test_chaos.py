@@ -1,0 +1,102 @@
+"""The proof by kills: a short one for real, and what ends one before its time."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mekt.chaos import ChaosError, run_chaos
+from mekt.process import Stop
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 120.0
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None,
+    reason="mosquitto is not installed",
+)
+
+
+def command(out: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mekt", "chaos", "--broker", "forgetful", "--out", str(out), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """As it is, but for recordings: the persons are to be simulated."""
+    return {name: value for name, value in os.environ.items() if name != "MEKT_DATA"} | {"PYTHONPATH": str(ROOT)}
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The command lines of processes that name this folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return [line for line in lines if f"{folder}/" in line]
+
+
+def test_a_federation_that_is_killed_now_and_then_ends_as_if_nobody_had(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path / "out", "--kills", "3", "--rounds", "2", "--json"),
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["identical"] and results["rounds"] == 2
+    [(memory, run)] = results["runs"].items()
+    assert memory == "forgetful" and run["differences"] == []
+    assert sum(len(each["killed"]) for each in run["kills"]) == 3
+    compared = [name.rsplit("/", 1)[-1] for name in results["files"]]
+    assert compared.count("manifest.json") == 3 and "encoders-00002.weights" in compared
+    assert "verdict: identical" in done.stderr
+    assert processes_in(tmp_path) == []
+
+
+def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:
+    running = subprocess.Popen(command(tmp_path / "out"), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        deadline_s = time.monotonic() + WAIT_S
+        while sum("device.toml" in line for line in processes_in(tmp_path)) < 3:
+            assert running.poll() is None and time.monotonic() < deadline_s
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(WAIT_S) == 130
+    finally:
+        running.kill()
+        running.wait()
+    assert processes_in(tmp_path) == []
+
+
+def test_a_federation_that_stands_still_is_told_with_its_logs_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mekt.chaos.PATIENCE_S", 0.0)
+    monkeypatch.delenv("MEKT_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ChaosError, match=r"round 1 stands still for 0 s, waiting for nobody; the logs in .* end with:"):
+        run_chaos(
+            kills=1,
+            seed=0,
+            rounds=1,
+            agents=1,
+            brokers=("forgetful",),
+            data=None,
+            out=tmp_path / "out",
+            port=0,
+            as_json=True,
+            stop=Stop(),
+        )
+    assert processes_in(tmp_path) == []
