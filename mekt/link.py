@@ -2,7 +2,9 @@
 
 What the link does: a persistent session under a fixed client id, no-delay on the socket, subscriptions made anew at
 every connection, jittered reconnection for ever, a refusal of packets over the broker's limit before they are sent,
-callbacks that only put events into a bounded queue and cannot kill the network thread, bytes counted by the kernel.
+callbacks that only put events into a bounded queue and cannot kill the network thread, bytes counted by the kernel,
+patience with a link that is slow but moves. Messages at QoS 0 are nobody's: they are dropped, and a flood of them is
+left behind.
 
 What it does not do: keep messages over a restart, or promise that a published message arrives. Every exchange above
 it is asked for again until it is answered, and every receiver takes a message twice without harm.
