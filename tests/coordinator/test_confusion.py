@@ -100,7 +100,7 @@ def test_a_round_learns_the_same_whatever_else_arrives(
     one.take_part()
     assert one.finished().knowledge == undisturbed
     assert running.coordinator._state.online == set(BOTH)
-    assert len([line for line in caplog.messages if line.startswith("dropped: ")]) == len(running.rejected) > 0
+    assert len([line for line in caplog.messages if line.startswith("dropped (")]) == len(running.rejected) > 0
 
 
 def test_messages_of_an_old_round_leave_the_next_one_alone(
