@@ -32,12 +32,17 @@ SOURCES = (
 )
 COLUMNS = (
     *("decoder", "inputs", "valid", "inputs/s", "inputs/s of computing", "coverage: edges, features", "kept"),
-    *("slowest", "peak memory"),
+    *("slowest", "peak memory, growth while decoding"),
 )
 
 
 def folder_of(folder: Path, name: str) -> Path:
     return folder / name.replace(" ", "-")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def fuzz_one(name: str, runs: int, folder: Path) -> None:
@@ -52,13 +57,14 @@ def fuzz_one(name: str, runs: int, folder: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(decoder.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
-    told = {"inputs": 0, "accepted": 0, "slowest_s": 0.0, "slowest_bytes": 0}
+    told = {"inputs": 0, "accepted": 0, "slowest_s": 0.0, "slowest_bytes": 0, "grown_bytes": 0}
     began_s = time.monotonic()
 
     def read(raw: bytes) -> None:
-        start_s = time.thread_time()
+        before_bytes, start_s = peak_bytes(), time.thread_time()
         told["accepted"] += decoder.accepts(raw)
         took_s = time.thread_time() - start_s
+        told["grown_bytes"] += peak_bytes() - before_bytes
         told["inputs"] += 1
         if took_s > told["slowest_s"]:
             told["slowest_s"], told["slowest_bytes"] = took_s, len(raw)
@@ -74,7 +80,7 @@ def fuzz_one(name: str, runs: int, folder: Path) -> None:
     def tell() -> None:
         told["wall_s"] = time.monotonic() - began_s
         told["computed_s"] = time.process_time()
-        told["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        told["peak_bytes"] = peak_bytes()
         (place / "told.json").write_text(json.dumps(told), encoding="ascii")
 
     atexit.register(tell)
@@ -149,7 +155,7 @@ def row(name: str, told: dict[str, Any], text: str) -> str:
         f"{edges[-1]}, {features[-1]}",
         kept[-1],
         f"{1000 * told['slowest_s']:.1f} ms, {told['slowest_bytes']:,} bytes",
-        f"{told['peak_bytes'] / 1e6:.0f} MB",
+        f"{told['peak_bytes'] / 1e6:.0f} MB, {told['grown_bytes'] / 1e6:.0f} MB",
     )
     return f"| {' | '.join(cells)} |"
 
