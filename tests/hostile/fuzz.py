@@ -11,6 +11,7 @@ import argparse
 import atexit
 import json
 import logging
+import os
 import random
 import re
 import resource
@@ -82,6 +83,10 @@ def fuzz_one(name: str, runs: int, folder: Path) -> None:
         told["computed_s"] = time.process_time()
         told["peak_bytes"] = peak_bytes()
         (place / "told.json").write_text(json.dumps(told), encoding="ascii")
+        if told["inputs"] >= runs:
+            # All is well and written; libFuzzer's own threads and alarms do not survive every end of an interpreter.
+            sys.stdout.flush()
+            os._exit(0)
 
     atexit.register(tell)
     options = [
@@ -114,9 +119,9 @@ def run_all(runs: int, folder: Path, only: Sequence[str], jobs: int) -> int:
     with ThreadPoolExecutor(jobs) as pool:
         for name, told in zip(names, pool.map(lambda name: fuzzed(name, share, folder), names), strict=True):
             place = folder_of(folder, name)
-            if told is None:
+            if isinstance(told, int):
                 failed += 1
-                print(f"| {name} | FAILED, see {place}/log |", flush=True)
+                print(f"| {name} | FAILED with exit code {told}, see {place}/log |", flush=True)
             else:
                 total += told["inputs"]
                 print(row(name, told, (place / "log").read_text(encoding="utf-8", errors="replace")), flush=True)
@@ -129,8 +134,8 @@ def run_all(runs: int, folder: Path, only: Sequence[str], jobs: int) -> int:
     return 1 if failed else 0
 
 
-def fuzzed(name: str, runs: int, folder: Path) -> dict[str, Any] | None:
-    """What a process that fuzzes this decoder tells at its end; None when it failed."""
+def fuzzed(name: str, runs: int, folder: Path) -> dict[str, Any] | int:
+    """What a process that fuzzes this decoder tells at its end; its exit code when it failed."""
     place = folder_of(folder, name)
     place.mkdir(parents=True, exist_ok=True)
     (place / "told.json").unlink(missing_ok=True)
@@ -138,7 +143,7 @@ def fuzzed(name: str, runs: int, folder: Path) -> dict[str, Any] | None:
     with (place / "log").open("w", encoding="utf-8") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
     if done.returncode != 0 or not (place / "told.json").exists():
-        return None
+        return done.returncode
     told: dict[str, Any] = json.loads((place / "told.json").read_text(encoding="ascii"))
     return told
 
