@@ -8,7 +8,8 @@ from typing import Any
 
 import msgpack
 
-MOST_COPIES = 300
+# Of a list's entries, and the bytes that copies come to: mutants of mutants stay small.
+MOST_COPIES, LARGEST_COPY = 300, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +161,10 @@ def nearby(data: Any, chance: random.Random) -> Any:
             return in_range(chance.choice([data + 1, data - 1, -data, data * 2, data * 1024]))
         case str() | bytes():
             at = chance.randrange(len(data) + 1)
-            return chance.choice([data[:at], data[at:], data * 2, data * 50])
+            return chance.choice([data[:at], data[at:], data * 2, data * min(50, LARGEST_COPY // (len(data) + 1))])
         case list():
-            return chance.choice([data[:-1], data * 2, data[::-1], data * MOST_COPIES])
+            copies = min(MOST_COPIES, LARGEST_COPY // len(pack(data)))
+            return chance.choice([data[:-1], data * 2, data[::-1], data * copies])
         case Pairs(items):
             return Pairs(chance.choice([items[:-1], items[1:], items[::-1], items + items[:1]]))
         case _:
