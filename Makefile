@@ -17,10 +17,10 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results fuzz clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance fuzz clean broker
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make demo ARGS="..."     passes options on; .venv/bin/mekt demo --help lists them'
 	@echo '  make demo PYTHON=...     sets .venv up with another Python, 3.11 or later'
@@ -48,6 +48,15 @@ results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours
 	@for command in bytes labels proxy steps single encodings mixed ablate speed; do \
 	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
 	done
+
+weather: $(READY_TO_TEST) broker ## the network at its worst, as long as it takes: 32 kbit/s, lost packets; minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m weather tests/test_weak_network.py
+
+flood: $(READY_TO_TEST) broker ## rounds while malformed messages pour in; what reaches the coordinator, and its memory
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.flood $(ARGS)
+
+endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220 rounds; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.endurance $(ARGS)
 
 # Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
 fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -55,6 +55,9 @@ LOGIN_S = 3.0
 # ... and longer where connecting took long, which is such a multiple of the way there and back: words get lost.
 LOGIN_PER_CONNECT = 10.0
 LOOP_S = 1.0
+# So many messages at QoS 0 make the link ask whether it keeps up; without an answer for so long, it does not.
+STRAYS, BEHIND_S = 1000, 5.0
+NOBODYS_TOPIC = "mekt/nobody"
 # Paho's words for a ping, and for its answer.
 PINGED, ANSWERED = "Sending PINGREQ", "Received PINGRESP"
 # MQTT 5 reason codes.
@@ -126,6 +129,9 @@ class Link:
         self._sent_bytes, self._moved_s = 0, 0.0
         self._short_lived = 0
         self._dropped = 0
+        # Messages at QoS 0, how many there were when the broker was last asked something, and since when it has been.
+        self._strays = self._strays_before = 0
+        self._asked_s: float | None = None
         self._owed: collections.deque[Connected | Disconnected] = collections.deque()
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
@@ -237,7 +243,8 @@ class Link:
         client.on_publish = self._guarded(self._on_publish)
         client.on_socket_open = self._guarded(self._on_socket_open)
         client.on_socket_close = self._guarded(self._on_socket_close)
-        client.on_log = self._on_log
+        client.enable_logger(_Eavesdropper(self._on_log))
+        client.on_unsubscribe = self._guarded(self._on_unsubscribe)
         # Without this, paho writes in the thread that publishes, into the middle of what another one writes.
         client.on_socket_register_write = lambda *_: None
         properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
@@ -255,7 +262,7 @@ class Link:
         """The network thread: connect, move packets, wait, and again."""
         while not self._stopping.is_set():
             client = self._client
-            self._last_error, self._answered, self._pinged = "", False, False
+            self._last_error, self._answered, self._pinged, self._asked_s = "", False, False, None
             dialled_s = time.monotonic()
             try:
                 client.reconnect()
@@ -264,6 +271,10 @@ class Link:
                 while client.socket() is not None and not self._stopping.is_set():
                     self._move(client)
                     if self._spoken is None and time.monotonic() - began_s > patience_s:
+                        break
+                    if self._is_flooded(client):
+                        self._last_error = "a flood at QoS 0 is in the way of all else; it ends with the connection"
+                        self._delay_s, self._short_lived = FIRST_DELAY_S / 2, 0
                         break
                 if not self._answered and not self._stopping.is_set():
                     self._unanswered(client)
@@ -307,6 +318,21 @@ class Link:
         if sent_bytes != self._sent_bytes:
             self._sent_bytes, self._moved_s = sent_bytes, now_s
         return now_s - self._moved_s < self._settings.keepalive_s
+
+    def _is_flooded(self, client: mqtt.Client) -> bool:
+        """Whether messages that nobody wants come faster than they can be read.
+
+        A broker sends in order: what matters would wait behind them, longer and longer. A broker keeps messages at
+        QoS 0 for a connection, not for a session; so with a new one the flood is left behind, and all others come.
+        """
+        now_s = time.monotonic()
+        if self._asked_s is not None:
+            return now_s - self._asked_s > BEHIND_S
+        if self._strays - self._strays_before >= STRAYS:
+            # A question that changes nothing; its answer comes behind all that is on its way.
+            self._strays_before, self._asked_s = self._strays, now_s
+            client.unsubscribe(NOBODYS_TOPIC)
+        return False
 
     def _pause(self) -> None:
         """Wait before the next attempt; a fleet that lost its broker must not come back in step."""
@@ -440,7 +466,15 @@ class Link:
     def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:
         self._unacknowledged.pop(mid, None)
 
+    def _on_unsubscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self._asked_s = None
+
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        if message.qos < QOS:
+            self._strays += 1
+            if self._strays == 1:
+                log.warning("dropped: messages at QoS 0, the first for %r; Mekt sends none", message.topic[:80])
+            return
         self._put(Received(topic=message.topic, payload=bytes(message.payload), retained=message.retain))
 
     def _on_socket_open(self, client: mqtt.Client, _: Any, opened: socket.socket) -> None:
@@ -450,12 +484,12 @@ class Link:
     def _on_socket_close(self, client: mqtt.Client, _: Any, closed: socket.socket) -> None:
         self._traffic.closing(closed)
 
-    def _on_log(self, client: mqtt.Client, _: Any, level: int, text: str) -> None:
+    def _on_log(self, level: int, words: str, *details: object) -> None:
         """Paho tells its log alone why a connection broke, and whether a ping waits for its answer."""
-        if level == LogLevel.MQTT_LOG_ERR:
-            self._last_error = text
-        elif text in (PINGED, ANSWERED):
-            self._pinged = text == PINGED
+        if level == logging.ERROR:
+            self._last_error = words % details
+        elif words in (PINGED, ANSWERED):
+            self._pinged = words == PINGED
 
     def _put(self, event: LinkEvent) -> None:
         """Hand an event to the owner. A message that finds no room is dropped; news of the connection waits for it."""
@@ -482,6 +516,17 @@ class Link:
             while self._owed:
                 self._inbox.put_nowait(self._owed[0])
                 self._owed.popleft()
+
+
+class _Eavesdropper(logging.Logger):
+    """A logger that hands on what it is told without putting it into words first: for most of it that takes long."""
+
+    def __init__(self, hear: Callable[..., None]) -> None:
+        super().__init__("mekt.link.paho")
+        self._hear = hear
+
+    def log(self, level: int, msg: object, *args: object, **_: Any) -> None:
+        self._hear(level, msg, *args)
 
 
 def _packet_bytes(topic: str, payload: bytes | bytearray) -> int:

@@ -343,11 +343,13 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_learns_the_same(
     command = [sys.executable, "-m", "mekt", "coordinator", "run", "--config", str(config)]
     one, other = pair
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT) as first:
-        one.take_part()
-        blobs = other.blobs(other.opened())
-        other.offer(blobs)
-        other.hear(Want)
-        first.kill()
+        try:
+            one.take_part()
+            blobs = other.blobs(other.opened())
+            other.offer(blobs)
+            other.hear(Want)
+        finally:
+            first.kill()
     stop, ended = Stop(), queue.Queue[JobDone]()
     Job("second", lambda _: run_coordinator(config, stop), ended)
     again = one.opened()

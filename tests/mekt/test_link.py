@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from mekt.broker import LARGEST_PACKET_BYTES, Broker, free_port
 from mekt.errors import LinkError, SettingsError
@@ -570,6 +572,32 @@ def test_what_the_broker_has_not_acknowledged_is_known_by_topic(broker: Broker, 
     while side.link.leaving("t/1"):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
+
+
+def test_what_comes_at_qos_0_is_dropped_and_a_flood_of_it_left_behind(
+    broker: Broker, sides: Sides, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mekt.link.STRAYS", 20)
+    monkeypatch.setattr("mekt.link.BEHIND_S", 1.0)
+    flood = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="flood")
+    flood.connect("127.0.0.1", broker.port)
+    flood.loop_start()
+    with Weather(broker.port, bytes_per_s=20_000.0) as weather:
+        slow = Sides(weather.port).side("slow", "t/#")
+        try:
+            slow.connected()
+            # What takes minutes on this link, and then a message that matters.
+            for _ in range(2000):
+                flood.publish("t/flood", bytes(2000), qos=0)
+            assert flood.publish("t/last", b"x", qos=1).wait_for_publish(WAIT_S) is None
+            assert slow.message() == Received(topic="t/last", payload=b"x", retained=False)
+            assert slow.link._strays < 2000 and weather.connections > 1
+        finally:
+            slow.link.stop(1.0)
+            flood.disconnect()
+            flood.loop_stop()
+    said = [line for line in caplog.messages if "QoS 0" in line]
+    assert said == ["dropped: messages at QoS 0, the first for 't/flood'; Mekt sends none"]
 
 
 def test_a_login_that_takes_long_is_waited_for_in_the_same_protocol(
