@@ -28,6 +28,7 @@ LEAN = {
         "mekt.arrays",
         "mekt.blobs",
         "mekt.broker",
+        "mekt.catalogue",
         "mekt.errors",
         "mekt.files",
         "mekt.link",
