@@ -30,6 +30,7 @@ LEAN = {
         "mekt.broker",
         "mekt.catalogue",
         "mekt.errors",
+        "mekt.explain",
         "mekt.files",
         "mekt.link",
         "mekt.login",
