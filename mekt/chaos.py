@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mekt import catalogue
 from mekt.broker import Broker
 from mekt.errors import LinkError, MektError
 from mekt.files import make_folder
@@ -287,7 +288,7 @@ class _Run:
         if moment != self._moment:
             self._moment, self._moved_s = moment, now_s
         if now_s - self._moved_s > PATIENCE_S:
-            raise ChaosError(self._still())
+            raise ChaosError(self._still(), catalogue.STANDS_STILL)
         return None if heard is None or heard[2] else heard[0]
 
     def _take(self, envelope: Envelope, direction: Direction, now_s: float) -> None:
