@@ -4,7 +4,8 @@
     python -m mekt.attempt settings ROLE FILE     reads a settings file and looks for the recordings that it names
     python -m mekt.attempt sensor FILE INDEX S    opens one of its sensors and reads for at most S seconds
 
-The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "number": n}.
+The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "number": n},
+where the number is 0 for an exception that is none of Mekt's.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """It raised an exception; `exit_code` is that of a family of Mekt's, else 1, `entry` says which error it is."""
+    """It raised an exception; `exit_code` is that of a family of Mekt's, else 1, `entry` says which error of its."""
 
     problem: str
     error: str
@@ -103,8 +104,9 @@ def _outcome(said: bytes, code: int) -> Outcome:
         answer = json.loads(said)
         if "facts" in answer:
             return Done(facts=answer["facts"])
-        entry = BY_NUMBER[answer["number"]]
-        return Refused(problem=answer["problem"], error=answer["error"], exit_code=entry.exit_code, entry=entry)
+        entry = BY_NUMBER.get(answer["number"])
+        code = 1 if entry is None else entry.exit_code
+        return Refused(problem=answer["problem"], error=answer["error"], exit_code=code, entry=entry)
     except (ValueError, KeyError, TypeError):
         return Died(how=f"exit code {code} without a word")
 
@@ -132,7 +134,7 @@ def main(words: Sequence[str]) -> NoReturn:
     except MektError as error:
         answer = {"problem": str(error), "error": type(error).__name__, "number": error.number}
     except Exception as error:
-        answer = {"problem": str(error), "error": type(error).__name__, "number": catalogue.OWN_FAULT.number}
+        answer = {"problem": str(error), "error": type(error).__name__, "number": 0}
     with os.fdopen(answer_fd, "w") as pipe:
         json.dump(answer, pipe)
     # An answer has been given; a package that crashes or hangs when it is unloaded must not take it back.

@@ -126,8 +126,7 @@ def test_the_general_entry_is_not_asked_for_by_name_where_a_special_one_could_be
     general = {name for name, each in CONSTANTS.items() if each.number in GENERAL}
     asked = {f"{path}: {name}" for path, tree in sources() for name in named(tree) if name in general}
     assert asked == {
-        "bench/pool.py: OWN_FAULT",  # the same, or a process that was killed
-        "mekt/attempt.py: OWN_FAULT",  # an exception of another package's
+        "bench/pool.py: OWN_FAULT",  # any other exception, or a process that was killed
         "mekt/database.py: STATE",  # an answer of SQLite's that nobody knows
         "mekt/link.py: LINK",  # the network thread stumbled over its own fault
     }
