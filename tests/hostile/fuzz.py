@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of every decoder with atheris: `make fuzz`.
 
-Each decoder gets an equal share of the inputs, in a process of its own, from valid messages on: half of the mutations
-are libFuzzer's, half change what a message says (`tests.hostile.mutants`). An exception that no decoder documents, a
-broken law, an input that takes too long or too much memory ends the run; the input is then in the folder.
+Each decoder gets an equal share of the inputs, in a process of its own, from valid messages on: four mutations of ten
+are libFuzzer's, the others change what a message says (`tests.hostile.mutants`). An exception that no decoder
+documents, a broken law, an input that takes too long or too much memory ends the run; the input is then in the folder.
 
 At the end all that was kept is read once more under `coverage`, and both tables are printed.
 """
