@@ -22,6 +22,7 @@ from coordinator.ledger import Delivery, Ledger
 from coordinator.settings import FederationSettings, read_federation
 from coordinator.signs import news
 from coordinator.standing import Fleet, status_of
+from mekt import catalogue
 from mekt.blobs import ChunkError, Serving, blob_ref, proxy_hash, read_chunk
 from mekt.errors import LinkError, SettingsError, WireError
 from mekt.files import BlobStore
@@ -66,7 +67,7 @@ def run_coordinator(config: Path, stop: Stop) -> int:
             coordinator = Coordinator(settings, config.parent, folder)
         except SettingsError as error:
             lines = str(error).splitlines()
-            raise SettingsError("\n".join(f"{config}: {line}" for line in lines)) from error
+            raise SettingsError("\n".join(f"{config}: {line}" for line in lines), error.entry) from error
         coordinator.run(stop)
     return 0
 
@@ -434,7 +435,9 @@ class Coordinator:
 
 def _compute(choice: str) -> torch.device:
     if choice == "cuda" and not torch.cuda.is_available():
-        raise SettingsError('compute: "cuda" is not there for torch; install its CUDA build, or set compute = "cpu"')
+        raise SettingsError(
+            'compute: "cuda" is not there for torch; install its CUDA build, or set compute = "cpu"', catalogue.NO_GPU
+        )
     if choice == "auto":
         choice = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(choice)

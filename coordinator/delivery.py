@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mekt import catalogue
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
 from mekt.blobs import ChunkError, Fetch
 from mekt.errors import WireError
@@ -107,4 +108,6 @@ def _check(data: bytes, plan: Plan) -> None:
     hidden = method.hidden if method.sends_hidden else None
     for array in unpack_knowledge(data, windows=plan.knowledge_rows, embedding=method.embedding, hidden=hidden):
         if array is not None and float(np.abs(array).max()) > LARGEST_VALUE:
-            raise WireError(f"it has values beyond {LARGEST_VALUE:g}; the model has diverged")
+            raise WireError(
+                f"it has values beyond {LARGEST_VALUE:g}; the model has diverged", catalogue.KNOWLEDGE_UNFIT
+            )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mekt import catalogue
 from mekt.database import Database
 from mekt.errors import StateError
 from mekt.messages import REPORTS_KEPT, Devices, RoundReport
@@ -81,7 +82,8 @@ class Ledger:
             self.close()
             raise StateError(
                 f"{self.path}: belongs to a federation with other modalities, windows, proxy set, seed or widths; "
-                "restore those settings, or name another state folder"
+                "restore those settings, or name another state folder",
+                catalogue.STATE_OF_ANOTHER_PLAN,
             )
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
+from mekt import catalogue
 from mekt.errors import WireError
 from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
 
@@ -128,7 +129,9 @@ class Fleet:
             return
         absent = {name: each.at_s for name, each in self._devices.items() if each.presence.state == "offline"}
         if not absent:
-            raise WireError(f"more than {self._most} devices; start another federation for the rest")
+            raise WireError(
+                f"more than {self._most} devices; start another federation for the rest", catalogue.FEDERATION_FULL
+            )
         del self._devices[min(absent, key=absent.__getitem__)]
 
 

@@ -159,7 +159,7 @@ class Device:
             case JobDone(result=dict() as knowledge):
                 self._recalled(knowledge)
             case JobDone(error=StateError() as error):
-                raise StateError(f"{self._memory.folder}: {error}") from error
+                raise StateError(f"{self._memory.folder}: {error}", error.entry) from error
             case JobDone(error=error):
                 number, sending = self._state.round, self._state.phase == "sending"
                 log.error("round %d: no knowledge (%s); this device sits it out", number + 1, error)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.trainer import LocalLoss, LocalTrainer
+from mekt import catalogue
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, unpack_knowledge, unpack_windows
 from mekt.augment import view
 from mekt.checkpoint import load_weights, pack_weights
@@ -199,5 +200,5 @@ def odd_scales(private: Arrays) -> dict[str, str]:
 def _content(blobs: BlobStore, ref: BlobRef) -> bytes:
     data = blobs.get(ref)
     if data is None:
-        raise WireError(f"the blob {ref.sha256.hex()[:12]} is not here")
+        raise WireError(f"the blob {ref.sha256.hex()[:12]} is not here", catalogue.BLOB_DAMAGED)
     return data

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from mekt import catalogue
 from mekt.blobs import blob_ref
 from mekt.database import DamagedStateError, Database, digest
 from mekt.errors import StateError, WireError
@@ -174,7 +175,9 @@ class Memory:
             path.replace(aside)
             path.with_name(f"{FILE}-journal").unlink(missing_ok=True)
         except OSError as error:
-            raise StateError(f"{path}: damaged, but cannot be put aside ({error.strerror}); remove it") from error
+            raise StateError(
+                f"{path}: damaged, but cannot be put aside ({error.strerror}); remove it", catalogue.of_disk(error)
+            ) from error
         self._db = Database(path, STEPS)
         self.progress = self._read()
 
@@ -226,7 +229,9 @@ class Memory:
             for each in (path, *models, *self.folder.glob(".*.tmp")):
                 each.unlink(missing_ok=True)
         except OSError as error:
-            raise StateError(f"{path}: cannot be taken over ({error.strerror}); mend its permissions") from error
+            raise StateError(
+                f"{path}: cannot be taken over ({error.strerror}); mend its permissions", catalogue.of_disk(error)
+            ) from error
 
     def _take_over(self, raw: bytes) -> None:
         try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edge.turns import Turns
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from mekt.process import memory_bytes
@@ -228,5 +229,6 @@ def _check_memory(modalities: Sequence[Modality], spec: WindowSpec, capacity: in
         raise SensorError(
             f"{capacity} windows of {window_bytes / 1e6:.3g} MB, and up to {at_once:.3g} made at once, take "
             f"{needed / 1e6:.3g} MB, and this device may use {there / 1e6:.3g}; lower windows.capacity, or ask for "
-            "shorter windows or a longer stride"
+            "shorter windows or a longer stride",
+            catalogue.MEMORY_TOO_SMALL,
         )

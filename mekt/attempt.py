@@ -4,7 +4,8 @@
     python -m mekt.attempt settings ROLE FILE     reads a settings file and looks for the recordings that it names
     python -m mekt.attempt sensor FILE INDEX S    opens one of its sensors and reads for at most S seconds
 
-The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "exit_code": n}.
+The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "number": n},
+where the number is 0 for an exception that is none of Mekt's.
 """
 
 import contextlib
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mekt import catalogue
+from mekt.catalogue import BY_NUMBER, Entry
 from mekt.errors import MektError, SensorError
 
 READ_S = 0.5
@@ -36,11 +39,12 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """It raised an exception; `exit_code` is that of a family of Mekt's, else 1."""
+    """It raised an exception; `exit_code` is that of a family of Mekt's, else 1, `entry` says which error of its."""
 
     problem: str
     error: str
     exit_code: int = 1
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +104,9 @@ def _outcome(said: bytes, code: int) -> Outcome:
         answer = json.loads(said)
         if "facts" in answer:
             return Done(facts=answer["facts"])
-        return Refused(problem=answer["problem"], error=answer["error"], exit_code=answer["exit_code"])
+        entry = BY_NUMBER.get(answer["number"])
+        code = 1 if entry is None else entry.exit_code
+        return Refused(problem=answer["problem"], error=answer["error"], exit_code=code, entry=entry)
     except (ValueError, KeyError, TypeError):
         return Died(how=f"exit code {code} without a word")
 
@@ -126,9 +132,9 @@ def main(words: Sequence[str]) -> NoReturn:
     try:
         answer: dict[str, Any] = {"facts": KINDS[kind](*rest)}
     except MektError as error:
-        answer = {"problem": str(error), "error": type(error).__name__, "exit_code": error.exit_code}
+        answer = {"problem": str(error), "error": type(error).__name__, "number": error.number}
     except Exception as error:
-        answer = {"problem": str(error), "error": type(error).__name__, "exit_code": 1}
+        answer = {"problem": str(error), "error": type(error).__name__, "number": 0}
     with os.fdopen(answer_fd, "w") as pipe:
         json.dump(answer, pipe)
     # An answer has been given; a package that crashes or hangs when it is unloaded must not take it back.
@@ -208,7 +214,9 @@ def _sensor(file: str, index: str, limit_s: str) -> dict[str, Any]:
     finally:
         source.close()
     if ended and not any(samples.values()):
-        raise SensorError("it ended before it gave a sample; record for longer, or name another recording")
+        raise SensorError(
+            "it ended before it gave a sample; record for longer, or name another recording", catalogue.SENSOR_SILENT
+        )
     return {"samples": samples}
 
 

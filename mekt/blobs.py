@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
+from mekt import catalogue
 from mekt.errors import WireError
 from mekt.messages import CHUNK_BYTES, Chunk, Trouble, Want
 from mekt.plan import LARGEST_BLOB_BYTES, BlobRef
@@ -33,7 +34,7 @@ class ChunkError(WireError):
     """A chunk that is not taken. `trouble` is the name under which that is counted."""
 
     def __init__(self, trouble: Trouble, text: str) -> None:
-        super().__init__(text)
+        super().__init__(text, catalogue.BLOB_DAMAGED)
         self.trouble: Trouble = trouble
 
 
@@ -94,7 +95,8 @@ class Fetch:
             return
         if sum(other.size_bytes for other in self.wanted) + ref.size_bytes > self._most_bytes:
             raise WireError(
-                f"a blob of {ref.size_bytes} bytes is too much: {self._most_bytes} may be fetched at a time"
+                f"a blob of {ref.size_bytes} bytes is too much: {self._most_bytes} may be fetched at a time",
+                catalogue.WIRE_TOO_LARGE,
             )
         self._open[ref.sha256] = _Assembly(ref)
         self._closed.pop(ref.sha256, None)

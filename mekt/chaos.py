@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mekt import catalogue
 from mekt.broker import Broker
 from mekt.errors import LinkError, MektError
 from mekt.files import make_folder
@@ -164,10 +165,11 @@ class _Run:
             self._parts.start(name, "edge", "run", "--config", str(self._folder / name / "device.toml"))
         left = deque(strikes)
         while left or not self._standing.is_finished:
-            if left and (left[0].is_due(self._standing.moment(left[0].witness)) or self._standing.is_finished):
-                strike = left.popleft()
-                self._wait(strike.share * (reference or self._standing).length_s(strike.step))
-                self._strike(strike, reference or self._standing)
+            if left and left[0].is_due(self._standing.moment(left[0].witness), self._stage.rounds):
+                strike, lengths = left.popleft(), reference or self._standing
+                is_first = strike.moment == (0, STEPS.index("opening"))
+                self._wait(strike.share * (lengths.start_up_s if is_first else lengths.length_s(strike.step)))
+                self._strike(strike, lengths.start_up_s)
             else:
                 self._listen(LISTEN_S)
         return Played(
@@ -180,7 +182,7 @@ class _Run:
 
     # Killing and starting
 
-    def _strike(self, strike: Strike, reference: Standing) -> None:
+    def _strike(self, strike: Strike, start_up_s: float) -> None:
         at_s = self._moved_s = time.monotonic()
         moment = self._standing.moment(strike.witness)
         for name in strike.victims:
@@ -189,8 +191,7 @@ class _Run:
         self._wait(strike.pause_s)
         started_s = self._start(strike.victims)
         if strike.again is not None:
-            start_up_s = BROKER_START_S if strike.victims[0] == BROKER else reference.length_s("opening")
-            self._wait(strike.again * start_up_s)
+            self._wait(strike.again * (BROKER_START_S if strike.victims[0] == BROKER else start_up_s))
             self._kill(strike.victims[0])
             self._wait(strike.pause_s)
             started_s = self._start(strike.victims[:1])
@@ -246,12 +247,12 @@ class _Run:
         """Wait until the round goes on; the seconds until all victims were back, and from then on."""
         # A killed device that the round waits for has to work itself; else anybody's work will do.
         workers = set(victims) & self._standing.waiting_for
+        goes_on = False
         while True:
             envelope = self._listen(LISTEN_S)
-            if self._silent or self._unheard:
-                continue
-            works = envelope is not None and is_work(envelope) and (not workers or envelope.device in workers)
-            if works or self._standing.is_finished:
+            if envelope is not None and not self._silent:
+                goes_on = goes_on or (is_work(envelope) and (not workers or envelope.device in workers))
+            if (goes_on or self._standing.is_finished) and not (self._silent or self._unheard):
                 return self._back_at_s - started_s, time.monotonic() - self._back_at_s
 
     # Listening
@@ -287,7 +288,7 @@ class _Run:
         if moment != self._moment:
             self._moment, self._moved_s = moment, now_s
         if now_s - self._moved_s > PATIENCE_S:
-            raise ChaosError(self._still())
+            raise ChaosError(self._still(), catalogue.STANDS_STILL)
         return None if heard is None or heard[2] else heard[0]
 
     def _take(self, envelope: Envelope, direction: Direction, now_s: float) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mekt.catalogue import Entry
 from mekt.errors import MektError
 
 Mark = Literal["ok", "warning", "FAILED", "skipped"]
@@ -19,7 +20,7 @@ LONGEST_TEXT = 600
 class Check:
     """What was looked at, what was seen, and the remedy where it is not well; made by the functions below.
 
-    `family` is the error that a start would end with, and so who must act.
+    `family` is the error that a start would end with, and so who must act; `entry` what the catalogue has about it.
     """
 
     name: str
@@ -27,10 +28,14 @@ class Check:
     seen: str
     remedy: str = ""
     family: type[MektError] | None = None
+    entry: Entry | None = None
 
     def __post_init__(self) -> None:
         assert (self.mark == "FAILED") == (self.family is not None), f"{self.name}: who must act?"
         assert self.family is not MektError, f"{self.name}: the root of the errors says nothing about who must act"
+        if self.entry is not None:
+            assert self.family is not None, f"{self.name}: an entry about what is no failure"
+            assert self.entry.exit_code == self.family.exit_code, f"{self.name}: {self.entry.number} is not of it"
         assert (self.mark in ("FAILED", "warning")) == (self.remedy != ""), f"{self.name}: what is to be done?"
 
     def line(self) -> str:
@@ -41,7 +46,8 @@ class Check:
     def plain(self) -> dict[str, Any]:
         """For machines."""
         words = {"name": self.name, "mark": self.mark, "seen": one_line(self.seen), "remedy": one_line(self.remedy)}
-        return words | {"exit_code": self.family.exit_code if self.family else 0}
+        code = self.family.exit_code if self.family else 0
+        return words | {"exit_code": code, "number": self.entry.number if self.entry else 100 * code}
 
 
 def ok(name: str, seen: str) -> Check:
@@ -54,9 +60,9 @@ def warning(name: str, seen: str, remedy: str) -> Check:
     return Check(name=name, mark="warning", seen=seen, remedy=remedy)
 
 
-def failed(name: str, seen: str, remedy: str, family: type[MektError]) -> Check:
+def failed(name: str, seen: str, remedy: str, family: type[MektError], entry: Entry | None = None) -> Check:
     """It will not work."""
-    return Check(name=name, mark="FAILED", seen=seen, remedy=remedy, family=family)
+    return Check(name=name, mark="FAILED", seen=seen, remedy=remedy, family=family, entry=entry)
 
 
 def skipped(name: str, why: str) -> Check:
@@ -64,10 +70,12 @@ def skipped(name: str, why: str) -> Check:
     return Check(name=name, mark="skipped", seen=why)
 
 
-def refused(name: str, text: str, family: type[MektError], remedy: str = "see above") -> Check:
+def refused(
+    name: str, text: str, family: type[MektError], remedy: str = "see above", entry: Entry | None = None
+) -> Check:
     """It will not work for the reason in `text`; the remedy stands behind the last semicolon, as Mekt words errors."""
     seen, _, advice = text.rpartition("; ")
-    return failed(name, seen or text, advice if seen else remedy, family)
+    return failed(name, seen or text, advice if seen else remedy, family, entry)
 
 
 def exit_code(checks: Iterable[Check]) -> int:

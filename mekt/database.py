@@ -7,10 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mekt import catalogue
 from mekt.errors import StateError
 
 # What SQLite says of a file that is none of its own, or whose pages do not fit together.
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# What it says where the system refuses; by the lower byte, as below.
+REFUSALS = {
+    sqlite3.SQLITE_FULL: catalogue.DISK_FULL,
+    sqlite3.SQLITE_READONLY: catalogue.DISK_FORBIDDEN,
+    sqlite3.SQLITE_PERM: catalogue.DISK_FORBIDDEN,
+    sqlite3.SQLITE_CANTOPEN: catalogue.DISK_FORBIDDEN,
+    sqlite3.SQLITE_BUSY: catalogue.STATE_IN_USE,
+    sqlite3.SQLITE_LOCKED: catalogue.STATE_IN_USE,
+    sqlite3.SQLITE_IOERR: catalogue.DISK_FAULTY,
+}
 # Where a damaged file lets text be none, Python stumbles over it, in an error's message too.
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
 
@@ -100,7 +111,9 @@ class Database:
         Raises:
             DamagedStateError: always.
         """
-        raise DamagedStateError(f"{self.path}: a damaged entry ({what}); restore the file or start afresh")
+        raise DamagedStateError(
+            f"{self.path}: a damaged entry ({what}); restore the file or start afresh", catalogue.STATE_DAMAGED
+        )
 
     def _prepare(self, steps: Sequence[Sequence[str]]) -> None:
         # EXTRA, because with FULL a power cut may bring back the journal, and with it undo what was committed.
@@ -109,7 +122,8 @@ class Database:
         version = row[0] if row else 0
         if version > len(steps):
             raise StateError(
-                f"{self.path}: schema {version} is of a newer Mekt than this one ({len(steps)}); install that"
+                f"{self.path}: schema {version} is of a newer Mekt than this one ({len(steps)}); install that",
+                catalogue.STATE_NEWER,
             )
         found = self.row("PRAGMA quick_check")
         if found != ("ok",):
@@ -122,8 +136,12 @@ class Database:
 
     def _fail(self, error: Exception) -> NoReturn:
         # The lower byte is the kind of error, what is above it says more.
-        if not isinstance(error, sqlite3.Error) or getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED:
-            raise DamagedStateError(f"{self.path}: damaged ({error}); restore the file or start afresh") from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if not isinstance(error, sqlite3.Error) or code in DAMAGED:
+            raise DamagedStateError(
+                f"{self.path}: damaged ({error}); restore the file or start afresh", catalogue.STATE_DAMAGED
+            ) from error
         raise StateError(
-            f"{self.path}: cannot be used ({error}); free space, mend permissions, or restore it from a copy"
+            f"{self.path}: cannot be used ({error}); free space, mend permissions, or restore it from a copy",
+            REFUSALS.get(code, catalogue.STATE),
         ) from error

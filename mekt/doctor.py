@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from mekt import catalogue
 from mekt.attempt import Attempt, Died, Done, Hung, Refused
 from mekt.check import REACH, VISIT, Check, Role, exit_code, failed, ok, refused, skipped, summary, warning
 from mekt.errors import MektError, MissingPackageError, SensorError, SettingsError
@@ -74,7 +75,10 @@ def run_doctor(
         SettingsError: when the arguments do not belong together.
     """
     if config is not None and (host is not None or port is not None):
-        raise SettingsError("doctor: the settings file names the broker; leave out --host and --port, or name a --role")
+        raise SettingsError(
+            "doctor: the settings file names the broker; leave out --host and --port, or name a --role",
+            catalogue.ARGUMENTS_UNFIT,
+        )
     question, first = Question(role=role, beside_daemon=beside_daemon), None
     if config is not None:
         question, first = read_question(config, beside_daemon=beside_daemon)
@@ -100,7 +104,7 @@ def read_question(config: Path, *, beside_daemon: bool = False) -> tuple[Questio
         table = read_table(config)
     except SettingsError as error:
         unknown = Question(role=None, config=config, beside_daemon=beside_daemon)
-        return unknown, refused("settings", str(error), SettingsError)
+        return unknown, refused("settings", str(error), SettingsError, entry=error.entry)
     role: Role = "coordinator"
     if "device" in table or "sensors" in table:
         role = "edge" if "device" in table or "federation" in table else "wearable"
@@ -163,18 +167,18 @@ def _settings(
                 yield check, None
             for check in check_compute(found.get("compute", ""), facts.get("torch")):
                 yield check, None
-        case Refused(problem=problem, exit_code=2):
+        case Refused(problem=problem, exit_code=2, entry=entry):
             for line in problem.splitlines():
-                yield refused("settings", line, SettingsError, "correct it in the settings file"), None
+                yield refused("settings", line, SettingsError, "correct it in the settings file", entry), None
         case Refused(problem=problem, error=error):
             seen, remedy = (
                 f"{question.config}: cannot be read ({error}: {problem})",
                 "install Mekt and its packages anew",
             )
-            yield failed("settings", seen, remedy, MissingPackageError), None
+            yield failed("settings", seen, remedy, MissingPackageError, catalogue.PACKAGE_UNUSABLE), None
         case Died(how=how):
             seen, remedy = f"{question.config}: reading them ends a process ({how})", "install the packages anew"
-            yield failed("settings", seen, remedy, MissingPackageError), None
+            yield failed("settings", seen, remedy, MissingPackageError, catalogue.PACKAGE_UNUSABLE), None
         case Hung(after_s=after_s):
             seen = f"{question.config}: not read after {after_s:.0f} s: this machine is slow or busy, or its disk hangs"
             yield warning("settings", seen, "try again when it has less to do"), None
@@ -184,7 +188,7 @@ def _recordings(found: dict[str, Any]) -> Iterator[Check]:
     if "recordings" not in found:
         return
     for line in found["missing"]:
-        yield refused("recordings", line, SettingsError)
+        yield refused("recordings", line, SettingsError, entry=catalogue.RECORDING_NOT_FOUND)
     if there := {kind: count for kind, count in found["recordings"].items() if count}:
         yield ok("recordings", ", ".join(f"{count} {kind}" for kind, count in there.items()) + ": all there")
 
@@ -277,14 +281,15 @@ def _sensor(name: str, modalities: str, attempt: Attempt, limit_s: float) -> Che
                 seen = f"opened, but {', '.join(silent)} gave no sample within {SAMPLES_S:g} s"
                 return warning(name, seen, "look whether it is switched on and measures; a slow one may need longer")
             return ok(name, ", ".join(f"{count} samples of {each}" for each, count in samples.items()))
-        case Refused(problem=problem, exit_code=code) if code in FAMILIES:
-            return refused(name, f"{modalities}: {problem}", FAMILIES[code])
+        case Refused(problem=problem, exit_code=code, entry=entry) if code in FAMILIES:
+            return refused(name, f"{modalities}: {problem}", FAMILIES[code], entry=entry)
         case Refused(problem=problem, error=error):
             seen = f"{modalities}: cannot be read ({error}: {problem})"
-            return failed(name, seen, "check its driver and connection", SensorError)
+            return failed(name, seen, "check its driver and connection", SensorError, catalogue.SENSOR_UNUSABLE)
         case Died(how=how):
             seen = f"{modalities}: reading it ends the process ({how})"
-            return failed(name, seen, "check its driver, and install the packages that it uses anew", SensorError)
+            remedy = "check its driver, and install the packages that it uses anew"
+            return failed(name, seen, remedy, SensorError, catalogue.SENSOR_UNUSABLE)
         case Hung(after_s=after_s):
             seen = f"{modalities}: was not opened and read within {after_s:.0f} s"
             return warning(name, seen, "large recordings take longer; else check its driver and connection")

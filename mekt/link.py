@@ -34,8 +34,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from mekt import catalogue
 from mekt.errors import LinkError
-from mekt.login import BrokerSettings, check_plain_text, explained, password, tls_context
+from mekt.login import BrokerSettings, check_plain_text, entry_of, explained, password, tls_context
 from mekt.traffic import Traffic, WireBytes
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Link:
         self._abandon = self._answered = False
         self._spoken: MQTTProtocolVersion | None = None
         self._failure = self._last_error = ""
+        self._entry = catalogue.LOGIN_UNANSWERED
         self._delay_s = FIRST_DELAY_S / 2
         self._pinged = False
         self._sent_bytes, self._moved_s = 0, 0.0
@@ -158,8 +160,9 @@ class Link:
         if self._spoken is not None:
             return
         reason = self._failure or f"no answer to the login within {timeout_s:g} s; check that an MQTT broker runs there"
+        entry = self._entry
         self.stop(timeout_s=1.0)
-        raise LinkError(f"broker {self._settings.host}:{self._settings.port}: {reason}")
+        raise LinkError(f"broker {self._settings.host}:{self._settings.port}: {reason}", entry)
 
     @property
     def is_connected(self) -> bool:
@@ -176,12 +179,16 @@ class Link:
         if self._largest_packet is not None and size > self._largest_packet:
             raise LinkError(
                 f"a message of {size} bytes for {topic} is over the broker's limit of {self._largest_packet} bytes; "
-                "raise max_packet_size in the broker's configuration"
+                "raise max_packet_size in the broker's configuration",
+                catalogue.PACKET_TOO_LARGE,
             )
         with self._client_lock:
             info = self._client.publish(topic, payload, qos=QOS, retain=retain)
             if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                raise LinkError(f"{QUEUED_MESSAGES} messages are waiting for the broker; {topic} was not queued")
+                raise LinkError(
+                    f"{QUEUED_MESSAGES} messages are waiting for the broker; {topic} was not queued",
+                    catalogue.TOO_MANY_WAITING,
+                )
             self._largest_sent = max(self._largest_sent, size)
             self._newest = info
             self._note(topic, info)
@@ -281,10 +288,11 @@ class Link:
                 if not self._answered and not self._stopping.is_set():
                     self._unanswered(client)
             except (OSError, ValueError) as error:
-                self._failed(explained(error), final=isinstance(error, ssl.SSLCertVerificationError))
+                final = isinstance(error, ssl.SSLCertVerificationError)
+                self._failed(explained(error), entry_of(error), final=final)
             except Exception as error:
                 log.exception("the network thread stumbled; it connects anew")
-                self._failed(f"{type(error).__name__}: {error}")
+                self._failed(f"{type(error).__name__}: {error}", catalogue.LINK)
             if self._stopping.is_set():
                 with contextlib.suppress(Exception):
                     self._log_off(client)
@@ -374,15 +382,16 @@ class Link:
             return
         text = "no answer to the login" if client.socket() is not None else self._last_error or "it ends the connection"
         advice = "check the port, that both sides use TLS or neither, and this side's certificate"
-        self._failed(f"the login is not answered ({text}); {advice}")
+        self._failed(f"the login is not answered ({text}); {advice}", catalogue.LOGIN_UNANSWERED)
         if self._spoken is None:
             self._speak(MQTTProtocolVersion.MQTTv5)
 
-    def _failed(self, reason: str, *, final: bool = False) -> None:
+    def _failed(self, reason: str, entry: catalogue.Entry, *, final: bool = False) -> None:
         """Keep why an attempt failed, for `start`; when nobody waits there any more, the log has each reason once."""
         if self._spoken is not None and reason != self._failure:
             log.warning("broker %s:%s: %s; trying again", self._settings.host, self._settings.port, reason)
         self._failure = self._last_error = reason
+        self._entry = entry
         if final or time.monotonic() - self._began_s > GRACE_S:
             self._settled.set()
 
@@ -415,7 +424,7 @@ class Link:
             return
         if reason.is_failure:
             text = f"it refuses the login ({reason}); check user name, password file and certificate"
-            self._failed(text, final=reason.value not in TRANSIENT_REFUSALS)
+            self._failed(text, catalogue.LOGIN_REFUSED, final=reason.value not in TRANSIENT_REFUSALS)
             return
         if not v5 and client.protocol != self._spoken:
             log.warning(

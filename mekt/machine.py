@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mekt import catalogue
+from mekt.catalogue import Entry
 from mekt.check import Check, Role, failed, ok, skipped, warning
 from mekt.errors import StateError
 from mekt.process import held_by, memory_bytes
@@ -54,12 +56,11 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("
 
 def check_state(folder: Path) -> Iterator[Check]:
     """Whether the state folder may be written, has room, and is nobody else's. Nothing is left behind."""
-    problem = _trial(folder)
-    if problem is None:
-        problem = _foreign_file(folder)
-    if problem is not None:
+    found = _trial(folder) or _foreign_file(folder)
+    if found is not None:
+        problem, entry = found
         remedy = "mend its owner or permissions, or name another state folder"
-        yield failed("state folder", f"{folder}: {problem}", remedy, StateError)
+        yield failed("state folder", f"{folder}: {problem}", remedy, StateError, entry)
         yield from (skipped(name, "the state folder is not well") for name in ("disk", "lock"))
         return
     yield ok("state folder", f"{folder}: can be {'written' if folder.is_dir() else 'made'}")
@@ -67,19 +68,19 @@ def check_state(folder: Path) -> Iterator[Check]:
     yield _lock(folder)
 
 
-def _trial(folder: Path) -> str | None:
+def _trial(folder: Path) -> tuple[str, Entry] | None:
     """What hinders writing in the folder, or making it where it is not there yet; None when nothing does."""
     place = folder.absolute()
     try:
         while not os.path.lexists(place):
             place = place.parent
         if not place.is_dir():
-            return f"cannot be a folder, as {place} is none"
+            return f"cannot be a folder, as {place} is none", catalogue.NOT_A_FOLDER
         # A folder of our own inside: what a daemon makes there first.
         with tempfile.TemporaryDirectory(prefix=".mekt-doctor-", dir=place) as trial:
             _write(Path(trial) / "trial")
     except OSError as error:
-        return f"cannot be written ({error.strerror})"
+        return f"cannot be written ({error.strerror})", catalogue.of_disk(error)
     return None
 
 
@@ -90,11 +91,11 @@ def _write(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _foreign_file(folder: Path) -> str | None:
+def _foreign_file(folder: Path) -> tuple[str, Entry] | None:
     """A file of an earlier run that this user cannot change: mostly that of a start as root, once."""
     for path in _files(folder):
         if not os.access(path, os.R_OK | os.W_OK):
-            return f"holds {path.name}, which this user cannot change"
+            return f"holds {path.name}, which this user cannot change", catalogue.DISK_FORBIDDEN
     return None
 
 
@@ -116,10 +117,13 @@ def _room(folder: Path) -> Check:
     try:
         free = shutil.disk_usage(place).free
     except OSError as error:
-        return failed("disk", f"{place}: does not say ({error.strerror})", "mend the disk", StateError)
+        return failed(
+            "disk", f"{place}: does not say ({error.strerror})", "mend the disk", StateError, catalogue.of_disk(error)
+        )
     seen = f"{free // MB} MB free at {place}"
     if free < LEAST_ROOM_BYTES:
-        return failed("disk", seen, "free space, or name a state folder on another disk", StateError)
+        remedy = "free space, or name a state folder on another disk"
+        return failed("disk", seen, remedy, StateError, catalogue.DISK_FULL)
     if free < ROOM_BYTES:
         return warning("disk", seen, f"free space: state may grow to some {ROOM_BYTES // MB} MB")
     return ok("disk", seen)
@@ -129,11 +133,12 @@ def _lock(folder: Path) -> Check:
     try:
         owner = held_by(folder)
     except OSError as error:
-        return failed("lock", f"{folder / 'lock'}: cannot be locked ({error.strerror})", "remove it", StateError)
+        seen = f"{folder / 'lock'}: cannot be locked ({error.strerror})"
+        return failed("lock", seen, "remove it", StateError, catalogue.NOT_LOCKABLE)
     if owner is None:
         return ok("lock", "no other process uses the state folder")
     remedy = "if that is the part itself, it runs already; else end it, or name another state folder"
-    return failed("lock", f"the state folder is in use by {owner}", remedy, StateError)
+    return failed("lock", f"the state folder is in use by {owner}", remedy, StateError, catalogue.STATE_IN_USE)
 
 
 # Clocks

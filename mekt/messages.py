@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgpack
 
+from mekt import catalogue
 from mekt.errors import WireError
 from mekt.modality import ModalityName
 from mekt.plan import BlobRef, Plan
@@ -274,16 +275,19 @@ def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
     if topic is not None:
         _check_size(topic.kind, raw)
     elif len(raw) > LARGEST_MESSAGE:
-        raise WireError(f"a message of {len(raw)} bytes is over the limit of {LARGEST_MESSAGE} bytes")
+        raise WireError(
+            f"a message of {len(raw)} bytes is over the limit of {LARGEST_MESSAGE} bytes", catalogue.WIRE_TOO_LARGE
+        )
     data = unpack(raw, MOST_ENTRIES if topic is None or topic.kind in LONG_KINDS else FEW_ENTRIES)
     if not isinstance(data, dict) or "body" not in data:
-        raise WireError("a message is a map with a body; this is not")
+        raise WireError("a message is a map with a body; this is not", catalogue.NOT_A_MESSAGE)
     body = data.pop("body")
     try:
         header = build(_Header, data, most=PROBLEMS_TOLD)
         if header.v != VERSION:
             raise WireError(
-                f"wire version {header.v} is not spoken here, only {VERSION}; bring both sides to one release"
+                f"wire version {header.v} is not spoken here, only {VERSION}; bring both sides to one release",
+                catalogue.WIRE_OF_ANOTHER_VERSION,
             )
         _check_size(header.kind, raw)
         cls, _, directions = KINDS[header.kind]
@@ -321,39 +325,44 @@ def unpack(raw: bytes, most_entries: int = MOST_ENTRIES) -> Any:
     except WireError:
         raise
     except Exception as error:  # msgpack names a dozen, from ValueError to its own; all mean the same here
-        raise WireError(f"not msgpack: {type(error).__name__}: {str(error)[:100]}") from error
+        raise WireError(f"not msgpack: {type(error).__name__}: {str(error)[:100]}", catalogue.NOT_A_MESSAGE) from error
 
 
 def _map_once(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
-            raise WireError("a map's key is not text")
+            raise WireError("a map's key is not text", catalogue.NOT_A_MESSAGE)
         if key in table:
-            raise WireError(f"a map names {key[:64]!r} twice")
+            raise WireError(f"a map names {key[:64]!r} twice", catalogue.NOT_A_MESSAGE)
         table[key] = value
     return table
 
 
 def _no_extension(code: int, data: bytes) -> Any:
     """An extension without data is within every length limit, and would pass for a list."""
-    raise WireError(f"extension type {code} is not spoken here")
+    raise WireError(f"extension type {code} is not spoken here", catalogue.NOT_A_MESSAGE)
 
 
 def _check_size(kind: str, raw: bytes) -> None:
     if kind not in KINDS:
-        raise WireError(f"no message kind is called {kind[:64]!r}")
+        raise WireError(f"no message kind is called {kind[:64]!r}", catalogue.NOT_A_MESSAGE)
     largest = KINDS[kind][1]
     if len(raw) > largest:
-        raise WireError(f"a {kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes")
+        raise WireError(
+            f"a {kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes",
+            catalogue.WIRE_TOO_LARGE,
+        )
 
 
 def _wire_error(error: SchemaError) -> WireError:
-    return WireError("; ".join(error.problems[:PROBLEMS_TOLD])[:500])
+    return WireError("; ".join(error.problems[:PROBLEMS_TOLD])[:500], catalogue.NOT_A_MESSAGE)
 
 
 def _check_topic(header: _Header, topic: Topic, directions: tuple[Direction, ...]) -> None:
     if topic.kind != header.kind or topic.direction not in directions:
-        raise WireError(f"a {header.kind} message arrived on the topic {topic}")
+        raise WireError(f"a {header.kind} message arrived on the topic {topic}", catalogue.NOT_A_MESSAGE)
     if topic.federation != header.federation or topic.device != header.device:
-        raise WireError(f"the topic {topic} and the message's own words on federation and device disagree")
+        raise WireError(
+            f"the topic {topic} and the message's own words on federation and device disagree", catalogue.NOT_A_MESSAGE
+        )

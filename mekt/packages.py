@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mekt import catalogue
 from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused
 from mekt.check import Check, Role, failed, ok, skipped, warning
 from mekt.errors import MissingPackageError, SettingsError
@@ -52,13 +53,19 @@ def check_python(
     """Whether this interpreter is new enough and has 64 bits."""
     seen = f"{'.'.join(map(str, version))}, {pointer_bits}-bit, on {machine}"
     if version < LEAST_PYTHON:
-        return failed("python", seen, "Mekt needs Python 3.11 or later; make a new environment", MissingPackageError)
+        return failed(
+            "python",
+            seen,
+            "Mekt needs Python 3.11 or later; make a new environment",
+            MissingPackageError,
+            catalogue.PYTHON_UNFIT,
+        )
     if pointer_bits < 64:
         remedy = (
             "torch and onnxruntime have no packages for 32-bit systems, also where the processor has 64 bits; "
             "install a 64-bit operating system"
         )
-        return failed("python", seen, remedy, MissingPackageError)
+        return failed("python", seen, remedy, MissingPackageError, catalogue.PYTHON_UNFIT)
     return ok("python", seen)
 
 
@@ -76,22 +83,28 @@ def _package(package: Package, outcome: Outcome, role: Role) -> Check:
             version = str(facts["version"])
             if _numbers(version) < _numbers(package.least):
                 seen = f"{version} is older than {package.least}"
-                return failed(package.name, seen, install_line(role), MissingPackageError)
+                return failed(package.name, seen, install_line(role), MissingPackageError, catalogue.PACKAGE_MISSING)
             return ok(package.name, version)
         case Refused(error="ModuleNotFoundError", problem=problem):
-            return failed(package.name, f"not installed ({problem})", install_line(role), MissingPackageError)
+            return failed(
+                package.name,
+                f"not installed ({problem})",
+                install_line(role),
+                MissingPackageError,
+                catalogue.PACKAGE_MISSING,
+            )
         case Refused(error=error, problem=problem):
-            seen, family = f"is installed and cannot be imported ({error}: {problem})", MissingPackageError
-            return failed(package.name, seen, _other_build(package), family)
+            seen = f"is installed and cannot be imported ({error}: {problem})"
+            return failed(package.name, seen, _other_build(package), MissingPackageError, catalogue.PACKAGE_UNUSABLE)
         case Died(how="SIGILL"):
             seen = "ends the process with SIGILL: this build has instructions that this processor does not know"
-            return failed(package.name, seen, _other_build(package), MissingPackageError)
+            return failed(package.name, seen, _other_build(package), MissingPackageError, catalogue.PACKAGE_UNUSABLE)
         case Died(how="SIGKILL"):
             seen, remedy = "its process was killed, as the kernel does where memory runs out", "end others or add swap"
-            return failed(package.name, seen, remedy, MissingPackageError)
+            return failed(package.name, seen, remedy, MissingPackageError, catalogue.PACKAGE_UNUSABLE)
         case Died(how=how):
             seen = f"ends the process when it is imported or computes ({how})"
-            return failed(package.name, seen, _other_build(package), MissingPackageError)
+            return failed(package.name, seen, _other_build(package), MissingPackageError, catalogue.PACKAGE_UNUSABLE)
         case Hung(after_s=after_s):
             seen = f"is not imported after {after_s:.0f} s, and was given up: it hangs, or this machine is slow or busy"
             remedy = f"try again when it has less to do; else: {_other_build(package)}"
@@ -146,4 +159,6 @@ def check_compute(wanted: str, facts: dict[str, Any] | None) -> Iterator[Check]:
     """Whether torch has the GPU that a federation's settings insist on; nothing where they do not."""
     if wanted == "cuda" and facts is not None and not facts["gpu"]:
         remedy = 'install its CUDA build and the driver, or set compute = "cpu"'
-        yield failed("compute", 'compute = "cuda", and torch has no GPU that it can use', remedy, SettingsError)
+        yield failed(
+            "compute", 'compute = "cuda", and torch has no GPU that it can use', remedy, SettingsError, catalogue.NO_GPU
+        )

@@ -7,6 +7,7 @@ message has to come back; MQTT 3.1.1 acknowledges also what is dropped, so there
 import time
 from collections.abc import Iterator
 
+from mekt import catalogue
 from mekt.check import VISIT, Check, failed, ok, refused, skipped, warning
 from mekt.errors import LinkError, SettingsError
 from mekt.link import PACKET_OVERHEAD_BYTES, QOS, UNSUPPORTED_PROTOCOL
@@ -31,7 +32,7 @@ def check_permits(guest: Guest, limit_s: float) -> Iterator[Check]:
     try:
         visit = _arrive(guest, ends_s)
     except SettingsError as error:
-        yield refused("login", str(error), SettingsError)
+        yield refused("login", str(error), SettingsError, entry=error.entry)
         yield from (skipped(name, "the login needs files that cannot be read") for name in VISIT[1:])
         return
     try:
@@ -65,7 +66,9 @@ def _arrive(guest: Guest, ends_s: float) -> Visit:
 def _not_welcome(guest: Guest, visit: Visit) -> Check:
     if visit.welcome is None:
         remedy = "check the port, that an MQTT broker runs there, and that both sides use TLS or neither"
-        return failed("login", f"the login is not answered ({visit.lost})", remedy, LinkError)
+        return failed(
+            "login", f"the login is not answered ({visit.lost})", remedy, LinkError, catalogue.LOGIN_UNANSWERED
+        )
     seen = f"the broker refuses the login ({visit.welcome})"
     if visit.welcome.value == CLIENT_ID_REFUSED:
         remedy = f"have the broker accept client ids that begin like {visit.client_id}"
@@ -75,7 +78,7 @@ def _not_welcome(guest: Guest, visit: Visit) -> Check:
         remedy = "the user name has no password: set [broker] password_file"
     else:
         remedy = "check user name, the content of password_file and certificate, and that the broker knows this user"
-    return failed("login", seen, remedy, LinkError)
+    return failed("login", seen, remedy, LinkError, catalogue.LOGIN_REFUSED)
 
 
 def _protocol(visit: Visit) -> Check:
@@ -99,7 +102,7 @@ def _packet_limit(visit: Visit) -> Check:
         return ok(name, f"{most} bytes")
     seen = f"the broker carries at most {most} bytes at a time, and {LEAST_PACKET_BYTES} are needed"
     remedy = f"raise it to {LEAST_PACKET_BYTES} or more; in mosquitto.conf it is max_packet_size"
-    return failed(name, seen, remedy, LinkError)
+    return failed(name, seen, remedy, LinkError, catalogue.PACKET_TOO_LARGE)
 
 
 def _delivery(visit: Visit) -> Check:
@@ -117,7 +120,7 @@ def _delivery(visit: Visit) -> Check:
         lacks.append("subscriptions with wildcards")
     if lacks:
         remedy = "allow it in the broker's configuration (in brackets: mosquitto's name for it)"
-        return failed(name, f"the broker does without {', '.join(lacks)}", remedy, LinkError)
+        return failed(name, f"the broker does without {', '.join(lacks)}", remedy, LinkError, catalogue.BROKER_LACKS)
     return ok(name, f"QoS up to {qos}, retained messages, wildcards")
 
 
@@ -164,9 +167,9 @@ def _may_hear(guest: Guest, visit: Visit, topic: str) -> Check:
     remedy = f"let {login} read {topic} in the broker's access control list"
     answer = visit.subscribe(topic)
     if answer is None:
-        return failed(name, f"{topic}: no answer ({visit.lost})", remedy, LinkError)
+        return failed(name, f"{topic}: no answer ({visit.lost})", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
     if answer.is_failure:
-        return failed(name, f"{topic}: the broker refuses it ({answer})", remedy, LinkError)
+        return failed(name, f"{topic}: the broker refuses it ({answer})", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
     if not topic.endswith("/+"):
         # What is there is the coordinator's retained word; a probe of ours would go to every device.
         if visit.got(lambda each: each == topic, RETAINED_S):
@@ -187,7 +190,7 @@ def _round_trip(visit: Visit, topic: str, own: str, remedy: str) -> Check:
         return ok(name, f"{topic}: granted, and messages arrive")
     if refused_here or not visit.v5:
         return ok(name, f"{topic}: granted; whether messages arrive cannot be tried, as this login may not write there")
-    return failed(name, f"{topic}: granted, but messages are withheld", remedy, LinkError)
+    return failed(name, f"{topic}: granted, but messages are withheld", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
 
 
 def _may_say(guest: Guest, visit: Visit) -> Check:
@@ -209,7 +212,7 @@ def _may_say(guest: Guest, visit: Visit) -> Check:
     if denied:
         seen = ", ".join(f"{topic} ({why})" for topic, why in denied.items())
         remedy = f"let {_login(guest)} write there in the broker's access control list"
-        return failed(name, f"the broker refuses {seen}", remedy, LinkError)
+        return failed(name, f"the broker refuses {seen}", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
     if not tried:
         return skipped(name, visit.lost)
     kinds = ", ".join(topic.rpartition("/")[2] for topic in topics)

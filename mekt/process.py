@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from mekt import catalogue
 from mekt.errors import MektError, StateError
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,9 @@ def only_process(folder: Path) -> Iterator[Path]:
     try:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise StateError(f"{path}: cannot be written ({error.strerror}); mend permissions or free space") from error
+        raise StateError(
+            f"{path}: cannot be written ({error.strerror}); mend permissions or free space", catalogue.of_disk(error)
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,9 +87,13 @@ def only_process(folder: Path) -> Iterator[Path]:
             file.write(f"process {os.getpid()}\n")
             file.flush()
         except BlockingIOError as error:
-            raise StateError(f"{folder}: in use by {_owner(path)}; end it, or name another state folder") from error
+            raise StateError(
+                f"{folder}: in use by {_owner(path)}; end it, or name another state folder", catalogue.STATE_IN_USE
+            ) from error
         except OSError as error:
-            raise StateError(f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
+            raise StateError(
+                f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk", catalogue.NOT_LOCKABLE
+            ) from error
         yield folder
 
 

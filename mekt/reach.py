@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mekt import catalogue
 from mekt.check import REACH, Check, failed, ok, refused, skipped, warning
 from mekt.errors import LinkError, SettingsError
-from mekt.login import BrokerSettings, TlsSettings, check_plain_text, explained, tls_context
+from mekt.login import BrokerSettings, TlsSettings, check_plain_text, entry_of, explained, tls_context
 from mekt.machine import moment
 
 STEP_S = 4.0
@@ -68,7 +69,7 @@ def _plain_text(settings: BrokerSettings) -> Check:
     try:
         check_plain_text(settings)
     except SettingsError as error:
-        return refused("plain text", str(error), SettingsError)
+        return refused("plain text", str(error), SettingsError, entry=error.entry)
     return ok("plain text", "is allowed")
 
 
@@ -87,12 +88,12 @@ def _resolve(settings: BrokerSettings, limit_s: float) -> tuple[list[Address], C
     thread.join(limit_s)
     if not found:
         seen = f"{settings.host}: no name server answers within {limit_s:g} s"
-        return [], failed("name", seen, "mend this machine's network or name server", LinkError)
+        return [], failed("name", seen, "mend this machine's network or name server", LinkError, catalogue.HOST_UNKNOWN)
     answer = found[0]
     if isinstance(answer, UnicodeError):
         return [], failed("name", f"{settings.host}: is no name", "correct [broker] host", SettingsError)
     if isinstance(answer, OSError):
-        return [], refused("name", f"{settings.host}: {explained(answer)}", LinkError)
+        return [], refused("name", f"{settings.host}: {explained(answer)}", LinkError, entry=entry_of(answer))
     addresses = [each[4] for each in answer]
     with contextlib.suppress(ValueError):
         return addresses, ok("name", f"{ipaddress.ip_address(settings.host)} is an address")
@@ -122,11 +123,13 @@ def _connect(settings: BrokerSettings, addresses: list[Address]) -> tuple[float 
             "start the broker or correct [broker] host and port; mosquitto 2 listens to its own machine alone "
             "unless its configuration has a `listener` line"
         )
-        return None, failed("port", f"{where}: nobody listens there", remedy, LinkError)
+        return None, failed("port", f"{where}: nobody listens there", remedy, LinkError, catalogue.BROKER_UNREACHABLE)
     if isinstance(problem, TimeoutError):
         remedy = "check the address, and that no firewall on the way or on the broker's machine drops this port"
-        return None, failed("port", f"{where}: no answer within {STEP_S:g} s", remedy, LinkError)
-    return None, refused("port", f"{where}: {explained(problem)}", LinkError)
+        return None, failed(
+            "port", f"{where}: no answer within {STEP_S:g} s", remedy, LinkError, catalogue.BROKER_UNREACHABLE
+        )
+    return None, refused("port", f"{where}: {explained(problem)}", LinkError, entry=entry_of(problem))
 
 
 def _greet(settings: BrokerSettings, tls: TlsSettings, took_s: float) -> tuple[bool, Check]:
@@ -134,7 +137,7 @@ def _greet(settings: BrokerSettings, tls: TlsSettings, took_s: float) -> tuple[b
     try:
         context = tls_context(tls)
     except SettingsError as error:
-        return True, refused("tls", str(error), SettingsError)
+        return True, refused("tls", str(error), SettingsError, entry=error.entry)
     try:
         with _greeted(settings, context) as connection:
             version = connection.version()
@@ -145,24 +148,23 @@ def _greet(settings: BrokerSettings, tls: TlsSettings, took_s: float) -> tuple[b
                 raise ConnectionResetError
     except ssl.SSLCertVerificationError as error:
         remedy = TLS_REMEDIES.get(error.verify_code, "name the authority that signed it in [broker.tls] ca")
-        return True, failed(
-            "tls", f"the broker's certificate is not accepted ({error.verify_message})", remedy, LinkError
-        )
+        seen = f"the broker's certificate is not accepted ({error.verify_message})"
+        return True, failed("tls", seen, remedy, LinkError, catalogue.TLS_FAILED)
     except ssl.SSLError as error:
         reason = str(error.reason or error)
         if "ALERT" in reason:
             own = "no certificate" if tls.certificate is None else f"the certificate {tls.certificate}"
             seen = f"the broker refuses this side with {own} ({reason})"
             remedy = "set [broker.tls] certificate and key, signed by the broker's authority, valid and not revoked"
-            return True, failed("tls", seen, remedy, LinkError)
-        return False, failed(
-            "tls", f"no TLS is spoken there ({reason})", "check the port: 8883 is usual with TLS", LinkError
-        )
+            return True, failed("tls", seen, remedy, LinkError, catalogue.TLS_FAILED)
+        seen, remedy = f"no TLS is spoken there ({reason})", "check the port: 8883 is usual with TLS"
+        return False, failed("tls", seen, remedy, LinkError, catalogue.TLS_FAILED)
     except ConnectionError:
         seen = "the broker ends the connection"
-        return False, failed("tls", seen, "check the port, that it speaks TLS, and this side's certificate", LinkError)
+        remedy = "check the port, that it speaks TLS, and this side's certificate"
+        return False, failed("tls", seen, remedy, LinkError, catalogue.TLS_FAILED)
     except OSError as error:
-        return False, refused("tls", explained(error), LinkError)
+        return False, refused("tls", explained(error), LinkError, entry=entry_of(error))
     return True, ok("tls", f"{version}; the broker's certificate is signed by {tls.ca} for {settings.host}")
 
 
@@ -209,10 +211,10 @@ def check_validity(known: dict[str, Validity], now_s: float) -> Check:
     for whose, validity in known.items():
         seen = f"{whose} is valid from {validity}, and the clock here says {moment(now_s)}"
         if now_s < validity.begins_s:
-            return failed("certificates", seen, CLOCK_REMEDY, LinkError)
+            return failed("certificates", seen, CLOCK_REMEDY, LinkError, catalogue.TLS_FAILED)
         if now_s > validity.ends_s:
             remedy = "renew the certificate, or set this machine's clock if it is ahead"
-            return failed("certificates", seen, remedy, LinkError)
+            return failed("certificates", seen, remedy, LinkError, catalogue.TLS_FAILED)
     whose, first = min(known.items(), key=lambda item: item[1].ends_s)
     if first.ends_s - now_s < EXPIRES_SOON_S:
         days = int((first.ends_s - now_s) / 86400)

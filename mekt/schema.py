@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
+# What is wrong with a field; `rule` is what several fields break together.
+Fault = Literal["unknown", "missing", "type", "bounds", "rule"]
 
 # A peer's garbage must stay cheap to report: this much of it is looked at closely.
 MOST_PROBLEMS = 100
@@ -61,11 +63,15 @@ Count = Annotated[int, Bounds(low=1, high=1_000_000_000)]
 
 
 class SchemaError(ValueError):
-    """Plain data that does not fit; `problems` holds one line each, in the order of the fields."""
+    """Plain data that does not fit; `problems` holds one line each, in the order of the fields, `faults` their kinds.
 
-    def __init__(self, problems: list[str]) -> None:
+    Made by other hands, it is about a rule.
+    """
+
+    def __init__(self, problems: list[str], faults: frozenset[Fault] = frozenset({"rule"})) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.faults = faults
 
 
 def build(cls: type[T], data: object, where: str = "", most: int = MOST_PROBLEMS) -> T:
@@ -78,7 +84,7 @@ def build(cls: type[T], data: object, where: str = "", most: int = MOST_PROBLEMS
     found = _Found(most)
     value = _dataclass(cls, data, where, found)
     if found.problems:
-        raise SchemaError(found.problems)
+        raise SchemaError(found.problems, frozenset(found.faults))
     return typing.cast(T, value)
 
 
@@ -100,11 +106,13 @@ class _Found:
 
     most: int
     problems: list[str] = dataclasses.field(default_factory=list)
+    faults: set[Fault] = dataclasses.field(default_factory=set)
 
-    def add(self, problem: str) -> None:
+    def add(self, fault: Fault, problem: str) -> None:
         self.problems.append(problem)
+        self.faults.add(fault)
         if len(self.problems) >= self.most:
-            raise SchemaError(self.problems)
+            raise SchemaError(self.problems, frozenset(self.faults))
 
 
 @functools.cache
@@ -118,21 +126,21 @@ _BAD = object()
 
 def _dataclass(cls: type, data: object, where: str, found: _Found) -> object:
     if not isinstance(data, Mapping):
-        found.add(f"{where or 'top level'}: expected a table, got {_seen(data)}")
+        found.add("type", f"{where or 'top level'}: expected a table, got {_seen(data)}")
         return _BAD
     before = len(found.problems)
     known = {field.name for field, _ in _fields(cls)}
     unknown = [str(key)[:LONGEST_KEY_SEEN] for key in data if key not in known]
     for key in unknown[:UNKNOWN_KEYS_NAMED]:
-        found.add(f"{_path(where, key)}: unknown key ({_likely(key, known)})")
+        found.add("unknown", f"{_path(where, key)}: unknown key ({_likely(key, known)})")
     if len(unknown) > UNKNOWN_KEYS_NAMED:
-        found.add(f"{where or 'top level'}: {len(unknown) - UNKNOWN_KEYS_NAMED} more unknown keys")
+        found.add("unknown", f"{where or 'top level'}: {len(unknown) - UNKNOWN_KEYS_NAMED} more unknown keys")
     arguments: dict[str, object] = {}
     for field, hint in _fields(cls):
         if field.name in data:
             arguments[field.name] = _value(hint, data[field.name], _path(where, field.name), found)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            found.add(f"{_path(where, field.name)}: missing; expected {_wanted(hint)}")
+            found.add("missing", f"{_path(where, field.name)}: missing; expected {_wanted(hint)}")
     if len(found.problems) > before:
         return _BAD
     try:
@@ -140,7 +148,8 @@ def _dataclass(cls: type, data: object, where: str, found: _Found) -> object:
     except ValueError as error:
         # A rule over several fields names the one to change first, `scaling.acc: ...`, or none.
         named = re.match(r"(\w+)[.\[:]", str(error))
-        found.add(_path(where, str(error)) if named and named[1] in known else f"{where or 'top level'}: {error}")
+        told = _path(where, str(error)) if named and named[1] in known else f"{where or 'top level'}: {error}"
+        found.add("rule", told)
         return _BAD
 
 
@@ -152,7 +161,7 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
         if value is not _BAD:
             for limit in limits:
                 if isinstance(limit, Bounds) and (problem := limit.problem(value)) is not None:
-                    found.add(f"{where}: {problem}")
+                    found.add("bounds", f"{where}: {problem}")
                     return _BAD
         return value
     if origin in (Union, types.UnionType):
@@ -186,7 +195,7 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
             return data
     elif isinstance(hint, type) and isinstance(data, hint):
         return data
-    found.add(f"{where}: expected {_wanted(hint)}, got {_seen(data)}{_advice(hint, data)}")
+    found.add("type", f"{where}: expected {_wanted(hint)}, got {_seen(data)}{_advice(hint, data)}")
     return _BAD
 
 

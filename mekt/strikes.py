@@ -51,11 +51,12 @@ class Strike:
         """When it is due at the earliest."""
         return self.round, STEPS.index(self.step)
 
-    def is_due(self, moment: Moment) -> bool:
-        """True when its witness is at its step. What was missed twice is made up for at any step."""
-        step = moment[1]
+    def is_due(self, moment: Moment, rounds: int) -> bool:
+        """True when its witness is at its step. What was missed twice, or in the last round, comes at any step."""
+        number, step = moment
         overdue = (self.round + 1, STEPS.index(self.step))
-        return moment > overdue or (moment >= self.moment and step == STEPS.index(self.step))
+        met = step == STEPS.index(self.step) or number >= rounds - 1
+        return moment > overdue or (moment >= self.moment and met)
 
     @property
     def kills(self) -> int:
@@ -64,7 +65,7 @@ class Strike:
 
 
 def draw_strikes(kills: int, *, rounds: int, devices: Sequence[str], seed: int) -> tuple[Strike, ...]:
-    """Exactly so many kills, spread evenly over the rounds, in order of their moments."""
+    """Exactly so many kills, spread evenly over the rounds but the last, in order of their moments."""
     rng = np.random.default_rng((seed, kills, rounds))
     steps, victims = _Turns(rng, STEP_TURNS), _Turns(rng, VICTIM_TURNS)
     groups: list[list[Strike]] = []
@@ -83,9 +84,9 @@ def draw_strikes(kills: int, *, rounds: int, devices: Sequence[str], seed: int) 
         group.append(_strike(rng, step, witness, tuple(hit), most=left - len(group)))
         left -= sum(each.kills for each in group)
         groups.append(group)
-    placed = [
-        replace(each, round=index * rounds // len(groups)) for index, group in enumerate(groups) for each in group
-    ]
+    # The last round is for what was missed.
+    used = max(1, rounds - 1)
+    placed = [replace(each, round=index * used // len(groups)) for index, group in enumerate(groups) for each in group]
     return tuple(sorted(placed, key=lambda each: each.moment))
 
 
@@ -113,11 +114,12 @@ class _Turns(Generic[Word]):
 class Standing:
     """How far a federation has come, as far as it was heard; times are seconds of one clock.
 
-    `sequences`: of the latest message of each device, and of the coordinator under "". `lengths_s`: of steps that
-    were seen to begin and to end.
+    `start_up_s`: until the first round opened. `sequences`: of the latest message of each device, and of the
+    coordinator under "". `lengths_s`: of steps that were seen to begin and to end.
     """
 
     began_s: float
+    start_up_s: float = 0.0
     round: int = 0
     step: Step = "opening"
     is_finished: bool = False
@@ -134,8 +136,8 @@ class Standing:
             self.sequences[speaker] = envelope.sequence
         match envelope.body:
             case RoundOpen(state=state):
-                if state == "open" and not self.lengths_s["opening"]:
-                    self.lengths_s["opening"].append(now_s - self.began_s)
+                if state == "open":
+                    self.start_up_s = self.start_up_s or now_s - self.began_s
                 self._on_round(envelope.round, state == "finished")
             case Status(phase=phase):
                 self._on_round(envelope.round, phase == "finished")

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+from mekt import catalogue
 from mekt.errors import LinkError
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
@@ -128,7 +129,8 @@ def show_status(broker: BrokerSettings, federation: str, *, as_json: bool, out: 
     if view.status is None and not view.devices:
         raise LinkError(
             f"broker {broker.host}:{broker.port}: nothing of a federation {federation!r} is there; "
-            "start its coordinator, or correct the federation's name"
+            "start its coordinator, or correct the federation's name",
+            catalogue.FEDERATION_SILENT,
         )
     print(json.dumps(view.plain()) if as_json else "\n".join(view.lines()), file=out)
     return 0

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgpack
 
-MOST_COPIES = 300
+# Of a list's entries, and the bytes that copies come to: mutants of mutants stay small.
+MOST_COPIES, LARGEST_COPY = 300, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,23 @@ SCALARS: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 127, 128, 2**16, 2**24 + 1, 2**31 - 1, 2**31, 2**53, 2**53 + 1),
     *(2**63 - 1, 2**63, 2**64 - 1, -(2**31), -(2**63), -(2**63) + 1, 1 << 30, (1 << 30) + 1),
     *(0.0, -0.0, 0.5, 1e-320, 5e-324, 1e9, 1e18, 9.3e18, 1.7e308, float("nan"), float("inf"), -float("inf")),
-    *("", "a", "x" * 32, "x" * 33, "x" * 64, "x" * 65, "x" * 241, "../pi", "pi\n", "é", "\0", "\u202e", "acc", "depth"),
+    *(
+        "",
+        "a",
+        "x" * 32,
+        "x" * 33,
+        "x" * 64,
+        "x" * 65,
+        "x" * 241,
+        "../pi",
+        "pi\n",
+        "é",
+        "\0",
+        "\u202e",
+        "acc",
+        "want",
+        "offer",
+    ),
     *(b"", b"\0", b"k" * 31, bytes(32), b"k" * 33, b"\x00\x00\xc0\x7f" * 5, b"\xff" * 30),
     *([], {}, [[]], [{}], {"": {}}, [None] * 5),
     # Extension types, a timestamp, text that is not UTF-8, bytes that are no type.
@@ -160,9 +177,10 @@ def nearby(data: Any, chance: random.Random) -> Any:
             return in_range(chance.choice([data + 1, data - 1, -data, data * 2, data * 1024]))
         case str() | bytes():
             at = chance.randrange(len(data) + 1)
-            return chance.choice([data[:at], data[at:], data * 2, data * 50])
+            return chance.choice([data[:at], data[at:], data * 2, data * min(50, LARGEST_COPY // (len(data) + 1))])
         case list():
-            return chance.choice([data[:-1], data * 2, data[::-1], data * MOST_COPIES])
+            copies = min(MOST_COPIES, LARGEST_COPY // len(pack(data)))
+            return chance.choice([data[:-1], data * 2, data[::-1], data * copies])
         case Pairs(items):
             return Pairs(chance.choice([items[:-1], items[1:], items[::-1], items + items[:1]]))
         case _:
@@ -172,7 +190,7 @@ def nearby(data: Any, chance: random.Random) -> Any:
 def with_a_pair_more(data: Any, chance: random.Random) -> Any:
     if not isinstance(data, Pairs):
         return another(data, chance)
-    key = chance.choice(["", "b", "x" * 64, "kind", "body", "more", 1, None, b"v", chance.choice(SCALARS)])
+    key = chance.choice(["", "x" * 64, "kind", "body", "scale", "hidden", 1, b"v", chance.choice(SCALARS)])
     copies = chance.choice([1, 1, 20])
     more = tuple((f"{key}{number}" if number else key, chance.choice(SCALARS)) for number in range(copies))
     return Pairs(data.items + more)

@@ -624,7 +624,7 @@ def test_a_visit_does_no_harm_to_who_is_there_and_to_what_is_retained(
         assert {each.topic for each in probes} > {"mekt/1/ward/round", "mekt/1/ward/up/pi-1/presence"}
         post = Post("ward")
         assert not any(each.retained or post.open(each) for each in probes)
-        assert "dropped: pi-1, presence: mekt doctor tries what it may publish: unknown key" in caplog.text
+        assert "dropped (malformed): pi-1, presence: mekt doctor tries what it may publish: unknown key" in caplog.text
         with linked(broker.port, "late", *kept) as (link, inbox):
             retained = {each.topic: each.payload for each in arrived(inbox) if isinstance(each, Received)}
             while len(retained) < len(kept):

@@ -48,7 +48,7 @@ def test_exactly_as_many_kills_as_asked_for_in_order(kills: int, rounds: int, se
     assert sum(each.kills for each in strikes) == kills
     assert [each.moment for each in strikes] == sorted(each.moment for each in strikes)
     for each in strikes:
-        assert 0 <= each.round < rounds and 0 <= each.share < 1 and each.pause_s >= 0
+        assert 0 <= each.round < max(1, rounds - 1) and 0 <= each.share < 1 and each.pause_s >= 0
         assert len(set(each.victims)) == len(each.victims) and each.witness in DEVICES
         assert set(each.victims) <= {COORDINATOR, BROKER, *DEVICES}
 
@@ -64,7 +64,7 @@ def test_many_kills_meet_every_step_everybody_and_every_round_in_pairs_and_anew(
     assert {each.step for each in strikes} == set(STEPS)
     kinds = Counter("device" if name in DEVICES else name for each in strikes for name in each.victims)
     assert min(kinds[COORDINATOR], kinds[BROKER], kinds["device"]) >= 5
-    assert {each.round for each in strikes} == set(range(12))
+    assert {each.round for each in strikes} == set(range(11))
     assert any(len(each.victims) == 2 for each in strikes) and any(each.again is not None for each in strikes)
 
 
@@ -74,7 +74,8 @@ def test_a_strike_waits_for_its_step_and_for_no_more_than_a_round() -> None:
     training = STEPS.index("training")
     due = [(3, training), (4, training), (4, training + 1), (5, 0)]
     early = [(2, training), (3, training - 1), (3, training + 1), (4, 0), (4, training - 1)]
-    assert all(map(strike.is_due, due)) and not any(map(strike.is_due, early))
+    assert all(strike.is_due(each, 9) for each in due) and not any(strike.is_due(each, 9) for each in early)
+    assert [strike.is_due(each, 4) for each in early] == [False, False, True, True, True], "none follows the last round"
 
 
 def test_a_device_is_farther_than_the_coordinator_until_that_closes_the_round() -> None:
@@ -101,7 +102,7 @@ def test_what_a_killed_device_was_at_is_forgotten() -> None:
 
 def test_steps_are_timed_from_their_first_sign_to_that_of_the_next() -> None:
     standing = Standing(began_s=10.0)
-    assert standing.length_s("training") == UNSEEN_S
+    assert standing.length_s("training") == UNSEEN_S and standing.start_up_s == 0
     standing.take(said(opened("open")), "all", 13.0)
     for activity, at_s in (
         ("fetching", 14.0),
@@ -112,7 +113,8 @@ def test_steps_are_timed_from_their_first_sign_to_that_of_the_next() -> None:
     ):
         standing.take(said(presence(activity), device="device-1"), "up", at_s)
     standing.take(said(opened("open"), round=1), "all", 20.0)
-    lengths = {"opening": 3.0, "fetching": 0.5, "training": 2.0, "sending": 0.5}
+    assert standing.start_up_s == 3.0
+    lengths = {"fetching": 0.5, "training": 2.0, "sending": 0.5}
     assert {step: standing.length_s(step) for step in lengths} == lengths  # type: ignore[arg-type]
 
 
