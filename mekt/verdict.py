@@ -16,8 +16,8 @@ from mekt.strikes import BROKER, COORDINATOR, Standing
 class Struck:
     """What a strike met, and how the federation got over it.
 
-    `back_s`: from the start of the last victim until each of them was heard, or answered. `on_s`: from then until
-    everybody was connected and the round's next message was there.
+    `back_s`: from the start of the last victim until each of them had logged in, or answered. `on_s`: from then until
+    everybody was logged in, each victim was heard, and the round's next message was there.
     """
 
     at_s: float
