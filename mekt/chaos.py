@@ -139,7 +139,8 @@ class _Run:
         self._stage, self._folder, self._broker, self._parts = stage, folder, broker, parts
         self._names = (COORDINATOR, *stage.scene.devices)
         self._logins = _Logins(broker.folder / "broker.log")
-        self._began_s = self._moved_s = time.monotonic()
+        self._began_s = self._looked_at_s = time.monotonic()
+        self._still_s = 0.0
         self._moment: tuple[int, frozenset[str]] = (0, frozenset())
         self._standing = Standing(began_s=self._began_s)
         self._ears: _Ears | None = None
@@ -185,7 +186,7 @@ class _Run:
     # Killing and starting
 
     def _strike(self, strike: Strike, start_up_s: float) -> None:
-        at_s = self._moved_s = time.monotonic()
+        at_s, self._still_s = time.monotonic(), 0.0
         moment = self._standing.moment(strike.witness)
         for name in strike.victims:
             self._kill(name)
@@ -292,9 +293,10 @@ class _Run:
             if speaker not in self._absent:
                 self._silent.discard(speaker)
         moment = (self._standing.round, self._standing.waiting_for)
-        if moment != self._moment:
-            self._moment, self._moved_s = moment, now_s
-        if now_s - self._moved_s > PATIENCE_S:
+        # A machine that slept, or another program had to itself, is no federation that stands still.
+        self._still_s = 0.0 if moment != self._moment else self._still_s + min(now_s - self._looked_at_s, 1.0)
+        self._moment, self._looked_at_s = moment, now_s
+        if self._still_s > PATIENCE_S:
             raise ChaosError(self._still())
         return None if heard is None else heard[0]
 
