@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+RUNS ?= 1000000
 VENV := .venv
 PY := $(VENV)/bin/python
 # Stamps: what is installed, and, while pip runs, that it has not come to its end.
@@ -10,13 +11,16 @@ READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 READY_TO_BENCH := $(VENV)/.ready-to-bench
 UNFINISHED := $(VENV)/.unfinished
+# The fuzzer has an environment of its own: it does without torch, and not every system has a build of it.
+FUZZ_VENV := .venv-fuzz
+READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance fuzz clean broker
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make demo ARGS="..."     passes options on; .venv/bin/mekt demo --help lists them'
 	@echo '  make demo PYTHON=...     sets .venv up with another Python, 3.11 or later'
@@ -45,8 +49,21 @@ results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours
 	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
 	done
 
-clean: ## remove .venv and every cache; recordings and state folders stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+weather: $(READY_TO_TEST) broker ## the network at its worst, as long as it takes: 32 kbit/s, lost packets; minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m weather tests/test_weak_network.py
+
+flood: $(READY_TO_TEST) broker ## rounds while malformed messages pour in; what reaches the coordinator, and its memory
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.flood $(ARGS)
+
+endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220 rounds; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.endurance $(ARGS)
+
+# Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
+fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send
+	@OMP_NUM_THREADS=1 $(FUZZ_VENV)/bin/python -m tests.hostile.fuzz --runs $(RUNS) $(ARGS)
+
+clean: ## remove .venv, .venv-fuzz and every cache; recordings and state folders stay
+	rm -rf $(VENV) $(FUZZ_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip takes what it left half-written for whole when it was interrupted; a set-up that was is therefore made anew.
@@ -83,6 +100,12 @@ $(READY_TO_BENCH): $(READY)
 	@$(BEGIN); \
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,bench]"; \
 	$(END)
+	@touch $@
+
+$(READY_TO_FUZZ): pyproject.toml constraints.txt
+	@echo 'Making $(FUZZ_VENV), with what the fuzzer needs: atheris, coverage.'
+	@$(PYTHON) -m venv --clear $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
 	@touch $@
 
 # The demo and the tests start a broker of their own on a free port; the system's service is neither used nor needed.

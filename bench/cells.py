@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
+from mekt import catalogue
 from mekt.errors import StateError
 from mekt.files import make_folder, write_atomically
 from mekt.schema import Bounds, Count, Name, SchemaError, build, plain
@@ -151,7 +152,9 @@ class Shelf:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateError(f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions") from error
+            raise StateError(
+                f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions", catalogue.of_disk(error)
+            ) from error
         except (ValueError, SchemaError) as error:
             log.warning("%s: damaged (%s); that run will be made again", path, str(error)[:200])
             return None

@@ -18,6 +18,7 @@ from bench.pool import Failed
 from bench.summary import Experiment, Section, summarise
 from bench.tables import markdown
 from bench.work import finish, kept_of
+from mekt import catalogue
 from mekt.errors import MissingPackageError, SettingsError
 from mekt.files import write_atomically
 from mekt.schema import plain
@@ -95,7 +96,9 @@ def wanted_of(options: argparse.Namespace) -> Wanted:
 
 def _check(what: str, named: Sequence[str], known: Sequence[str]) -> None:
     if unknown := [name for name in named if name not in known]:
-        raise SettingsError(f"bench: no {what} is called {', '.join(unknown)}; there are {', '.join(known)}")
+        raise SettingsError(
+            f"bench: no {what} is called {', '.join(unknown)}; there are {', '.join(known)}", catalogue.CHOICE_UNKNOWN
+        )
 
 
 def _data(named: Path | None) -> Path:
@@ -106,7 +109,10 @@ def _data(named: Path | None) -> Path:
     """
     path = named or Path(os.environ.get("MEKT_DATA") or ROOT.parent / "shared" / "data")
     if not path.is_dir():
-        raise SettingsError(f"--data: no folder {path}; name the recordings' folder with --data DIR or MEKT_DATA")
+        raise SettingsError(
+            f"--data: no folder {path}; name the recordings' folder with --data DIR or MEKT_DATA",
+            catalogue.DATA_FOLDER_UNFIT,
+        )
     return path.absolute()
 
 
@@ -155,7 +161,10 @@ def _results(
             }
             for section in sections
         ],
-        "failed": [{"cell": each.cell.plain(), "reason": each.reason, "exit_code": each.exit_code} for each in failed],
+        "failed": [
+            {"cell": each.cell.plain(), "reason": each.reason, "exit_code": each.exit_code, "number": each.number}
+            for each in failed
+        ],
     }
 
 

@@ -6,7 +6,7 @@ copies of them, scored on the test windows.
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -178,12 +178,10 @@ class _Game:
         announced_s = time.perf_counter() - began_s
         began_s = time.perf_counter()
         sent = {}
-        # Small operations gain little from several threads, so every device has one.
-        with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            learned = pool.map(lambda name: self._contender.learn(name, number, announced[name]), participants)
-            for name, payload in zip(participants, learned, strict=True):
-                sent[name] = payload
-                self._step()
+        learned = _each(lambda name: self._contender.learn(name, number, announced[name]), participants)
+        for name, payload in zip(participants, learned, strict=True):
+            sent[name] = payload
+            self._step()
         local_s = time.perf_counter() - began_s
         began_s = time.perf_counter()
         wire = self._count(number, participants, announced, sent)
@@ -242,6 +240,19 @@ class _Game:
     def _step(self) -> None:
         self._done += 1
         self._progress(self._done, self._whole)
+
+
+def _each(work: Callable[[str], Payload], names: Iterable[str]) -> Iterator[Payload]:
+    """What the work on each name gives, in their order, on all threads that torch has.
+
+    Small operations gain little from several threads, so every piece of work has one.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(work, names)
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(work, names)
 
 
 def sized(device: Device) -> Sized:

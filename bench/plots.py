@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.summary import MEGABYTE, WORK, Experiment, Row, Sample, Section
+from mekt import catalogue
 from mekt.errors import MissingPackageError
 
 # Okabe and Ito's colours: told apart by people who see colours differently, each with a marker of its own as well.
@@ -42,7 +43,8 @@ def picture(experiment: Experiment, sections: Sequence[Section]) -> bytes:
         figures: Any = importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            'matplotlib is not installed here; for pictures, in the folder of Mekt: pip install -e ".[bench]"'
+            'matplotlib is not installed here; for pictures, in the folder of Mekt: pip install -e ".[bench]"',
+            catalogue.PACKAGE_MISSING,
         ) from error
     draw = {"bytes": _bytes, "speed": _speed}.get(experiment.name, _lines if experiment.x_label else _dots)
     shown = [section for section in sections if any(row.runs for row in section.rows)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cells import Cell, Outcome
+from mekt import catalogue
 from mekt.files import make_folder
 from mekt.schema import build
 
@@ -46,11 +47,12 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """This cell gave nothing, for a reason in one line; `exit_code` as the error's family has it."""
+    """This cell gave nothing, for a reason in one line; `exit_code` and `number` as the error has them."""
 
     cell: Cell
     reason: str
     exit_code: int = 1
+    number: int = catalogue.OWN_FAULT.number
 
 
 Event = Began | Moved | Done | Failed

@@ -9,6 +9,7 @@ import numpy as np
 from bench.arena import Arena, Device
 from bench.choice import Choice, Rows, even
 from coordinator.datasets import datasets_of
+from mekt import catalogue
 from mekt.errors import SensorError, SettingsError
 from mekt.modality import Modality, WindowSpec
 from mekt.plan import Architecture, derived_seed
@@ -103,13 +104,21 @@ def read_arena(
         SensorError: when a recording is not there or cannot be read, or a client's hold no window.
     """
     if not 0 <= rotation < len(protocol.rotations):
-        raise SettingsError(f"rotation: {protocol.name} has 0 to {len(protocol.rotations) - 1}, not {rotation}")
+        raise SettingsError(
+            f"rotation: {protocol.name} has 0 to {len(protocol.rotations) - 1}, not {rotation}",
+            catalogue.CHOICE_UNKNOWN,
+        )
     if not 0 < labelled_share <= 1:
-        raise SettingsError(f"labelled_share: expected a share above 0 up to 1, got {labelled_share:g}")
+        raise SettingsError(
+            f"labelled_share: expected a share above 0 up to 1, got {labelled_share:g}", catalogue.ARGUMENTS_UNFIT
+        )
     roles = protocol.rotations[rotation]
     sensed = _windows(protocol, (_read(protocol, data, name) for name in roles.proxy))
     if len(sensed) < 2:
-        raise SettingsError(f"proxy: {', '.join(roles.proxy)} hold {len(sensed)} windows; a proxy set needs two")
+        raise SettingsError(
+            f"proxy: {', '.join(roles.proxy)} hold {len(sensed)} windows; a proxy set needs two",
+            catalogue.TOO_FEW_RECORDED,
+        )
     wanted = proxy_windows or (QUICK_PROXY_WINDOWS if quick else protocol.proxy_windows)
     rows = proxy_rows(sensed.arrays, min(wanted, len(sensed)), seed)
     labelled, test = (
@@ -143,7 +152,9 @@ def _devices(
             dealt = [(each, each.segments[part :: protocol.parts]) for each in played]
             whole = _windows(protocol, [replace(each, segments=kept) for each, kept in dealt if kept])
             if len(whole) == 0:
-                raise SensorError(f"{', '.join(names)}: a device of {protocol.name} gets no window of them")
+                raise SensorError(
+                    f"{', '.join(names)}: a device of {protocol.name} gets no window of them", catalogue.SENSOR_SILENT
+                )
             whole = _thinned(whole, QUICK_WINDOWS) if quick else whole
             index = number * protocol.parts + part
             own = sorted(protocol.sets[index % len(protocol.sets)])
@@ -159,7 +170,7 @@ def _devices(
 def _read(protocol: ProtocolSpec, data: Path, name: str) -> Recording:
     path = protocol.locate(data, name)
     if not path.is_file():
-        raise SensorError(f"{not_there(path)}; {protocol.name} is from {protocol.page}")
+        raise SensorError(f"{not_there(path)}; {protocol.name} is from {protocol.page}", catalogue.RECORDING_MISSING)
     return protocol.prepare(read_recording(path, [each.name for each in protocol.modalities]))
 
 

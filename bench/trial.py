@@ -23,6 +23,7 @@ from bench.worker import serve
 from mekt.errors import SettingsError
 from mekt.plan import Architecture, Method
 from mekt.schema import SchemaError, build, plain
+from mekt.settings import entry_of
 from mekt.traffic import WireBytes
 
 # Scores are taken at this many moments of a run, beside the start and the first round.
@@ -64,7 +65,7 @@ def method_of(cell: Cell) -> Method:
     try:
         return build(Method, {**plain(Method()), **PROTOCOLS[cell.protocol].method, **dict(cell.changes)}, "changes")
     except SchemaError as error:
-        raise SettingsError(f"bench: {error}") from error
+        raise SettingsError(f"bench: {error}", entry_of(error)) from error
 
 
 def arena_of(cell: Cell, data: Path) -> Arena:

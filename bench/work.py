@@ -59,7 +59,7 @@ def finish(
                     case Moved():
                         progress.moved(event.cell, event.share)
                     case Done():
-                        kept[event.cell] = shelf.put(event.cell, event.outcome, code=code, took_s=event.took_s)
+                        _keep(kept, shelf, event, code)
                         progress.ended(event.cell, event.took_s, "done")
                     case Failed():
                         failed.append(event)
@@ -72,6 +72,15 @@ def finish(
     finally:
         progress.close()
     return failed
+
+
+def _keep(kept: dict[Cell, Kept], shelf: Shelf, done: Done, code: str) -> None:
+    """Keep what a run gave; an interrupt waits for that."""
+    try:
+        kept[done.cell] = shelf.put(done.cell, done.outcome, code=code, took_s=done.took_s)
+    except KeyboardInterrupt:
+        kept[done.cell] = shelf.put(done.cell, done.outcome, code=code, took_s=done.took_s)
+        raise
 
 
 @contextlib.contextmanager

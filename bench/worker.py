@@ -39,7 +39,7 @@ def serve(run: RunCell) -> None:
         try:
             outcome = run(cell, lambda share: tell(kind="moved", share=share))
         except MektError as error:
-            tell(kind="failed", reason=str(error), exit_code=error.exit_code)
+            tell(kind="failed", reason=str(error), exit_code=error.exit_code, number=error.number)
         except Exception as error:
             traceback.print_exc()
             place = traceback.extract_tb(error.__traceback__)[-1]

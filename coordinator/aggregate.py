@@ -1,5 +1,6 @@
 """Many devices' knowledge as one: a weighted mean per modality that does not depend on the devices' order."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,17 @@ from mekt.learning import Knowledge
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contribution:
-    """What one device sent: its knowledge per modality, weighted by the number of its private windows."""
+    """What one device sent: its knowledge per modality, learned from so many private windows `age` rounds ago."""
 
     device: str
     windows: int
     knowledge: Mapping[str, Knowledge]
+    age: int = 0
+
+    @property
+    def weight(self) -> float:
+        """w_i = windows / sqrt(1 + age): what was learned longer ago counts less (Nguyen et al., arXiv 2106.06639)."""
+        return self.windows / math.sqrt(1 + self.age)
 
 
 def aggregate(contributions: Sequence[Contribution]) -> dict[str, Knowledge]:
@@ -27,12 +34,12 @@ def aggregate(contributions: Sequence[Contribution]) -> dict[str, Knowledge]:
     ordered = sorted(contributions, key=lambda each: each.device)
     names = sorted({name for each in ordered for name in each.knowledge})
     return {
-        name: _mean([(each.windows, each.knowledge[name]) for each in ordered if name in each.knowledge])
+        name: _mean([(each.weight, each.knowledge[name]) for each in ordered if name in each.knowledge])
         for name in names
     }
 
 
-def _mean(weighted: list[tuple[int, Knowledge]]) -> Knowledge:
+def _mean(weighted: list[tuple[float, Knowledge]]) -> Knowledge:
     hidden = [(weight, each.hidden) for weight, each in weighted if each.hidden is not None]
     return Knowledge(
         embedding=_weighted([(weight, each.embedding) for weight, each in weighted]),
@@ -40,7 +47,7 @@ def _mean(weighted: list[tuple[int, Knowledge]]) -> Knowledge:
     )
 
 
-def _weighted(weighted: list[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
+def _weighted(weighted: list[tuple[float, NDArray[np.float32]]]) -> NDArray[np.float32]:
     total = np.zeros(weighted[0][1].shape, dtype=np.float64)
     for weight, array in weighted:
         total += weight * array.astype(np.float64)

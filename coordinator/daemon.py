@@ -22,15 +22,28 @@ from coordinator.ledger import Delivery, Ledger
 from coordinator.settings import FederationSettings, read_federation
 from coordinator.signs import news
 from coordinator.standing import Fleet, status_of
-from mekt.blobs import CHUNKS_IN_FLIGHT, blob_ref, proxy_hash, read_chunk
+from mekt import catalogue
+from mekt.blobs import ChunkError, Serving, blob_ref, proxy_hash, read_chunk
 from mekt.errors import LinkError, SettingsError, WireError
 from mekt.files import BlobStore
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, RoundReport, Status, Want
+from mekt.messages import (
+    Body,
+    Chunk,
+    Envelope,
+    Offer,
+    Presence,
+    Receipt,
+    RoundOpen,
+    RoundReport,
+    Status,
+    Trouble,
+    Want,
+)
 from mekt.plan import BlobRef
 from mekt.post import Post
 from mekt.process import INBOX_EVENTS, LOOP_S, Job, JobDone, Stop, only_process
-from mekt.topics import for_coordinator
+from mekt.topics import Topic, for_coordinator
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +67,7 @@ def run_coordinator(config: Path, stop: Stop) -> int:
             coordinator = Coordinator(settings, config.parent, folder)
         except SettingsError as error:
             lines = str(error).splitlines()
-            raise SettingsError("\n".join(f"{config}: {line}" for line in lines)) from error
+            raise SettingsError("\n".join(f"{config}: {line}" for line in lines), error.entry) from error
         coordinator.run(stop)
     return 0
 
@@ -95,6 +108,7 @@ class Coordinator:
         self._proxy_blobs = {blob_ref(data).sha256: data for data in datasets.blobs.values()}
         self._knowledge: dict[str, BlobRef] = {}
         self._served: dict[bytes, bytes] = {}
+        self._serving = Serving()
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
         self._fleet = Fleet(self._plan.proxy)
         self._incoming: dict[str, Incoming] = {}
@@ -157,9 +171,11 @@ class Coordinator:
         for delivery in self._ledger.deliveries(number):
             if any(self._blobs.get(ref) is None for ref in delivery.knowledge.values()):
                 self._ledger.withdraw(number, delivery.device)
-        received = tuple(delivery.device for delivery in self._ledger.deliveries(number))
+        deliveries = self._ledger.deliveries(number)
+        received = tuple(delivery.device for delivery in deliveries if not delivery.age)
+        late = tuple(delivery.device for delivery in deliveries if delivery.age)
         log.info("round %d of %d goes on; delivered so far: %s", number + 1, self._state.rounds, _listed(received))
-        self._state, commands = rounds.resumed(self._state, participants, received, self._rules, time.monotonic())
+        self._state, commands = rounds.resumed(self._state, participants, received, self._rules, time.monotonic(), late)
         self._carry_out(commands)
 
     # What comes in
@@ -190,7 +206,9 @@ class Coordinator:
         if device in self._incoming and self._fleet.is_back(device, envelope.body):
             self._incoming[device].ask_again()
         if not isinstance(envelope.body, Presence):
-            self._fleet.heard(device, now_s)
+            trouble = self._fleet.heard(device, envelope.sequence, now_s)
+            if trouble is not None:
+                self._post.note(trouble)
         match envelope.body:
             case Presence() as presence:
                 self._on_presence(device, presence, now_s)
@@ -201,49 +219,63 @@ class Coordinator:
             case Want() as want:
                 self._on_want(device, want)
             case _:
-                self._post.reject(f"{device}: a {envelope.kind} message is none of a device's")
+                self._post.reject("misplaced", f"{device}: a {envelope.kind} message is none of a device's")
 
     def _on_presence(self, device: str, presence: Presence, now_s: float) -> None:
         try:
             event = self._fleet.told(device, presence, now_s)
         except WireError as error:
-            self._post.reject(str(error))
+            self._post.reject("too-many-devices", str(error))
             return
         if isinstance(event, rounds.DeviceOffline) and presence.state == "online":
-            self._post.reject(f"{device}: has none of the modalities {_listed(tuple(self._plan.proxy))}")
+            self._post.reject(
+                "unfit-device", f"{device}: has none of the modalities {_listed(tuple(self._plan.proxy))}"
+            )
+        if self._fleet.has_twin(device):
+            self._post.reject("twin", f"{device}: two processes say that they are it; end one, or rename it")
         if event is not None:
             self._advance(event)
 
     def _on_offer(self, device: str, number: int, proxy: bytes, offer: Offer) -> None:
-        state = self._state
-        if number == state.round and device in state.received:
-            self._answer(device, number, "accepted")
+        state, age = self._state, offer.age
+        if number == state.round and (device in state.received or (age > 0 and device in state.late)):
+            self._answer(device, number, age, "accepted")
             return
-        if number < state.round or (number == state.round and state.phase == "distilling"):
-            self._answer(device, number, "refused", f"round {number + 1} is over")
-            return
-        if number > state.round or device not in state.participants:
-            self._answer(device, number, "refused", f"{device} takes no part in round {number + 1}")
-            return
-        problem = offer_problem(offer, self._plan) if proxy == self._post.proxy else "it is about another proxy set"
-        if problem is not None:
-            self._refuse(device, number, problem)
+        refusal = self._refusal(device, number, proxy, offer)
+        if refusal is not None:
+            self._refuse(device, number, age, *refusal)
             return
         known = self._incoming.get(device)
         if known is None or known.offer.knowledge != offer.knowledge:
             self._incoming[device] = Incoming(offer, self._plan)
 
+    def _refusal(self, device: str, number: int, proxy: bytes, offer: Offer) -> tuple[Trouble, str] | None:
+        """Why this offer is not taken, or None."""
+        state = self._state
+        if number < state.round or (number == state.round and state.phase == "distilling"):
+            return "old-round", f"round {number + 1} is over"
+        if number > state.round:
+            return "early-round", f"round {number + 1} has not begun"
+        if device not in state.participants:
+            return "uninvited", f"{device} takes no part in round {number + 1}"
+        if proxy != self._post.proxy:
+            return "other-proxy-set", "it is about another proxy set"
+        if offer.age > 0 and not self._rules.takes_late:
+            return "old-round", "it was learned for an earlier round, and this federation drops such knowledge"
+        problem = offer_problem(offer, self._plan)
+        return None if problem is None else ("unfit-offer", problem)
+
     def _on_chunk(self, device: str, chunk: Chunk) -> None:
         incoming = self._incoming.get(device)
         if incoming is None:
             # What was asked for twice may come twice, also when all is there.
-            if device not in self._state.received:
-                self._post.reject(f"{device}: a chunk came that nobody asked for")
+            if device not in self._state.delivered:
+                self._post.reject("unasked-chunk", f"{device}: a chunk came that nobody asked for")
             return
         try:
             outcome = incoming.take(chunk)
-        except WireError as error:
-            self._post.reject(f"{device}: {error}")
+        except ChunkError as error:
+            self._post.reject(error.trouble, f"{device}: {error}")
             return
         match outcome:
             case Whole():
@@ -251,29 +283,31 @@ class Coordinator:
                 self._store(device, outcome)
             case Unusable(reason=reason):
                 del self._incoming[device]
-                self._refuse(device, self._state.round, reason)
+                self._refuse(device, self._state.round, incoming.offer.age, "unfit-offer", reason)
             case None:
                 pass
 
-    def _refuse(self, device: str, number: int, reason: str) -> None:
-        self._post.reject(f"{device}: {reason}")
-        self._answer(device, number, "refused", reason)
+    def _refuse(self, device: str, number: int, age: int, trouble: Trouble, reason: str) -> None:
+        self._post.reject(trouble, f"{device}: {reason}")
+        self._answer(device, number, age, "refused", reason)
 
     def _store(self, device: str, whole: Whole) -> None:
-        number = self._state.round
+        number, offer = self._state.round, whole.offer
         refs = {name: self._blobs.put(data) for name, data in whole.blobs.items()}
-        self._ledger.deliver(number, Delivery(device=device, windows=whole.offer.windows, knowledge=refs))
-        self._answer(device, number, "accepted")
-        log.info("round %d: %s delivered %s", number + 1, device, _listed(tuple(refs)))
-        self._advance(rounds.KnowledgeStored(device=device, round=number))
+        self._ledger.deliver(number, Delivery(device=device, windows=offer.windows, knowledge=refs, age=offer.age))
+        self._answer(device, number, offer.age, "accepted")
+        since = f", learned {offer.age} round{'s'[: offer.age - 1]} ago" if offer.age else ""
+        log.info("round %d: %s delivered %s%s", number + 1, device, _listed(tuple(refs)), since)
+        self._advance(rounds.KnowledgeStored(device=device, round=number, late=offer.age > 0))
 
     def _on_want(self, device: str, want: Want) -> None:
         data = self._served.get(want.sha256)
         if data is None:
-            self._post.reject(f"{device}: asks for a blob that is not served, or no more")
+            self._post.reject("unknown-blob", f"{device}: asks for a blob that is not served, or no more")
             return
         ref = BlobRef(sha256=want.sha256, size_bytes=len(data))
-        for index in want.chunks[:CHUNKS_IN_FLIGHT]:
+        topic = Topic(federation=self._post.federation, direction="down", kind="chunk", device=device)
+        for index in self._serving.due(device, ref, want, self._link.leaving(str(topic))):
             chunk = read_chunk(data, ref, index)
             if chunk is not None:
                 self._send(chunk, device)
@@ -359,6 +393,7 @@ class Coordinator:
         body = RoundOpen(
             state=standing.get(state.phase, "closed"),  # type: ignore[arg-type]
             deadline_s=max(0.0, state.deadline_at_s - time.monotonic()) if state.phase == "collecting" else 0.0,
+            late=self._rules.late,
             participants=state.participants,
             plan=self._plan,
             knowledge=self._knowledge,
@@ -370,10 +405,10 @@ class Coordinator:
         except (WireError, LinkError) as error:
             # Nobody would ask for it again.
             self._announced = False
-            self._post.reject(f"not sent: {error}")
+            self._post.reject("not-sent", f"not sent: {error}")
 
-    def _answer(self, device: str, number: int, verdict: Any, reason: str = "") -> None:
-        self._post.send(Receipt(state=verdict, reason=reason[:200]), "down", device=device, round=number)
+    def _answer(self, device: str, number: int, age: int, verdict: Any, reason: str = "") -> None:
+        self._post.send(Receipt(state=verdict, age=age, reason=reason[:200]), "down", device=device, round=number)
 
     def _send(self, body: Body, device: str) -> None:
         self._post.send(body, "down", device=device, round=self._state.round)
@@ -389,9 +424,10 @@ class Coordinator:
             seen_at_s=self._fleet.seen_at_s,
             share_learned=0.0 if self._job is None else self._job.share_done,
             reports=self._reports,
+            trouble=self._post.trouble,
         )
         known = self._status
-        changed = known is None or replace(known, text=status.text) != status
+        changed = known is None or replace(known, text=status.text, trouble=status.trouble) != status
         if changed or (now_s - self._status_at_s >= STATUS_S and status != known):
             self._status, self._status_at_s = status, now_s
             self._post.send(status, "all", round=self._state.round, retain=True)
@@ -399,7 +435,9 @@ class Coordinator:
 
 def _compute(choice: str) -> torch.device:
     if choice == "cuda" and not torch.cuda.is_available():
-        raise SettingsError('compute: "cuda" is not there for torch; install its CUDA build, or set compute = "cpu"')
+        raise SettingsError(
+            'compute: "cuda" is not there for torch; install its CUDA build, or set compute = "cpu"', catalogue.NO_GPU
+        )
     if choice == "auto":
         choice = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(choice)

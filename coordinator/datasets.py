@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from coordinator.settings import FederationSettings, recordings
+from mekt import catalogue
 from mekt.arrays import pack_windows, unpack_windows
 from mekt.blobs import blob_ref
 from mekt.errors import SettingsError
@@ -71,7 +72,8 @@ def read_datasets(settings: FederationSettings, base: Path) -> Datasets:
     sensed = windows_of(played["proxy"], settings.modalities, settings.window)
     if len(sensed) < 2:
         raise SettingsError(
-            f"proxy: the recordings hold {len(sensed)} windows of {settings.window.window_s:g} s; name longer ones"
+            f"proxy: the recordings hold {len(sensed)} windows of {settings.window.window_s:g} s; name longer ones",
+            catalogue.TOO_FEW_RECORDED,
         )
     rows = np.linspace(0, len(sensed) - 1, min(settings.proxy_windows, len(sensed))).round().astype(np.intp)
     classes = class_names(played["labelled"] + played["test"])
@@ -125,11 +127,14 @@ def _packed(name: str, windows: Floats) -> bytes:
     try:
         data = pack_windows(windows)
     except ValueError as error:
-        raise SettingsError(f"proxy: {name}: {error}; record it in a larger unit") from error
+        raise SettingsError(
+            f"proxy: {name}: {error}; record it in a larger unit", catalogue.PROXY_OUT_OF_RANGE
+        ) from error
     if len(data) > LARGEST_BLOB_BYTES:
         raise SettingsError(
             f"proxy_windows: {len(windows)} windows of {name} are {len(data)} bytes, over the limit of "
-            f"{LARGEST_BLOB_BYTES}; ask for fewer"
+            f"{LARGEST_BLOB_BYTES}; ask for fewer",
+            catalogue.PROXY_TOO_LARGE,
         )
     return data
 
@@ -138,7 +143,7 @@ def _labelled(scaling: Mapping[str, Scaling], windows: WindowSet, kind: str) -> 
     """Those of the windows that have a label, normalised."""
     windows = windows.select(windows.labels != UNLABELLED)
     if len(windows) == 0:
-        raise SettingsError(f"{kind}: the recordings hold no labelled window; name others")
+        raise SettingsError(f"{kind}: the recordings hold no labelled window; name others", catalogue.NOTHING_LABELLED)
     arrays = {name: normalise(array, scaling[name]) for name, array in windows.arrays.items()}
     return WindowSet(arrays=arrays, labels=windows.labels)
 
@@ -162,4 +167,4 @@ def plan_of(settings: FederationSettings, datasets: Datasets, run: str) -> Plan:
             method=settings.method,
         )
     except ValueError as error:
-        raise SettingsError(str(error)) from error
+        raise SettingsError(str(error), catalogue.SETTINGS_CONTRADICT) from error

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mekt import catalogue
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
-from mekt.blobs import Fetch
+from mekt.blobs import ChunkError, Fetch
 from mekt.errors import WireError
 from mekt.messages import Chunk, Offer, Want
-from mekt.plan import Plan
+from mekt.plan import LARGEST_BLOB_BYTES, Plan
 
 # No embedding of a sound model comes near this, and the distances between embeddings up to it are still finite.
 LARGEST_VALUE = float(np.finfo(np.float16).max)
@@ -31,6 +32,9 @@ def offer_problem(offer: Offer, plan: Plan) -> str | None:
             return f"the federation has no modality {name}"
         if ref.size_bytes > largest:
             return f"{name}: {ref.size_bytes} bytes of knowledge are over this plan's limit of {largest}"
+    total = sum(ref.size_bytes for ref in offer.knowledge.values())
+    if total > LARGEST_BLOB_BYTES:
+        return f"{total} bytes of knowledge are over the {LARGEST_BLOB_BYTES} that may be fetched at a time"
     return None
 
 
@@ -74,11 +78,11 @@ class Incoming:
         """Accept a chunk; the whole when it was the last one.
 
         Raises:
-            WireError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
+            ChunkError: when the chunk does not belong, or a blob was damaged on its way and is asked for again.
         """
         try:
             data = self._fetch.take(chunk)
-        except WireError as error:
+        except ChunkError as error:
             self._damaged += chunk.sha256 in self._hashes
             if self._damaged >= MOST_DAMAGED:
                 return Unusable(reason=f"it keeps arriving damaged: {error}")
@@ -104,4 +108,6 @@ def _check(data: bytes, plan: Plan) -> None:
     hidden = method.hidden if method.sends_hidden else None
     for array in unpack_knowledge(data, windows=plan.knowledge_rows, embedding=method.embedding, hidden=hidden):
         if array is not None and float(np.abs(array).max()) > LARGEST_VALUE:
-            raise WireError(f"it has values beyond {LARGEST_VALUE:g}; the model has diverged")
+            raise WireError(
+                f"it has values beyond {LARGEST_VALUE:g}; the model has diverged", catalogue.KNOWLEDGE_UNFIT
+            )

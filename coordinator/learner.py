@@ -20,6 +20,7 @@ from coordinator.datasets import Datasets
 from coordinator.distil import Distiller
 from coordinator.ledger import Delivery
 from export.writer import write_release
+from mekt import catalogue
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.augment import view
 from mekt.checkpoint import load_weights, pack_weights
@@ -87,7 +88,9 @@ class Learner:
         try:
             raw = path.read_bytes()
         except OSError as error:
-            raise StateError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from error
+            raise StateError(
+                f"{path}: cannot be read ({error.strerror}); restore it from a copy", catalogue.of_disk(error)
+            ) from error
         load_weights(self._distiller, raw, str(path))
 
     def knowledge(self, number: int) -> dict[str, bytes]:
@@ -158,7 +161,8 @@ class Learner:
             raw = blobs.get(ref)
             if raw is None:
                 raise StateError(
-                    f"{blobs.folder}: what {delivery.device} delivered is gone; restart to collect it anew"
+                    f"{blobs.folder}: what {delivery.device} delivered is gone; restart to collect it anew",
+                    catalogue.DELIVERY_GONE,
                 )
             embedding, hidden = unpack_knowledge(
                 raw,
@@ -167,7 +171,7 @@ class Learner:
                 hidden=method.hidden if method.sends_hidden else None,
             )
             knowledge[name] = Knowledge(embedding=embedding, hidden=hidden)
-        return Contribution(device=delivery.device, windows=delivery.windows, knowledge=knowledge)
+        return Contribution(device=delivery.device, windows=delivery.windows, knowledge=knowledge, age=delivery.age)
 
     def _fit(self) -> dict[str, _Fitted]:
         """A classifier of each group. A failure here costs classifiers and scores, never the round."""
@@ -353,7 +357,9 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise StateError(f"{path}: cannot be removed ({error.strerror}); mend permissions") from error
+        raise StateError(
+            f"{path}: cannot be removed ({error.strerror}); mend permissions", catalogue.of_disk(error)
+        ) from error
 
 
 def _side_by_side(embedded: Arrays, modalities: Sequence[str]) -> Floats:

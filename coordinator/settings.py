@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from coordinator.round import RoundRules
+from mekt import catalogue
 from mekt.errors import SettingsError
 from mekt.login import BrokerSettings, located
 from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, WindowSpec
 from mekt.plan import LARGEST_PROXY_WINDOWS, Architecture, Method
 from mekt.schema import Bounds, Count, Name, SchemaError, build
-from mekt.settings import read_table
+from mekt.settings import read_table, refusal
 
 PathText = Annotated[str, Bounds(longest=4096, pattern=r"[^\0]+")]
 Paths = Annotated[tuple[PathText, ...], Bounds(longest=10_000)]
@@ -74,7 +75,7 @@ def read_federation(path: Path) -> FederationSettings:
         settings = build(FederationSettings, table)
         _keep_tests_apart(settings, path.parent)
     except SchemaError as error:
-        raise SettingsError("\n".join(f"{path}: {problem}" for problem in error.problems)) from error
+        raise refusal(path, error) from error
     return replace(settings, broker=located(settings.broker, path.parent))
 
 
@@ -114,5 +115,5 @@ def recordings(settings: FederationSettings, base: Path, kind: Kind) -> list[Pat
         if not path.is_file()
     ]
     if missing:
-        raise SettingsError("\n".join(missing))
+        raise SettingsError("\n".join(missing), catalogue.RECORDING_NOT_FOUND)
     return paths

@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
+from mekt import catalogue
 from mekt.errors import WireError
-from mekt.messages import Body, Finding, Presence, RoundReport, Status
+from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
 
 LONGEST_TEXT = 500
 # How much of the text may go to the names of devices.
@@ -20,14 +21,20 @@ FINDING_BYTES = 64
 MOST_DEVICES = 4096
 # After a connection to the broker: who has not been heard by then did not come back with it.
 RETURN_S = 60.0
+# Of each device, so that a message that comes again is known.
+MESSAGES_REMEMBERED = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """A device's last word, and when it was last heard."""
+    """A device's last word, when it was last heard, and the newest of the numbers of its session's messages."""
 
     presence: Presence
     at_s: float
+    newest: int = 0
+    latest: frozenset[int] = frozenset()
+    former_session: int | None = None
+    has_twin: bool = False
 
 
 class Fleet:
@@ -65,7 +72,14 @@ class Fleet:
             return DeviceOffline(device=device)
         if known is None:
             self._make_room()
-        self._devices[device] = _Seen(presence=presence, at_s=now_s)
+        if known is None:
+            known = _Seen(presence=presence, at_s=now_s)
+        elif known.presence.session != presence.session:
+            # A session numbers its messages from 1 on. One that comes back after another has not ended.
+            twin = presence.session == known.former_session
+            former = known.presence.session
+            known = _Seen(presence=presence, at_s=now_s, former_session=former, has_twin=twin)
+        self._devices[device] = replace(known, presence=presence, at_s=now_s)
         useful = self._modalities & set(presence.modalities)
         return DeviceOnline(device=device) if useful else DeviceOffline(device=device)
 
@@ -77,11 +91,22 @@ class Fleet:
         session = body.session if isinstance(body, Presence) else known.presence.session
         return known.at_s < self._connected_at_s or session != known.presence.session
 
-    def heard(self, device: str, now_s: float) -> None:
-        """A device has sent something."""
+    def has_twin(self, device: str) -> bool:
+        """Whether another process spoke for this device between two words of this one."""
         known = self._devices.get(device)
-        if known is not None:
-            self._devices[device] = replace(known, at_s=now_s)
+        return known is not None and known.has_twin
+
+    def heard(self, device: str, sequence: int, now_s: float) -> Trouble | None:
+        """A device has sent something; what is odd about its coming now. MQTT may bring a message twice."""
+        known = self._devices.get(device)
+        if known is None:
+            return "unannounced"
+        newest = max(known.newest, sequence)
+        latest = frozenset(each for each in known.latest | {sequence} if each > newest - MESSAGES_REMEMBERED)
+        self._devices[device] = replace(known, at_s=now_s, newest=newest, latest=latest)
+        if sequence in known.latest:
+            return "repeated"
+        return "out-of-order" if sequence < known.newest else None
 
     def connected(self, now_s: float) -> None:
         """The broker is there (again), and tells or told anew which devices are."""
@@ -104,7 +129,9 @@ class Fleet:
             return
         absent = {name: each.at_s for name, each in self._devices.items() if each.presence.state == "offline"}
         if not absent:
-            raise WireError(f"more than {self._most} devices; start another federation for the rest")
+            raise WireError(
+                f"more than {self._most} devices; start another federation for the rest", catalogue.FEDERATION_FULL
+            )
         del self._devices[min(absent, key=absent.__getitem__)]
 
 
@@ -116,6 +143,7 @@ def status_of(
     seen_at_s: Mapping[str, float],
     share_learned: float,
     reports: tuple[RoundReport, ...],
+    trouble: Mapping[Trouble, int],
 ) -> Status:
     """The status at `now_s`. `seen_at_s`: when each device was last heard; `share_learned`: of the distillation."""
     return Status(
@@ -126,6 +154,7 @@ def status_of(
         received=state.received,
         reports=_newest(reports),
         text=_text(state, rules, now_s, seen_at_s, share_learned)[:LONGEST_TEXT],
+        trouble={name: trouble[name] for name in sorted(trouble)},
     )
 
 

@@ -16,19 +16,20 @@ from typing import Any
 import torch
 
 from edge import agent
-from edge.lessons import Learned, Lesson
+from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
 from edge.sensing import Sensing
 from edge.settings import DeviceSettings, read_device
-from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, proxy_hash, read_chunk
-from mekt.errors import SensorError, StateError, WireError
+from mekt.blobs import ChunkError, Fetch, Serving, blob_ref, proxy_hash, read_chunk
+from mekt.database import DamagedStateError
+from mekt.errors import SensorError, StateError
 from mekt.link import Connected, Disconnected, Link, Received
 from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Want
 from mekt.modality import Modality
-from mekt.plan import Architecture, Plan
+from mekt.plan import Architecture, BlobRef, Plan
 from mekt.post import Post
 from mekt.process import LOOP_S, Job, JobDone, Stop, only_process
-from mekt.topics import for_device
+from mekt.topics import Topic, for_device
 from sensors.settings import open_source
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 # A device asks for a few chunks at a time: more than this are a flood, and each may be as large as the broker allows.
 INBOX_EVENTS = 256
 OFFER_S = 5.0
+# So much received since it was last looked at is a chunk that comes, however slowly; less may be anything.
+ARRIVING_BYTES = 1024
 PROGRESS_S = 1.0
 STOP_S = 2.0
 
@@ -78,7 +81,11 @@ class Device:
         self._sensing: Sensing | None = None
         # Sensings and jobs have numbers, so that one that was left behind is not taken for the one at work.
         self._sensings = self._jobs = 0
-        self._fetch = Fetch()
+        self._fetch, self._serving = Fetch(), Serving()
+        self._arrived_bytes = 0
+        # What was learned for an earlier round, while it is on offer to this one; a restart computes it again.
+        self._late_offer: Offer | None = None
+        self._late: dict[bytes, bytes] = {}
         self._job: Job | None = None
         self._offered_at_s = 0.0
         self._said: Presence | None = None
@@ -116,6 +123,7 @@ class Device:
             if self._sensing is not None:
                 self._sensing.stop(STOP_S / 2)
             self._link.stop(STOP_S / 2, last=self._farewell())
+            self._memory.close()
 
     # What comes in
 
@@ -134,6 +142,8 @@ class Device:
             case _Enough(sensing=number):
                 if number == self._sensings:
                     self._advance(agent.WindowsReady())
+            case Late():
+                self._made_ready(event)
             case JobDone(name=name):
                 # Another one belonged to a plan or a round that this device has left.
                 if self._job is not None and name == self._job.name:
@@ -149,11 +159,11 @@ class Device:
             case JobDone(result=dict() as knowledge):
                 self._recalled(knowledge)
             case JobDone(error=StateError() as error):
-                raise StateError(f"{self._memory.folder}: {error}") from error
+                raise StateError(f"{self._memory.folder}: {error}", error.entry) from error
             case JobDone(error=error):
                 number, sending = self._state.round, self._state.phase == "sending"
                 log.error("round %d: no knowledge (%s); this device sits it out", number + 1, error)
-                self._advance(agent.Receipted(round=number) if sending else agent.TrainingFailed(round=number))
+                self._advance(agent.KnowledgeLost(round=number) if sending else agent.TrainingFailed(round=number))
 
     def _receive(self, envelope: Envelope) -> None:
         match envelope.body:
@@ -164,9 +174,9 @@ class Device:
             case Want() as want:
                 self._on_want(want)
             case Receipt() as receipt:
-                self._on_receipt(envelope.round, receipt)
+                self._on_receipt(envelope.round, envelope.proxy, receipt)
             case _:
-                self._post.reject(f"a {envelope.kind} message is none for a device")
+                self._post.reject("misplaced", f"a {envelope.kind} message is none for a device")
 
     def _on_round(self, number: int, word: RoundOpen) -> None:
         if not self._adopt(word.plan):
@@ -183,7 +193,7 @@ class Device:
         )
         problem = lesson.size_problem()
         if problem is not None:
-            self._post.reject(f"round {number + 1}: {problem}")
+            self._post.reject("unfit-plan", f"round {number + 1}: {problem}")
             self._advance(agent.RoundClosed())
             return
         self._announced = lesson
@@ -194,7 +204,8 @@ class Device:
                 self._start_fetch()
             # Whoever announces a round anew has been away, or the broker has: what was asked for may be lost.
             self._fetch.ask_again()
-        self._advance(agent.RoundOpened(round=number, invited=self._settings.device in word.participants))
+        invited = self._settings.device in word.participants
+        self._advance(agent.RoundOpened(round=number, invited=invited, late=word.late == "carry"))
 
     def _adopt(self, plan: Plan) -> bool:
         """Keep to this plan from now on; False when it has nothing to do with this device."""
@@ -206,12 +217,15 @@ class Device:
             mine = self._sensed[each.name]
             if (mine.shape, mine.unit) != (each.shape, each.unit):
                 self._post.reject(
+                    "unfit-plan",
                     f"{each.name}: sensed as {mine.shape} in {mine.unit}, the federation wants {each.shape} in "
-                    f"{each.unit}; correct the sensor's settings or the federation's"
+                    f"{each.unit}; correct the sensor's settings or the federation's",
                 )
                 return False
         if not shared:
-            self._post.reject(f"the federation learns {', '.join(plan.scaling)}; this device senses none of them")
+            self._post.reject(
+                "unfit-plan", f"the federation learns {', '.join(plan.scaling)}; this device senses none of them"
+            )
             return False
         return self._begin(plan, shared)
 
@@ -229,7 +243,7 @@ class Device:
                 enough=lambda: self._inbox.put(_Enough(sensing=number)),
             )
         except SensorError as error:
-            self._post.reject(f"the federation's plan cannot be followed here: {error}")
+            self._post.reject("unfit-plan", f"the federation's plan cannot be followed here: {error}")
             return False
         if self._job is not None:
             self._job.cancel(STOP_S)
@@ -243,20 +257,25 @@ class Device:
         self._sensing, self._sensings = sensing, number
         self._post.proxy = proxy_hash(plan.proxy)
         self._fetch.forget()
-        encoders = (f"{name}={kind}" for name, kind in sorted(self._architectures.items()))
-        self._memory.begin(" ".join([plan.identity, *encoders]))
+        self._late, self._late_offer = {}, None
+        self._memory.begin(self._model_name(plan))
         known = self._memory.progress
-        self._state = agent.AgentState(trained=known.trained, delivered=known.delivered)
+        self._state = agent.AgentState(trained=known.trained, delivered=known.delivered, kept=self._memory.rounds())
         there, mine = ", ".join(plan.proxy), ", ".join(self._architectures)
         log.info("the federation learns from %s; this device has %s", there, mine)
         sensing.start(after=former)
         return True
 
+    def _model_name(self, plan: Plan) -> str:
+        """All that this device's model depends on."""
+        encoders = (f"{name}={kind}" for name, kind in sorted(self._architectures.items()))
+        return " ".join([plan.identity, *encoders])
+
     def _on_chunk(self, chunk: Chunk) -> None:
         try:
             data = self._fetch.take(chunk)
-        except WireError as error:
-            self._post.reject(str(error))
+        except ChunkError as error:
+            self._post.reject(error.trouble, str(error))
             return
         if data is not None:
             self._memory.blobs.put(data)
@@ -268,36 +287,53 @@ class Device:
             self._advance(agent.Fetched(round=self._lesson.round))
 
     def _on_want(self, want: Want) -> None:
-        offer = self._memory.progress.offer
-        ref = next((each for each in offer.knowledge.values() if each.sha256 == want.sha256), None) if offer else None
-        if ref is None:
-            self._post.reject(f"the coordinator asks for {want.sha256.hex()[:12]}, which is not offered")
+        data = self._late.get(want.sha256) or self._memory.knowledge(want.sha256)
+        if data is None and self._state.phase == "sending" and self._memory.offer(self._state.round) is None:
+            # It was offered and has been lost since.
+            self._advance(agent.OfferDue())
             return
-        data = self._memory.blobs.get(ref)
         if data is None:
-            self._start_recall()
+            asked = want.sha256.hex()[:12]
+            self._post.reject("unknown-blob", f"the coordinator asks for {asked}, which is not offered")
             return
-        for index in want.chunks[:CHUNKS_IN_FLIGHT]:
+        ref = BlobRef(sha256=want.sha256, size_bytes=len(data))
+        topic = Topic(federation=self._settings.federation, direction="up", kind="chunk", device=self._settings.device)
+        for index in self._serving.due("coordinator", ref, want, self._link.leaving(str(topic))):
             chunk = read_chunk(data, ref, index)
             if chunk is not None:
                 self._send(chunk)
 
-    def _on_receipt(self, number: int, receipt: Receipt) -> None:
-        if self._state.phase != "sending" or number != self._state.round:
+    def _on_receipt(self, number: int, proxy: bytes, receipt: Receipt) -> None:
+        late = receipt.age > 0
+        expected = self._state.offers_late if late else self._state.phase == "sending"
+        if not expected or number != self._state.round:
+            return
+        if proxy != self._post.proxy:
+            # A broker keeps messages for days, and the federation may have begun anew since.
+            self._post.reject("other-proxy-set", f"round {number + 1}: a receipt about another proxy set")
             return
         if receipt.state == "refused":
             log.warning("round %d: the coordinator refuses what was offered: %r", number + 1, receipt.reason)
-        self._memory.delivered(number)
-        self._advance(agent.Receipted(round=number))
+        self._memory.delivered(self._state.trained if late else number)
+        self._advance(agent.Receipted(round=number, late=late))
+
+    def _made_ready(self, late: Late) -> None:
+        number, age = late.round, late.round - self._state.trained
+        former = self._memory.offer(self._state.trained)
+        if former is None or age <= 0:
+            return
+        self._late = {blob_ref(data).sha256: data for data in late.knowledge.values()}
+        refs = {name: blob_ref(data) for name, data in late.knowledge.items()}
+        self._late_offer = replace(former, knowledge=refs, age=age)
+        self._advance(agent.LateReady(round=number))
 
     def _learned(self, learned: Learned) -> None:
         for name in learned.remarks.keys() - self._remarked:
             self._remarked.add(name)
             log.warning("%s", learned.remarks[name])
-        refs = {name: self._memory.blobs.put(data) for name, data in learned.knowledge.items()}
         metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
-        offer = Offer(knowledge=refs, windows=learned.windows, metrics=metrics)
-        self._memory.trained(learned.round, learned.weights, offer)
+        self._memory.trained(learned.round, learned.weights, learned.knowledge, learned.windows, metrics)
+        self._late, self._late_offer = {}, None
         log.info(
             "round %d: learned from %d windows, reconstruction %.4f, transfer %.4f",
             learned.round + 1,
@@ -309,11 +345,7 @@ class Device:
 
     def _recalled(self, knowledge: dict[str, bytes]) -> None:
         """Keep knowledge that was lost. Another processor or torch may have computed it to other bytes."""
-        progress, weights = self._memory.progress, self._memory.weights()
-        assert progress.offer is not None and weights is not None, "only what was offered is recalled"
-        refs = {name: self._memory.blobs.put(data) for name, data in knowledge.items()}
-        if refs != progress.offer.knowledge:
-            self._memory.trained(progress.trained, weights, replace(progress.offer, knowledge=refs))
+        self._memory.recalled(self._memory.progress.trained, knowledge)
         self._advance(agent.OfferDue())
 
     # What follows
@@ -324,60 +356,83 @@ class Device:
             match command:
                 case agent.StartFetch():
                     self._start_fetch()
-                case agent.StartTraining():
-                    self._start_training()
+                case agent.StartTraining(late=late):
+                    self._start_training(late)
                 case agent.SendOffer(round=number):
                     self._send_offer(number)
+                case agent.SendLateOffer(round=number):
+                    self._send_late_offer(number)
 
     def _start_fetch(self) -> None:
         lesson = self._announced
         assert lesson is not None, "a round opens by an announcement"
         self._lesson = lesson
         self._fetch.forget()
-        offer = self._memory.progress.offer
-        needed = {*lesson.refs, *(offer.knowledge.values() if offer else ())}
-        self._memory.blobs.keep_only(frozenset(ref.sha256 for ref in needed))
+        self._memory.blobs.keep_only(frozenset(ref.sha256 for ref in lesson.refs))
         for ref in lesson.refs:
             if self._memory.blobs.get(ref) is None:
                 self._fetch.want(ref)
         self._check_fetched()
 
-    def _start_training(self) -> None:
+    def _start_training(self, late: bool) -> None:
         lesson, sensing = self._lesson, self._sensing
         assert lesson is not None and sensing is not None, "learning needs a plan"
-        windows, weights, blobs = sensing.arrays(), self._memory.weights(), self._memory.blobs
+        windows, weights, blobs = sensing.arrays(), self._weights(), self._memory.blobs
 
         def work(progress: Callable[[int, int], None]) -> Learned:
+            if late and weights is not None:
+                self._inbox.put(Late(round=lesson.round, knowledge=lesson.recall(weights, blobs)))
             return lesson.learn(windows, weights, blobs, progress)
 
         self._start_job(work)
 
-    def _start_recall(self) -> None:
-        """Compute anew what was offered and has since been lost from the disk."""
-        lesson, weights, blobs = self._announced, self._memory.weights(), self._memory.blobs
-        if self._state.phase == "sending" and self._job is None and lesson is not None and weights is not None:
-            log.warning("round %d: the knowledge is lost from the disk; computing it again", lesson.round + 1)
-            self._start_job(lambda _: lesson.recall(weights, blobs))
+    def _weights(self) -> bytes | None:
+        """This device's model. One that was damaged on the disk is lost: it learns from the start."""
+        try:
+            return self._memory.weights()
+        except DamagedStateError as error:
+            assert self._plan is not None, "weights belong to a plan"
+            self._memory.start_afresh(error)
+            self._memory.begin(self._model_name(self._plan))
+            return None
 
     def _start_job(self, work: Callable[[Callable[[int, int], None]], Any]) -> None:
         self._jobs += 1
         self._job = Job(f"learning-{self._jobs}", work, self._inbox)
 
     def _send_offer(self, number: int) -> None:
-        offer = self._memory.progress.offer
-        if offer is None or number != self._memory.progress.trained:
-            return
         self._offered_at_s = time.monotonic()
-        if any(self._memory.blobs.get(ref) is None for ref in offer.knowledge.values()):
-            self._start_recall()
-        else:
+        offer = self._memory.offer(number)
+        if offer is not None:
             self._post.send(offer, "up", device=self._settings.device, round=number)
+        elif self._job is None:
+            self._recall(number)
+
+    def _recall(self, number: int) -> None:
+        """Compute anew what was offered and has since been lost from the disk; only the last round's can be."""
+        lesson, blobs = self._announced, self._memory.blobs
+        weights = self._weights() if number == self._memory.progress.trained else None
+        if weights is None or lesson is None or lesson.round != number:
+            self._advance(agent.KnowledgeLost(round=number))
+            return
+        log.warning("round %d: the knowledge is lost from the disk; computing it again", number + 1)
+        self._start_job(lambda _: lesson.recall(weights, blobs))
+
+    def _send_late_offer(self, number: int) -> None:
+        self._offered_at_s = time.monotonic()
+        if self._late_offer is not None:
+            self._post.send(self._late_offer, "up", device=self._settings.device, round=number)
 
     def _on_time(self, now_s: float) -> None:
         if self._state.phase == "fetching":
+            arrived_bytes = self._link.wire_bytes().down
+            if arrived_bytes - self._arrived_bytes >= ARRIVING_BYTES:
+                self._arrived_bytes = arrived_bytes
+                self._fetch.arriving(now_s)
             for want in self._fetch.due(now_s):
                 self._send(want)
-        if self._state.phase == "sending" and now_s - self._offered_at_s >= OFFER_S:
+        offers = self._state.phase == "sending" or self._state.offers_late
+        if offers and now_s - self._offered_at_s >= OFFER_S:
             self._advance(agent.OfferDue())
         if self._link.is_connected:
             self._say_presence(now_s)
@@ -401,7 +456,7 @@ class Device:
             down_bytes=wire.down,
         )
         said = self._said
-        changed = said is None or said.activity != presence.activity
+        changed = said is None or (said.activity, said.modalities) != (presence.activity, presence.modalities)
         moved = said is not None and said.progress != presence.progress
         if changed or (moved and now_s - self._said_at_s >= PROGRESS_S):
             self._said, self._said_at_s = presence, now_s
@@ -414,4 +469,6 @@ class Device:
         return self._post.seal(presence, "up", device=self._settings.device)
 
     def _modalities(self) -> dict[str, str]:
-        return {name: self._settings.architectures.get(name, "conv") for name in sorted(self._sensed)}
+        """What this device senses at present, and by which encoder."""
+        lost = set() if self._sensing is None else set(self._architectures) - set(self._sensing.modalities)
+        return {name: self._settings.architectures.get(name, "conv") for name in sorted(set(self._sensed) - lost)}

@@ -13,6 +13,7 @@ from edge.runtime import Runtime
 from edge.turns import Turns
 from export.manifest import Manifest
 from export.release import Release, read_release
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.schema import Bounds
 from mekt.settings import read_toml
@@ -95,7 +96,9 @@ def run_infer(
         count += 1
     if count == 0:
         window_s = loaded.manifest.window.window_s
-        raise SensorError(f"{source}: gave no window; it must sense {window_s:g} s or more without a hole")
+        raise SensorError(
+            f"{source}: gave no window; it must sense {window_s:g} s or more without a hole", catalogue.SENSOR_SILENT
+        )
     return 0
 
 
@@ -159,7 +162,10 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
             sources = [ReplaySource(recording, names, speed=speed or math.inf)]
     if not sources:
         known = ", ".join(each.name for each in manifest.modalities)
-        raise SensorError(f"{path}: senses none of the release's modalities {known}; use a source that does")
+        raise SensorError(
+            f"{path}: senses none of the release's modalities {known}; use a source that does",
+            catalogue.MODALITY_MISSING,
+        )
     return Turns(sources)
 
 
@@ -168,13 +174,17 @@ def _usable(source: Source, manifest: Manifest, modalities: Collection[str] | No
     sensed = {each.name: each for each in source.modalities}
     if modalities is not None:
         if missing := sorted(set(modalities) - sensed.keys()):
-            raise SensorError(f"the source has no {', '.join(missing)}; it has {', '.join(sensed)}: name these")
+            raise SensorError(
+                f"the source has no {', '.join(missing)}; it has {', '.join(sensed)}: name these",
+                catalogue.MODALITY_MISSING,
+            )
         sensed = {name: sensed[name] for name in modalities}
     for trained in manifest.modalities:
         given = sensed.get(trained.name, trained)
         if (given.shape, given.unit) != (trained.shape, trained.unit):
             raise SensorError(
                 f"{given.name}: the source gives {given.shape} in {given.unit!r}, the release was trained on "
-                f"{trained.shape} in {trained.unit!r}; use the sensor that it was trained for, or leave it out"
+                f"{trained.shape} in {trained.unit!r}; use the sensor that it was trained for, or leave it out",
+                catalogue.MODALITY_UNLIKE,
             )
     return [each.name for each in manifest.modalities if each.name in sensed]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.trainer import LocalLoss, LocalTrainer
+from mekt import catalogue
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, unpack_knowledge, unpack_windows
 from mekt.augment import view
 from mekt.checkpoint import load_weights, pack_weights
@@ -42,6 +43,14 @@ class Learned:
     windows: int
     loss: LocalLoss
     remarks: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Late:
+    """What a device had learned for an earlier round, as it is offered to `round`: embeddings of that one's views."""
+
+    round: int
+    knowledge: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -113,6 +122,8 @@ class Lesson:
     def learn(self, windows: Arrays, weights: bytes | None, blobs: BlobStore, progress: Progress) -> Learned:
         """Learn from private `windows`, as sensed, going on from `weights`; equal inputs give equal bytes.
 
+        The knowledge is of the modalities that the windows have; encoders of others only follow the global knowledge.
+
         Raises:
             WireError: when a blob is not what the plan says.
             StateError: when the weights are of another model.
@@ -136,7 +147,7 @@ class Lesson:
         return Learned(
             round=self.round,
             weights=pack_weights(trainer.model),
-            knowledge=self._packed(trainer, proxy),
+            knowledge=self._packed(trainer, {name: proxy[name] for name in windows}),
             windows=len(next(iter(windows.values()))),
             loss=loss,
             remarks=odd_scales(private),
@@ -189,5 +200,5 @@ def odd_scales(private: Arrays) -> dict[str, str]:
 def _content(blobs: BlobStore, ref: BlobRef) -> bytes:
     data = blobs.get(ref)
     if data is None:
-        raise WireError(f"the blob {ref.sha256.hex()[:12]} is not here")
+        raise WireError(f"the blob {ref.sha256.hex()[:12]} is not here", catalogue.BLOB_DAMAGED)
     return data

@@ -12,6 +12,7 @@ import onnxruntime
 
 from export.manifest import ClassifierEntry, EncoderEntry
 from export.release import Release
+from mekt import catalogue
 from mekt.errors import ReleaseError, SensorError
 from sensors.source import Floats
 
@@ -51,7 +52,7 @@ class Runtime:
         there = {each.name for each in self.manifest.modalities} if modalities is None else set(modalities)
         self._classifiers = {name: entry for name, entry in _ranked(release) if there >= set(entry.modalities)}
         if not self._classifiers:
-            raise ReleaseError(f"{release.path}: {_no_classifier(release, there)}")
+            raise ReleaseError(f"{release.path}: {_no_classifier(release, there)}", catalogue.RELEASE_HAS_NO_CLASSIFIER)
         used = {name for entry in self._classifiers.values() for name in entry.modalities}
         self._encoders = {each.modality.name: each for each in self.manifest.encoders if each.modality.name in used}
         files = [each.file for each in self._encoders.values()] + [each.file for each in self._classifiers.values()]
@@ -76,11 +77,17 @@ class Runtime:
         """
         name = self.choose(arrays) if classifier is None else classifier
         if name is None:
-            raise SensorError(f"no classifier for {_listed(arrays)}; there are {_described(self._classifiers)}")
+            raise SensorError(
+                f"no classifier for {_listed(arrays)}; there are {_described(self._classifiers)}",
+                catalogue.MODALITY_MISSING,
+            )
         entry = self._classifiers[name]
         lengths = {self._checked_length(each, arrays) for each in entry.modalities}
         if len(lengths) != 1:
-            raise SensorError(f"modalities {_listed(entry.modalities)} have different numbers of windows: {lengths}")
+            raise SensorError(
+                f"modalities {_listed(entry.modalities)} have different numbers of windows: {lengths}",
+                catalogue.WINDOWS_UNFIT,
+            )
         [count] = lengths
         parts = [np.empty((0, len(self.manifest.labels)), dtype=np.float32)]
         for first in range(0, count, BATCH):
@@ -105,12 +112,13 @@ class Runtime:
 
     def _checked_length(self, modality: str, arrays: Mapping[str, Floats]) -> int:
         if modality not in arrays:
-            raise SensorError(f"no windows of {modality}; there are {_listed(arrays)}")
+            raise SensorError(f"no windows of {modality}; there are {_listed(arrays)}", catalogue.MODALITY_MISSING)
         wanted = self.manifest.window.shape(self._encoders[modality].modality)
         if arrays[modality].shape[1:] != wanted:
             raise SensorError(
                 f"windows of {modality} have shape {arrays[modality].shape}, the release needs {('N', *wanted)}; "
-                "cut them by the window and rate of its manifest"
+                "cut them by the window and rate of its manifest",
+                catalogue.WINDOWS_UNFIT,
             )
         return len(arrays[modality])
 
@@ -141,10 +149,14 @@ class Runtime:
         try:
             shape = self._run(file, x).shape
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise ReleaseError(f"{release.path}: {file} does not run ({error}); export the release again") from error
+            raise ReleaseError(
+                f"{release.path}: {file} does not run ({error}); export the release again",
+                catalogue.RELEASE_DOES_NOT_RUN,
+            ) from error
         if shape != (1, width):
             raise ReleaseError(
-                f"{release.path}: {file} gives {shape}, its manifest says {(1, width)}; export the release again"
+                f"{release.path}: {file} gives {shape}, its manifest says {(1, width)}; export the release again",
+                catalogue.RELEASE_DOES_NOT_RUN,
             )
 
 
@@ -160,7 +172,8 @@ def _session(release: Release, file: str) -> Any:
     except Exception as error:
         raise ReleaseError(
             f"{release.path}: {file} cannot be loaded by onnxruntime {onnxruntime.__version__} ({error}); "
-            "install a newer onnxruntime, or export the release again"
+            "install a newer onnxruntime, or export the release again",
+            catalogue.RELEASE_DOES_NOT_RUN,
         ) from error
 
 

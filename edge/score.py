@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge.runtime import Runtime
 from export.release import read_release
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.scores import weighted_f1
 from sensors.recording import read_recording
@@ -41,14 +42,18 @@ def score_release(release: Path, recordings: Sequence[Path]) -> ReleaseScores:
     ]
     if not played or not shared:
         known = ", ".join(each.name for each in manifest.modalities)
-        raise SensorError(f"no modality of the release is in every recording; name recordings that have {known}")
+        raise SensorError(
+            f"no modality of the release is in every recording; name recordings that have {known}",
+            catalogue.MODALITY_MISSING,
+        )
     runtime = Runtime(loaded, [each.name for each in shared])
     windows = windows_of(played, shared, manifest.window, manifest.labels)
     labelled = windows.select(windows.labels != UNLABELLED)
     if len(labelled) == 0:
         raise SensorError(
             f"no window is labelled with one of the release's classes {', '.join(manifest.labels)}; "
-            "name recordings of these"
+            "name recordings of these",
+            catalogue.NO_LABEL_OF_THE_RELEASE,
         )
     scores = {
         name: weighted_f1(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edge.turns import Turns
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from mekt.process import memory_bytes
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 READ_S = 0.5
 RETRY_S = 5.0
+# A modality is lost when nothing of it has come for so long, and for so many samples.
+LOST_S, LOST_SAMPLES = 30.0, 10
 # Of the machine's memory, what private windows may take. Learning needs the same again, and then some.
 MEMORY_SHARE = 0.5
 # Windows that are made together, once resampled in float64 and once as they are kept.
@@ -31,6 +34,8 @@ class Sensing:
     Sources that have none of the modalities are left alone. Each of the others has a thread of its own, so that none
     waits for another; with `whole_source` they take turns by their samples' times instead, and the same recordings give
     the same windows however fast they are played. One that fails is opened again after `retry_s`.
+
+    When a modality is lost, windows of the others are kept beside those of all, and are what there is until it returns.
 
     `enough` is called once, on a sensing thread, when there are `least` windows and, with `whole_source`, when every
     source has ended as well.
@@ -50,10 +55,16 @@ class Sensing:
         whole_source: bool,
         enough: Callable[[], None],
         retry_s: float = RETRY_S,
+        lost_s: float = LOST_S,
     ) -> None:
         _check_memory(modalities, spec, capacity)
-        self._windower = Windower(modalities, spec)
-        self._store = WindowStore({each.name: spec.shape(each) for each in modalities}, capacity)
+        self._modalities = {each.name: each for each in modalities}
+        self._spec, self._capacity, self._lost_s = spec, capacity, lost_s
+        self._whole = _Kept(modalities, spec, capacity)
+        # Of the modalities that are left, when not all are.
+        self._rest: _Kept | None = None
+        self._heard_at_s = dict.fromkeys(self._modalities, time.monotonic())
+        self._ended_names: set[str] = set()
         self._least, self._whole_source, self._enough = least, whole_source, enough
         self._retry_s = retry_s
         self._lock = threading.Lock()
@@ -84,14 +95,25 @@ class Sensing:
 
     @property
     def count(self) -> int:
-        """How many windows are kept."""
+        """How many windows there are to learn from."""
         with self._lock:
-            return len(self._store)
+            return len(self._used().store)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What is sensed at present, in order of name."""
+        with self._lock:
+            return tuple(sorted(self._modalities if self._rest is None else self._rest.names))
 
     def arrays(self) -> dict[str, Floats]:
-        """A copy of the windows that are kept: per modality (N, T, ...), as sensed."""
+        """A copy of the windows to learn from: per modality (N, T, ...), as sensed; of those that are there."""
         with self._lock:
-            return self._store.arrays()
+            return self._used().store.arrays()
+
+    def _used(self) -> "_Kept":
+        """Windows of all modalities; those of the rest once there are enough of them."""
+        rest = self._rest
+        return rest if rest is not None and len(rest.store) >= self._least else self._whole
 
     def _read(self, sources: Sequence[Source]) -> None:
         while (after := self._after) is not None and not self._stopping.is_set():
@@ -105,10 +127,11 @@ class Sensing:
                 while not self._stopping.is_set():
                     items = source.read(READ_S)
                     if items is None:
-                        self._ended()
+                        self._ended(sources)
                         return
                     for item in items:
                         self._take(item)
+                    self._notice_losses(time.monotonic())
                     problem = "" if items else problem
             except Exception as error:
                 # A driver may raise anything. A device that ceased to sense for it would look well, and learn no more.
@@ -128,18 +151,43 @@ class Sensing:
 
     def _take(self, item: Item) -> None:
         with self._lock:
-            match item:
-                case Gap():
-                    self._windower.gap()
-                case Block():
-                    for window in self._windower.feed(item):
-                        self._store.add(window)
+            if isinstance(item, Block) and item.modality in self._heard_at_s:
+                self._heard_at_s[item.modality] = time.monotonic()
+            for kept in (self._whole, self._rest):
+                if kept is not None:
+                    kept.take(item)
         self._say_enough()
 
-    def _ended(self) -> None:
+    def _notice_losses(self, now_s: float) -> None:
+        """Turn to the modalities that still come, or come again. What has ended by itself is not lost."""
+        if self._whole_source:
+            return
         with self._lock:
+            lost = {
+                name
+                for name, each in self._modalities.items()
+                if name not in self._ended_names
+                and now_s - self._heard_at_s[name] > max(self._lost_s, LOST_SAMPLES / each.rate_hz)
+            }
+            left = frozenset(self._modalities) - lost
+            if left == (frozenset(self._modalities) if self._rest is None else self._rest.names) or not left:
+                return
+            self._rest = None
+            if lost:
+                rest = [self._modalities[name] for name in sorted(left)]
+                self._rest = _Kept(rest, self._spec, max(self._least, self._capacity // 2))
+        if lost:
+            log.warning(
+                "nothing comes of %s any more; going on with %s", ", ".join(sorted(lost)), ", ".join(sorted(left))
+            )
+        else:
+            log.info("all modalities are there again: %s", ", ".join(sorted(left)))
+
+    def _ended(self, sources: Sequence[Source]) -> None:
+        with self._lock:
+            self._ended_names |= {each.name for source in sources for each in source.modalities}
             self._open_groups -= 1
-            last, count = self._open_groups == 0, len(self._store)
+            last, count = self._open_groups == 0, len(self._used().store)
         if last and count < self._least:
             log.warning(
                 "the sources have ended and gave %d windows; learning needs %d: record for longer", count, self._least
@@ -148,10 +196,28 @@ class Sensing:
 
     def _say_enough(self) -> None:
         with self._lock:
-            there = len(self._store) >= self._least and (self._open_groups == 0 or not self._whole_source)
+            there = len(self._used().store) >= self._least and (self._open_groups == 0 or not self._whole_source)
             first, self._said_enough = there and not self._said_enough, self._said_enough or there
         if first:
             self._enough()
+
+
+class _Kept:
+    """Windows of some modalities, and what makes them."""
+
+    def __init__(self, modalities: Sequence[Modality], spec: WindowSpec, capacity: int) -> None:
+        self.names = frozenset(each.name for each in modalities)
+        self.store = WindowStore({each.name: spec.shape(each) for each in modalities}, capacity)
+        self._windower = Windower(modalities, spec)
+
+    def take(self, item: Item) -> None:
+        """Keep the windows that the item completes."""
+        match item:
+            case Gap():
+                self._windower.gap()
+            case Block():
+                for window in self._windower.feed(item):
+                    self.store.add(window)
 
 
 def _check_memory(modalities: Sequence[Modality], spec: WindowSpec, capacity: int) -> None:
@@ -163,5 +229,6 @@ def _check_memory(modalities: Sequence[Modality], spec: WindowSpec, capacity: in
         raise SensorError(
             f"{capacity} windows of {window_bytes / 1e6:.3g} MB, and up to {at_once:.3g} made at once, take "
             f"{needed / 1e6:.3g} MB, and this device may use {there / 1e6:.3g}; lower windows.capacity, or ask for "
-            "shorter windows or a longer stride"
+            "shorter windows or a longer stride",
+            catalogue.MEMORY_TOO_SMALL,
         )

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from mekt import catalogue
 from mekt.errors import ReleaseError
 
 OPSET = 17
@@ -102,7 +103,10 @@ class Graph:
         """
         left_out = sorted(set(self._weights) - self._used)
         if left_out:
-            raise ReleaseError(f"{name}: the export does not know the weights {', '.join(left_out)}; extend export/")
+            raise ReleaseError(
+                f"{name}: the export does not know the weights {', '.join(left_out)}; extend export/",
+                catalogue.RELEASE_NOT_MADE,
+            )
         last = self._nodes[-1]
         last.output[-1] = y[0]
         graph = helper.make_graph(

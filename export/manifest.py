@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from mekt import catalogue
 from mekt.errors import ReleaseError
 from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, Scaling, WindowSpec
 from mekt.schema import Bounds, Count, Name, SchemaError, build, plain
@@ -119,7 +120,7 @@ def pack_manifest(manifest: Manifest) -> bytes:
     try:
         body = plain(build(Manifest, plain(manifest)))
     except SchemaError as error:
-        raise ReleaseError(_listed(error)) from error
+        raise ReleaseError(_listed(error), catalogue.RELEASE_NOT_MADE) from error
     return _text(body | {"digest": hashlib.sha256(_text(body)).hexdigest()})
 
 
@@ -133,21 +134,24 @@ def unpack_manifest(raw: bytes) -> Manifest:
     try:
         body = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ReleaseError(f"{MANIFEST}: not JSON text ({error}); {again}") from error
+        raise ReleaseError(f"{MANIFEST}: not JSON text ({error}); {again}", catalogue.RELEASE_DAMAGED) from error
     if not isinstance(body, dict):
-        raise ReleaseError(f"{MANIFEST}: expected a table; {again}")
+        raise ReleaseError(f"{MANIFEST}: expected a table; {again}", catalogue.RELEASE_DAMAGED)
     version = body.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise ReleaseError(
-            f"{MANIFEST}: format {version} is newer than {FORMAT}, the newest known here; install a newer Mekt"
+            f"{MANIFEST}: format {version} is newer than {FORMAT}, the newest known here; install a newer Mekt",
+            catalogue.RELEASE_TOO_NEW,
         )
     body.pop("digest", None)
     try:
         manifest = build(Manifest, body)
     except SchemaError as error:
-        raise ReleaseError(f"{_listed(error)}\n{MANIFEST} is damaged; {again}") from error
+        raise ReleaseError(f"{_listed(error)}\n{MANIFEST} is damaged; {again}", catalogue.RELEASE_DAMAGED) from error
     if raw != pack_manifest(manifest):
-        raise ReleaseError(f"{MANIFEST}: changed since it was written (its digest differs); {again}")
+        raise ReleaseError(
+            f"{MANIFEST}: changed since it was written (its digest differs); {again}", catalogue.RELEASE_DAMAGED
+        )
     return manifest
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.manifest import LARGEST_MANIFEST_BYTES, MANIFEST, Manifest, unpack_manifest
+from mekt import catalogue
 from mekt.errors import ReleaseError
 
 AGAIN = "copy the release again from the coordinator"
@@ -35,29 +36,43 @@ def read_release(path: Path) -> Release:
         if not path.is_dir():
             what = "is a file" if path.exists() else "is not there"
             raise ReleaseError(
-                f"{path}: expected the folder of a release, it {what} (looked in {path.absolute().parent})"
+                f"{path}: expected the folder of a release, it {what} (looked in {path.absolute().parent})",
+                catalogue.RELEASE_MISSING,
             )
         there = {each.name for each in path.iterdir()}
     except OSError as error:
-        raise ReleaseError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
+        raise ReleaseError(
+            f"{path}: cannot be read ({error.strerror}); mend its permissions", catalogue.RELEASE_UNREADABLE
+        ) from error
     if MANIFEST not in there:
-        raise ReleaseError(f"{path}: has no {MANIFEST}, so it is no release; name the folder that holds one")
+        raise ReleaseError(
+            f"{path}: has no {MANIFEST}, so it is no release; name the folder that holds one", catalogue.RELEASE_MISSING
+        )
     try:
         manifest = unpack_manifest(_content(path / MANIFEST, LARGEST_MANIFEST_BYTES))
     except ReleaseError as error:
-        raise ReleaseError(f"{path}: {error}") from error
+        raise ReleaseError(f"{path}: {error}", error.entry) from error
     unknown = sorted(there - {MANIFEST} - set(manifest.files))
     if unknown:
-        raise ReleaseError(f"{path}: holds {unknown[0]!r}, which its manifest does not name; remove it, or {AGAIN}")
+        raise ReleaseError(
+            f"{path}: holds {unknown[0]!r}, which its manifest does not name; remove it, or {AGAIN}",
+            catalogue.RELEASE_DAMAGED,
+        )
     models: dict[str, bytes] = {}
     for name, entry in manifest.files.items():
         if name not in there:
-            raise ReleaseError(f"{path}: {name} is missing; {AGAIN}")
+            raise ReleaseError(f"{path}: {name} is missing; {AGAIN}", catalogue.RELEASE_DAMAGED)
         data = _content(path / name, entry.size_bytes)
         if len(data) != entry.size_bytes:
-            raise ReleaseError(f"{path}: {name} has {len(data)} bytes instead of {entry.size_bytes}; {AGAIN}")
+            raise ReleaseError(
+                f"{path}: {name} has {len(data)} bytes instead of {entry.size_bytes}; {AGAIN}",
+                catalogue.RELEASE_DAMAGED,
+            )
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise ReleaseError(f"{path}: {name} is damaged, its SHA-256 is not {entry.sha256[:12]}...; {AGAIN}")
+            raise ReleaseError(
+                f"{path}: {name} is damaged, its SHA-256 is not {entry.sha256[:12]}...; {AGAIN}",
+                catalogue.RELEASE_DAMAGED,
+            )
         models[name] = data
     return Release(path=path, manifest=manifest, models=models)
 
@@ -67,11 +82,13 @@ def _content(path: Path, largest: int) -> bytes:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise ReleaseError(f"{path}: not a plain file; {AGAIN}")
+            raise ReleaseError(f"{path}: not a plain file; {AGAIN}", catalogue.RELEASE_DAMAGED)
         with path.open("rb") as file:
             data = file.read(largest + 1)
     except OSError as error:
-        raise ReleaseError(f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions") from error
+        raise ReleaseError(
+            f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions", catalogue.RELEASE_UNREADABLE
+        ) from error
     if len(data) > largest:
-        raise ReleaseError(f"{path}: has more than {largest} bytes; {AGAIN}")
+        raise ReleaseError(f"{path}: has more than {largest} bytes; {AGAIN}", catalogue.RELEASE_DAMAGED)
     return data

@@ -19,6 +19,7 @@ from export.graphs import EMBEDDING, EMBEDDINGS, PROBABILITIES, classifier_model
 from export.layers import OPSET, Floats
 from export.manifest import MANIFEST, ClassifierEntry, EncoderEntry, FileEntry, Manifest, pack_manifest
 from export.release import read_release
+from mekt import catalogue
 from mekt.encoders import Encoder
 from mekt.errors import ReleaseError, StateError
 from mekt.files import write_atomically
@@ -64,7 +65,8 @@ def write_release(
     if unfaithful:
         raise ReleaseError(
             f"{out}: not written, the exported models differ from the trained ones by more than {LARGEST_DIFFERENCE}: "
-            f"{', '.join(unfaithful)}; look for weights that are not finite, or a layer that export/ does not know"
+            f"{', '.join(unfaithful)}; look for weights that are not finite, or a layer that export/ does not know",
+            catalogue.RELEASE_UNFAITHFUL,
         )
     try:
         manifest = Manifest(
@@ -86,7 +88,7 @@ def write_release(
             parity=parity,
         )
     except ValueError as error:
-        raise ReleaseError(f"{out}: not written, {error}") from error
+        raise ReleaseError(f"{out}: not written, {error}", catalogue.RELEASE_NOT_MADE) from error
     files = {**models, MANIFEST: pack_manifest(manifest)}
     if out.exists():
         _must_be_the_same(out, manifest)
@@ -103,25 +105,35 @@ def _fit_together(
     windows: Mapping[str, Floats],
 ) -> None:
     if not encoders:
-        raise ReleaseError("encoders: there is none to release")
+        raise ReleaseError("encoders: there is none to release", catalogue.RELEASE_NOT_MADE)
     count = len(next(iter(windows.values()), ()))
     for name, encoder in encoders.items():
         modality = plan.modality(name)
         if modality is None or modality.shape != encoder.sizes.shape:
-            raise ReleaseError(f"encoders.{name}: the plan has no such modality of shape {encoder.sizes.shape}")
+            raise ReleaseError(
+                f"encoders.{name}: the plan has no such modality of shape {encoder.sizes.shape}",
+                catalogue.RELEASE_NOT_MADE,
+            )
         given = windows[name].shape if name in windows else ()
         if count == 0 or given != (count, *plan.window.shape(modality)):
             wanted = ("N", *plan.window.shape(modality))
-            raise ReleaseError(f"windows.{name}: expected an array {wanted} to check the export on, got {given}")
+            raise ReleaseError(
+                f"windows.{name}: expected an array {wanted} to check the export on, got {given}",
+                catalogue.RELEASE_NOT_MADE,
+            )
     for name, (modalities, weight_KD, bias_K) in classifiers.items():
         missing = sorted(set(modalities) - set(encoders))
         if missing or not modalities:
-            raise ReleaseError(f"classifiers.{name}: needs encoders for its modalities; lacks {', '.join(missing)}")
+            raise ReleaseError(
+                f"classifiers.{name}: needs encoders for its modalities; lacks {', '.join(missing)}",
+                catalogue.RELEASE_NOT_MADE,
+            )
         width = sum(encoders[each].sizes.embedding for each in modalities)
         if weight_KD.shape != (len(labels), width) or bias_K.shape != (len(labels),):
             raise ReleaseError(
                 f"classifiers.{name}: expected weight ({len(labels)}, {width}) and bias ({len(labels)},), "
-                f"got {weight_KD.shape} and {bias_K.shape}"
+                f"got {weight_KD.shape} and {bias_K.shape}",
+                catalogue.RELEASE_NOT_MADE,
             )
 
 
@@ -218,7 +230,9 @@ def _publish(out: Path, files: Mapping[str, bytes]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise StateError(f"{out}: cannot be written ({error.strerror}); free space or mend permissions") from error
+        raise StateError(
+            f"{out}: cannot be written ({error.strerror}); free space or mend permissions", catalogue.of_disk(error)
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -227,4 +241,7 @@ def _must_be_the_same(out: Path, manifest: Manifest) -> None:
     there = read_release(out).manifest
     # How torch rounds may differ between two runs; the models themselves may not.
     if there.files != manifest.files or replace(there, parity=manifest.parity) != manifest:
-        raise ReleaseError(f"{out}: holds another release (round {there.round}); releases are never overwritten")
+        raise ReleaseError(
+            f"{out}: holds another release (round {there.round}); releases are never overwritten",
+            catalogue.RELEASE_IS_ANOTHER,
+        )

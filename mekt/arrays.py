@@ -11,8 +11,9 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mekt import catalogue
 from mekt.errors import WireError
-from mekt.messages import unpack
+from mekt.messages import FEW_ENTRIES, unpack
 from mekt.plan import Encoding
 
 Floats = NDArray[np.float32]
@@ -56,24 +57,30 @@ def unpack_array(data: object, shape: tuple[int, ...]) -> Floats:
     if min(shape, default=1) < 0:
         raise ValueError(f"a shape of {shape} is no shape")
     if not isinstance(data, dict) or not set(data) <= {"encoding", "scale", "data"}:
-        raise WireError("an array is a map of encoding, data and scale; this is not")
+        raise WireError("an array is a map of encoding, data and scale; this is not", catalogue.KNOWLEDGE_UNFIT)
     encoding, raw = data.get("encoding"), data.get("data")
     if not isinstance(encoding, str) or encoding not in _BITS or not isinstance(raw, bytes):
-        raise WireError(f"an array has data, as bytes, and an encoding: one of {', '.join(_BITS)}")
+        raise WireError(
+            f"an array has data, as bytes, and an encoding: one of {', '.join(_BITS)}", catalogue.KNOWLEDGE_UNFIT
+        )
     expected = _size_bytes(math.prod(shape), encoding)
     if len(raw) != expected:
-        raise WireError(f"an array of shape {shape} in {encoding} has {expected} bytes, not {len(raw)}")
+        raise WireError(
+            f"an array of shape {shape} in {encoding} has {expected} bytes, not {len(raw)}", catalogue.KNOWLEDGE_UNFIT
+        )
     x = _unpacked(raw, math.prod(shape), encoding).reshape(shape).astype(np.float32)
     if encoding in _STEPS:
         scale = data.get("scale")
         if not isinstance(scale, bytes) or len(scale) != 4 * shape[-1]:
-            raise WireError(f"an {encoding} array of shape {shape} has {4 * shape[-1]} bytes of scales")
+            raise WireError(
+                f"an {encoding} array of shape {shape} has {4 * shape[-1]} bytes of scales", catalogue.KNOWLEDGE_UNFIT
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             x = x * np.frombuffer(scale, dtype="<f4")
     elif "scale" in data:
-        raise WireError(f"an array in {encoding} has no scale")
+        raise WireError(f"an array in {encoding} has no scale", catalogue.KNOWLEDGE_UNFIT)
     if not np.isfinite(x).all():
-        raise WireError("an array has values that are not finite")
+        raise WireError("an array has values that are not finite", catalogue.KNOWLEDGE_UNFIT)
     return x
 
 
@@ -96,10 +103,12 @@ def unpack_knowledge(raw: bytes, *, windows: int, embedding: int, hidden: int | 
     Raises:
         WireError: when the bytes are not exactly that.
     """
-    data = unpack(raw)
+    data = unpack(raw, FEW_ENTRIES)
     keys = {"embedding"} if hidden is None else {"embedding", "hidden"}
     if not isinstance(data, dict) or set(data) != keys:
-        raise WireError(f"a knowledge blob is a map of {' and '.join(sorted(keys))}; this is not")
+        raise WireError(
+            f"a knowledge blob is a map of {' and '.join(sorted(keys))}; this is not", catalogue.KNOWLEDGE_UNFIT
+        )
     embedding_ND = unpack_array(data["embedding"], (windows, embedding))
     return embedding_ND, None if hidden is None else unpack_array(data["hidden"], (windows, hidden))
 
@@ -149,4 +158,4 @@ def unpack_windows(raw: bytes, shape: tuple[int, ...]) -> Floats:
     Raises:
         WireError: when the bytes are not exactly that.
     """
-    return unpack_array(unpack(raw), shape)
+    return unpack_array(unpack(raw, FEW_ENTRIES), shape)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import msgpack
 
+from mekt import catalogue
 from mekt.errors import WireError
-from mekt.messages import CHUNK_BYTES, Chunk, Want
+from mekt.messages import CHUNK_BYTES, Chunk, Trouble, Want
 from mekt.plan import LARGEST_BLOB_BYTES, BlobRef
 
 # Chunks on their way at a time over all blobs: 768 KiB, enough to fill any link that a device has.
@@ -25,6 +26,16 @@ RETRY_S = 5.0
 LONGEST_RETRY_S = 60.0
 # Blobs whose late repetitions are known for what they are.
 BLOBS_REMEMBERED = 64
+# Receivers whose chunks a sender keeps in mind; of others some may be sent twice.
+RECEIVERS_REMEMBERED = 4096
+
+
+class ChunkError(WireError):
+    """A chunk that is not taken. `trouble` is the name under which that is counted."""
+
+    def __init__(self, trouble: Trouble, text: str) -> None:
+        super().__init__(text, catalogue.BLOB_DAMAGED)
+        self.trouble: Trouble = trouble
 
 
 def blob_ref(data: bytes) -> BlobRef:
@@ -84,7 +95,8 @@ class Fetch:
             return
         if sum(other.size_bytes for other in self.wanted) + ref.size_bytes > self._most_bytes:
             raise WireError(
-                f"a blob of {ref.size_bytes} bytes is too much: {self._most_bytes} may be fetched at a time"
+                f"a blob of {ref.size_bytes} bytes is too much: {self._most_bytes} may be fetched at a time",
+                catalogue.WIRE_TOO_LARGE,
             )
         self._open[ref.sha256] = _Assembly(ref)
         self._closed.pop(ref.sha256, None)
@@ -100,6 +112,10 @@ class Fetch:
         for assembly in self._open.values():
             assembly.asked.clear()
         self._retry_s = RETRY_S
+
+    def arriving(self, now_s: float) -> None:
+        """Bytes arrive over the same connection: what was asked for may be among them, and is not lost yet."""
+        self._silent_since_s = max(self._silent_since_s, now_s)
 
     def due(self, now_s: float) -> list[Want]:
         """What to ask for now: missing chunks that are not on their way, or were lost on it."""
@@ -125,18 +141,20 @@ class Fetch:
         """Accept a chunk; the blob's bytes when it was the last one, else None. Repeated chunks are passed over.
 
         Raises:
-            WireError: when nobody asked for this blob, the chunk does not fit it, or the whole has another hash: then
+            ChunkError: when nobody asked for this blob, the chunk does not fit it, or the whole has another hash: then
                 all of its chunks are forgotten and will be asked for again.
         """
         assembly = self._open.get(chunk.sha256)
         if assembly is None and chunk.sha256 in self._closed:
             return None
         if assembly is None:
-            raise WireError(f"a chunk of {chunk.sha256.hex()[:12]} came that nobody asked for")
+            raise ChunkError("unasked-chunk", f"a chunk of {chunk.sha256.hex()[:12]} came that nobody asked for")
         ref, count = assembly.ref, chunk_count(assembly.ref)
         size = CHUNK_BYTES if chunk.index < count - 1 else ref.size_bytes - (count - 1) * CHUNK_BYTES
         if chunk.count != count or chunk.index >= count or len(chunk.data) != size:
-            raise WireError(f"chunk {chunk.index} of {chunk.count} does not fit the blob {ref.sha256.hex()[:12]}")
+            raise ChunkError(
+                "damaged-chunk", f"chunk {chunk.index} of {chunk.count} does not fit the blob {ref.sha256.hex()[:12]}"
+            )
         self._heard = True
         assembly.asked.discard(chunk.index)
         assembly.parts.setdefault(chunk.index, chunk.data)
@@ -145,7 +163,9 @@ class Fetch:
         data = b"".join(assembly.parts[index] for index in range(count))
         if hashlib.sha256(data).digest() != ref.sha256:
             assembly.parts.clear()
-            raise WireError(f"the blob {ref.sha256.hex()[:12]} arrived damaged; all of it will be asked for again")
+            raise ChunkError(
+                "damaged-chunk", f"the blob {ref.sha256.hex()[:12]} arrived damaged; all of it will be asked for again"
+            )
         del self._open[ref.sha256]
         self._close(ref.sha256)
         return data
@@ -171,3 +191,26 @@ class Fetch:
         else:
             return
         self._silent_since_s, self._heard = now_s, False
+
+
+class Serving:
+    """What one sender has handed to its link and what has not left it: a chunk that waits there is not sent again.
+
+    A receiver on a slow link cannot tell a chunk that is lost from one that is late. Its sender can, and has to: each
+    repetition would make all that follows later still.
+    """
+
+    def __init__(self) -> None:
+        self._handed: dict[str, set[tuple[bytes, int]]] = {}
+
+    def due(self, receiver: str, ref: BlobRef, want: Want, leaving: int) -> tuple[int, ...]:
+        """Which chunks of a blob to send now, a few at most; `leaving`: how many to this receiver are on the link."""
+        if leaving == 0:
+            self._handed.pop(receiver, None)
+        handed = self._handed.setdefault(receiver, set())
+        asked = (index for index in want.chunks[:CHUNKS_IN_FLIGHT] if index < chunk_count(ref))
+        chunks = tuple(index for index in asked if (ref.sha256, index) not in handed)
+        handed.update((ref.sha256, index) for index in chunks)
+        if len(self._handed) > RECEIVERS_REMEMBERED:
+            del self._handed[next(iter(self._handed))]
+        return chunks

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from mekt import catalogue
 from mekt.errors import LinkError, MissingPackageError
 from mekt.files import make_folder, write_atomically
 
@@ -64,7 +65,9 @@ class Broker:
             try:
                 probe.bind(("127.0.0.1", self.port))
             except OSError as error:
-                raise LinkError(f"port {self.port} is in use; choose another with --port or end its owner") from error
+                raise LinkError(
+                    f"port {self.port} is in use; choose another with --port or end its owner", catalogue.PORT_IN_USE
+                ) from error
         log_path = self.folder / "broker.log"
         with log_path.open("ab") as log_file:
             self._process = subprocess.Popen(
@@ -112,23 +115,32 @@ class Broker:
                 probe.settimeout(0.5)
                 answers = probe.connect_ex(("127.0.0.1", self.port)) == 0
             if process.poll() is not None:
-                raise LinkError(f"{self.kind} ended at once (code {process.returncode}); its reason is in {log_path}")
+                raise LinkError(
+                    f"{self.kind} ended at once (code {process.returncode}); its reason is in {log_path}",
+                    catalogue.BROKER_ENDED,
+                )
             if answers:
                 return
             time.sleep(0.02)
-        raise LinkError(f"{self.kind} does not answer on port {self.port}; its log is {log_path}")
+        raise LinkError(
+            f"{self.kind} does not answer on port {self.port}; its log is {log_path}", catalogue.BROKER_ENDED
+        )
 
     def _command(self) -> list[str]:
         make_folder(self.folder)
         if self.kind == "mosquitto":
             program = _mosquitto()
             if program is None:
-                raise MissingPackageError("mosquitto is not here; `apt-get install mosquitto`")
+                raise MissingPackageError(
+                    "mosquitto is not here; `apt-get install mosquitto`", catalogue.NO_BROKER_PROGRAM
+                )
             config = self.folder / "mosquitto.conf"
             write_atomically(config, self._mosquitto_config().encode())
             return [str(program), "-c", str(config)]
         if importlib.util.find_spec("amqtt") is None:
-            raise MissingPackageError('amqtt is not here; `pip install -c constraints.txt -e ".[broker]"`')
+            raise MissingPackageError(
+                'amqtt is not here; `pip install -c constraints.txt -e ".[broker]"`', catalogue.NO_BROKER_PROGRAM
+            )
         config = self.folder / "amqtt.yaml"
         text = (
             f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{self.port}\n"
@@ -170,7 +182,9 @@ def available_kind() -> Kind:
     if importlib.util.find_spec("amqtt") is not None:
         return "amqtt"
     raise MissingPackageError(
-        'no MQTT broker here; `apt-get install mosquitto`, or `pip install -c constraints.txt -e ".[broker]"` for amqtt'
+        "no MQTT broker here; `apt-get install mosquitto`, or "
+        '`pip install -c constraints.txt -e ".[broker]"` for amqtt',
+        catalogue.NO_BROKER_PROGRAM,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mekt import catalogue
 from mekt.broker import Broker
 from mekt.errors import LinkError, MektError
 from mekt.files import make_folder
@@ -297,7 +298,7 @@ class _Run:
         self._still_s = 0.0 if moment != self._moment else self._still_s + min(now_s - self._looked_at_s, 1.0)
         self._moment, self._looked_at_s = moment, now_s
         if self._still_s > PATIENCE_S:
-            raise ChaosError(self._still())
+            raise ChaosError(self._still(), catalogue.STANDS_STILL)
         return None if heard is None else heard[0]
 
     def _take_logins(self) -> None:

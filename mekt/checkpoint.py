@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mekt import catalogue
 from mekt.errors import StateError
 
 DIGEST_BYTES = 32
@@ -35,7 +36,7 @@ def load_weights(model: nn.Module, raw: bytes, origin: str) -> None:
     expected = model.state_dict()
     digest, packed = raw[:DIGEST_BYTES], raw[DIGEST_BYTES:]
     if hashlib.sha256(packed).digest() != digest:
-        raise StateError(f"{origin}: damaged weights, their SHA-256 differs; {REMEDY}")
+        raise StateError(f"{origin}: damaged weights, their SHA-256 differs; {REMEDY}", catalogue.STATE_DAMAGED)
     try:
         table = msgpack.unpackb(packed)
         loaded = {
@@ -43,7 +44,12 @@ def load_weights(model: nn.Module, raw: bytes, origin: str) -> None:
             for name, (shape, data) in table.items()
         }
     except Exception as error:
-        raise StateError(f"{origin}: not weights of this version ({error}); {REMEDY}") from error
+        raise StateError(
+            f"{origin}: not weights of this version ({error}); {REMEDY}", catalogue.STATE_DAMAGED
+        ) from error
     if {name: tuple(t.shape) for name, t in loaded.items()} != {name: tuple(t.shape) for name, t in expected.items()}:
-        raise StateError(f"{origin}: weights of another model (other modalities, widths or architecture); {REMEDY}")
+        raise StateError(
+            f"{origin}: weights of another model (other modalities, widths or architecture); {REMEDY}",
+            catalogue.STATE_OF_ANOTHER_PLAN,
+        )
     model.load_state_dict(loaded)

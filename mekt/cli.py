@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mekt import __version__
+from mekt import __version__, catalogue
 from mekt.errors import MektError, MissingPackageError, SettingsError
 from mekt.process import Stop, log_to_stderr
 from mekt.schema import NAME_PATTERN
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MektError as error:
         # The log may be on the disk that is full; the code then has to say it alone.
         with contextlib.suppress(OSError):
-            print(f"mekt: {error}", file=sys.stderr, flush=True)
+            print(f"mekt: {catalogue.marked(str(error), error.entry)}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -54,7 +54,8 @@ def _part(module: str, name: str) -> Any:
             raise
         extra = "bench" if module.startswith("bench.") else EXTRAS[package]
         raise MissingPackageError(
-            f'{package} is not installed here; in the folder of Mekt: pip install -e ".[{extra}]"'
+            f'{package} is not installed here; in the folder of Mekt: pip install -e ".[{extra}]"',
+            catalogue.PACKAGE_MISSING,
         ) from error
 
 
@@ -101,8 +102,28 @@ def _status(options: argparse.Namespace) -> int:
         settings = _part("mekt.login", "BrokerSettings")
         broker, federation = settings(host=options.host, port=options.port, plain_text_allowed=True), options.federation
     else:
-        raise SettingsError("status: name a settings file with --config, or a federation with --federation")
+        raise SettingsError(
+            "status: name a settings file with --config, or a federation with --federation", catalogue.ARGUMENTS_UNFIT
+        )
     code: int = show(broker, federation, as_json=options.json, out=sys.stdout)
+    return code
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    code: int = _part("mekt.doctor", "run_doctor")(
+        config=options.config,
+        role=options.role,
+        host=options.host,
+        port=options.port,
+        beside_daemon=options.beside_daemon,
+        as_json=options.json,
+        out=sys.stdout,
+    )
+    return code
+
+
+def _explain(options: argparse.Namespace) -> int:
+    code: int = _part("mekt.explain", "explain")(options.number, as_json=options.json, out=sys.stdout)
     return code
 
 
@@ -134,7 +155,9 @@ def _chaos(options: argparse.Namespace) -> int:
     run = _part("mekt.chaos", "run_chaos")
     brokers = ("persistent", "forgetful") if options.broker == "both" else (options.broker,)
     if options.kills < len(brokers):
-        raise SettingsError("--kills: one for each kind of broker at least; name one kind with --broker")
+        raise SettingsError(
+            "--kills: one for each kind of broker at least; name one kind with --broker", catalogue.ARGUMENTS_UNFIT
+        )
     with Stop().on_signals() as stop:
         code: int = run(
             kills=options.kills,
@@ -186,7 +209,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         prog="mekt",
         description="Federated learning of multimodal encoders over MQTT: no window, label or weight leaves a device.",
         epilog="Exit codes: 0 well, 1 a fault of Mekt's own, 2 settings, 3 wire, 4 broker, 5 sensor, 6 release, "
-        "7 state, 8 missing package; docs/errors.md has the remedies.",
+        "7 state, 8 missing package; `mekt explain` has the remedies.",
     )
     parser.add_argument("--version", action="version", version=f"mekt {__version__}")
     common = argparse.ArgumentParser(add_help=False)
@@ -225,6 +248,24 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     status.add_argument("--host", default="127.0.0.1", help="its broker's address (127.0.0.1)")
     status.add_argument("--port", type=_count(1, 65535), default=1883, help="its broker's port (1883)")
     status.add_argument("--json", action="store_true", help="JSON instead of text")
+
+    doctor = command("doctor", _doctor, "Check whether this machine can be a coordinator, a device or a wearable.")
+    about = doctor.add_mutually_exclusive_group(required=True)
+    about.add_argument("--config", type=Path, metavar="FILE", help="the settings that it is to run with, of any part")
+    about.add_argument(
+        "--role", choices=("coordinator", "edge", "wearable"), help="instead of --config: what it is to be"
+    )
+    doctor.add_argument("--host", metavar="HOST", help="with --role: a broker to look at too (127.0.0.1 with --port)")
+    doctor.add_argument("--port", type=_count(1, 65535), metavar="PORT", help="with --role: its port (1883)")
+    text = "log in also while a daemon runs here: only where client ids are not tied to user names"
+    doctor.add_argument("--beside-daemon", action="store_true", help=text)
+    doctor.add_argument("--json", action="store_true", help="JSON instead of text")
+
+    explain = command("explain", _explain, "Say what an error's number means, what leads to it, and what to do.")
+    explain.add_argument(
+        "number", type=int, nargs="?", metavar="NUMBER", help="of an error, or an exit code (lists them all)"
+    )
+    explain.add_argument("--json", action="store_true", help="JSON instead of text")
 
     demo = command("demo", _demo, "Run a whole federation on this machine: broker, coordinator, devices, wearable.")
     demo.add_argument("--rounds", type=_count(1), default=5, help="how many rounds (5)")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mekt import catalogue
 from mekt.broker import Broker, available_kind
 from mekt.login import BrokerSettings
 from mekt.messages import Presence, Status
@@ -249,6 +250,7 @@ def _score(release: Path, test: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "mekt", "score", "--json", "--release", str(release), "--recordings", *test]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ended(done.returncode, f"the release could not be scored: {done.stderr.strip()}")
+        why, entry = catalogue.unmarked(done.stderr.strip())
+        raise ended(done.returncode, f"the release could not be scored: {why}", entry)
     scores: dict[str, Any] = json.loads(done.stdout)
     return scores

@@ -9,17 +9,33 @@
     |-- StateError            7   the disk: a state directory that is locked, damaged or full
     `-- MissingPackageError   8   the installation: an optional package is not there
 
-A message says where, what was seen, and what to do: one line, or one line per problem of a settings file. The command
-line prints it and exits with the code. docs/errors.md holds the remedies.
+A message says where, what was seen, and what to do: one line, or one line per problem of a settings file. An entry of
+the catalogue goes with it, for what does not fit into a line. The command line prints the message and the entry's
+number, and exits with the family's code. `mekt explain` and docs/errors.md hold the remedies.
 """
 
 from typing import ClassVar
 
+from mekt.catalogue import BY_NUMBER, Entry
+
 
 class MektError(Exception):
-    """The root of the tree; `exit_code` is what the process ends with when nobody handles the error."""
+    """The root of the tree; `exit_code` is what the process ends with when nobody handles the error.
+
+    `entry` is what the catalogue says of it: that of the whole family where nothing more is known.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, text: str, entry: Entry | None = None) -> None:
+        super().__init__(text)
+        self.entry = BY_NUMBER[100 * self.exit_code] if entry is None else entry
+        assert self.entry.exit_code == self.exit_code, f"{self.entry.number} is no {type(self).__name__}"
+
+    @property
+    def number(self) -> int:
+        """The number by which people look this error up."""
+        return self.entry.number
 
 
 class SettingsError(MektError):

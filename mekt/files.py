@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+from mekt import catalogue
 from mekt.blobs import blob_ref
 from mekt.errors import StateError
 from mekt.plan import BlobRef
@@ -36,7 +37,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StateError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions") from error
+        raise StateError(
+            f"{path}: cannot be written ({error.strerror}); free space or mend permissions", catalogue.of_disk(error)
+        ) from error
 
 
 def make_folder(path: Path) -> Path:
@@ -48,7 +51,9 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StateError(f"{path}: cannot be made a folder ({error.strerror}); choose another state folder") from error
+        raise StateError(
+            f"{path}: cannot be made a folder ({error.strerror}); choose another state folder", catalogue.of_disk(error)
+        ) from error
     return path
 
 
@@ -81,7 +86,9 @@ class BlobStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateError(f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions") from error
+            raise StateError(
+                f"{path}: cannot be read ({error.strerror}); mend the disk or its permissions", catalogue.of_disk(error)
+            ) from error
         if len(data) != ref.size_bytes or hashlib.sha256(data).digest() != ref.sha256:
             log.warning("%s: damaged, removed; it will be fetched or computed again", path)
             _remove(path)
@@ -107,4 +114,6 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise StateError(f"{path}: cannot be removed ({error.strerror}); mend permissions") from error
+        raise StateError(
+            f"{path}: cannot be removed ({error.strerror}); mend permissions", catalogue.of_disk(error)
+        ) from error

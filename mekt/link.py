@@ -2,7 +2,9 @@
 
 What the link does: a persistent session under a fixed client id, no-delay on the socket, subscriptions made anew at
 every connection, jittered reconnection for ever, a refusal of packets over the broker's limit before they are sent,
-callbacks that only put events into a bounded queue and cannot kill the network thread, bytes counted by the kernel.
+callbacks that only put events into a bounded queue and cannot kill the network thread, bytes counted by the kernel,
+patience with a link that is slow but moves. Messages at QoS 0 are nobody's: they are dropped, and a flood of them is
+left behind.
 
 What it does not do: keep messages over a restart, or promise that a published message arrives. Every exchange above
 it is asked for again until it is answered, and every receiver takes a message twice without harm.
@@ -27,13 +29,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from mekt import catalogue
 from mekt.errors import LinkError
-from mekt.login import BrokerSettings, check_plain_text, explained, password, tls_context
+from mekt.login import BrokerSettings, check_plain_text, entry_of, explained, password, tls_context
 from mekt.traffic import Traffic, WireBytes
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,14 @@ SUSPICIOUSLY_MANY = 3
 GRACE_S = 1.0
 # How long the first login may stay unanswered: some brokers that know 3.1.1 only read MQTT 5 as an endless packet.
 LOGIN_S = 3.0
+# ... and longer where connecting took long, which is such a multiple of the way there and back: words get lost.
+LOGIN_PER_CONNECT = 10.0
 LOOP_S = 1.0
+# So many messages at QoS 0 make the link ask whether it keeps up; without an answer for so long, it does not.
+STRAYS, BEHIND_S = 1000, 5.0
+NOBODYS_TOPIC = "mekt/nobody"
+# Paho's words for a ping, and for its answer.
+PINGED, ANSWERED = "Sending PINGREQ", "Received PINGRESP"
 # MQTT 5 reason codes.
 UNSUPPORTED_PROTOCOL = 132
 TRANSIENT_REFUSALS = (136, 137, 151, 156, 159)  # unavailable, busy, over a quota or rate, another server for now
@@ -117,17 +127,25 @@ class Link:
         self._abandon = self._answered = False
         self._spoken: MQTTProtocolVersion | None = None
         self._failure = self._last_error = ""
+        self._entry = catalogue.LOGIN_UNANSWERED
         self._delay_s = FIRST_DELAY_S / 2
+        self._pinged = False
+        self._sent_bytes, self._moved_s = 0, 0.0
         self._short_lived = 0
         self._dropped = 0
+        # Messages at QoS 0, how many there were when the broker was last asked something, and since when it has been.
+        self._strays = self._strays_before = 0
+        self._asked_s: float | None = None
         self._owed: collections.deque[Connected | Disconnected] = collections.deque()
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
         self._client_lock = threading.Lock()
         self._newest: mqtt.MQTTMessageInfo | None = None
+        # Topics of what the broker has not acknowledged, by message id.
+        self._unacknowledged: dict[int, str] = {}
         self._thread = threading.Thread(target=self._run, name="mekt-link", daemon=True)
 
-    def start(self, timeout_s: float = 10.0) -> None:
+    def start(self, timeout_s: float = 30.0) -> None:
         """Connect and subscribe for the first time; from then on the link reconnects by itself. A link starts once.
 
         Raises:
@@ -142,8 +160,9 @@ class Link:
         if self._spoken is not None:
             return
         reason = self._failure or f"no answer to the login within {timeout_s:g} s; check that an MQTT broker runs there"
+        entry = self._entry
         self.stop(timeout_s=1.0)
-        raise LinkError(f"broker {self._settings.host}:{self._settings.port}: {reason}")
+        raise LinkError(f"broker {self._settings.host}:{self._settings.port}: {reason}", entry)
 
     @property
     def is_connected(self) -> bool:
@@ -160,15 +179,24 @@ class Link:
         if self._largest_packet is not None and size > self._largest_packet:
             raise LinkError(
                 f"a message of {size} bytes for {topic} is over the broker's limit of {self._largest_packet} bytes; "
-                "raise max_packet_size in the broker's configuration"
+                "raise max_packet_size in the broker's configuration",
+                catalogue.PACKET_TOO_LARGE,
             )
         with self._client_lock:
             info = self._client.publish(topic, payload, qos=QOS, retain=retain)
             if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                raise LinkError(f"{QUEUED_MESSAGES} messages are waiting for the broker; {topic} was not queued")
+                raise LinkError(
+                    f"{QUEUED_MESSAGES} messages are waiting for the broker; {topic} was not queued",
+                    catalogue.TOO_MANY_WAITING,
+                )
             self._largest_sent = max(self._largest_sent, size)
             self._newest = info
+            self._note(topic, info)
         self._wake()
+
+    def leaving(self, topic: str) -> int:
+        """How many messages for `topic` the broker has not acknowledged yet. They arrive, if only it comes back."""
+        return list(self._unacknowledged.values()).count(topic)
 
     def wire_bytes(self) -> WireBytes:
         """Bytes up and down since the link was made, over all of its connections."""
@@ -194,6 +222,13 @@ class Link:
         if self._thread.is_alive():
             self._thread.join(max(0.0, self._give_up_s - time.monotonic()))
 
+    def _note(self, topic: str, info: mqtt.MQTTMessageInfo) -> None:
+        """Remember a message until it is acknowledged, which may have been while this was called."""
+        self._unacknowledged[info.mid] = topic
+        with contextlib.suppress(RuntimeError):  # it waits for a connection
+            if info.is_published():
+                self._unacknowledged.pop(info.mid, None)
+
     def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
         v5 = protocol == MQTTProtocolVersion.MQTTv5
         client = mqtt.Client(
@@ -214,9 +249,11 @@ class Link:
         client.on_disconnect = self._guarded(self._on_disconnect)
         client.on_message = self._guarded(self._on_message)
         client.on_subscribe = self._guarded(self._on_subscribe)
+        client.on_publish = self._guarded(self._on_publish)
         client.on_socket_open = self._guarded(self._on_socket_open)
         client.on_socket_close = self._guarded(self._on_socket_close)
-        client.on_log = self._on_log
+        client.enable_logger(_Eavesdropper(self._on_log))
+        client.on_unsubscribe = self._guarded(self._on_unsubscribe)
         # Without this, paho writes in the thread that publishes, into the middle of what another one writes.
         client.on_socket_register_write = lambda *_: None
         properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
@@ -234,21 +271,28 @@ class Link:
         """The network thread: connect, move packets, wait, and again."""
         while not self._stopping.is_set():
             client = self._client
-            self._last_error, self._answered = "", False
+            self._last_error, self._answered, self._pinged, self._asked_s = "", False, False, None
+            dialled_s = time.monotonic()
             try:
                 client.reconnect()
                 began_s = time.monotonic()
+                patience_s = LOGIN_S + LOGIN_PER_CONNECT * (began_s - dialled_s)
                 while client.socket() is not None and not self._stopping.is_set():
                     self._move(client)
-                    if self._spoken is None and time.monotonic() - began_s > LOGIN_S:
+                    if self._spoken is None and time.monotonic() - began_s > patience_s:
+                        break
+                    if self._is_flooded(client):
+                        self._last_error = "a flood at QoS 0 is in the way of all else; it ends with the connection"
+                        self._delay_s, self._short_lived = FIRST_DELAY_S / 2, 0
                         break
                 if not self._answered and not self._stopping.is_set():
                     self._unanswered(client)
             except (OSError, ValueError) as error:
-                self._failed(explained(error), final=isinstance(error, ssl.SSLCertVerificationError))
+                final = isinstance(error, ssl.SSLCertVerificationError)
+                self._failed(explained(error), entry_of(error), final=final)
             except Exception as error:
                 log.exception("the network thread stumbled; it connects anew")
-                self._failed(f"{type(error).__name__}: {error}")
+                self._failed(f"{type(error).__name__}: {error}", catalogue.LINK)
             if self._stopping.is_set():
                 with contextlib.suppress(Exception):
                     self._log_off(client)
@@ -273,8 +317,32 @@ class Link:
         client.loop_read()
         if client.want_write():
             client.loop_write()
-        client.loop_misc()
+        # On a slow link a ping leaves behind all that waits before it. Paho would take its silence for a loss.
+        if not (self._pinged and self._is_sending()):
+            client.loop_misc()
         self._pay()
+
+    def _is_sending(self) -> bool:
+        """Whether the peer's kernel has acknowledged further bytes within a keep-alive."""
+        sent_bytes, now_s = self._traffic.total().up, time.monotonic()
+        if sent_bytes != self._sent_bytes:
+            self._sent_bytes, self._moved_s = sent_bytes, now_s
+        return now_s - self._moved_s < self._settings.keepalive_s
+
+    def _is_flooded(self, client: mqtt.Client) -> bool:
+        """Whether messages that nobody wants come faster than they can be read.
+
+        A broker sends in order: what matters would wait behind them, longer and longer. A broker keeps messages at
+        QoS 0 for a connection, not for a session; so with a new one the flood is left behind, and all others come.
+        """
+        now_s = time.monotonic()
+        if self._asked_s is not None:
+            return now_s - self._asked_s > BEHIND_S
+        if self._strays - self._strays_before >= STRAYS:
+            # A question that changes nothing; its answer comes behind all that is on its way.
+            self._strays_before, self._asked_s = self._strays, now_s
+            client.unsubscribe(NOBODYS_TOPIC)
+        return False
 
     def _pause(self) -> None:
         """Wait before the next attempt; a fleet that lost its broker must not come back in step."""
@@ -314,15 +382,16 @@ class Link:
             return
         text = "no answer to the login" if client.socket() is not None else self._last_error or "it ends the connection"
         advice = "check the port, that both sides use TLS or neither, and this side's certificate"
-        self._failed(f"the login is not answered ({text}); {advice}")
+        self._failed(f"the login is not answered ({text}); {advice}", catalogue.LOGIN_UNANSWERED)
         if self._spoken is None:
             self._speak(MQTTProtocolVersion.MQTTv5)
 
-    def _failed(self, reason: str, *, final: bool = False) -> None:
+    def _failed(self, reason: str, entry: catalogue.Entry, *, final: bool = False) -> None:
         """Keep why an attempt failed, for `start`; when nobody waits there any more, the log has each reason once."""
         if self._spoken is not None and reason != self._failure:
             log.warning("broker %s:%s: %s; trying again", self._settings.host, self._settings.port, reason)
         self._failure = self._last_error = reason
+        self._entry = entry
         if final or time.monotonic() - self._began_s > GRACE_S:
             self._settled.set()
 
@@ -355,7 +424,7 @@ class Link:
             return
         if reason.is_failure:
             text = f"it refuses the login ({reason}); check user name, password file and certificate"
-            self._failed(text, final=reason.value not in TRANSIENT_REFUSALS)
+            self._failed(text, catalogue.LOGIN_REFUSED, final=reason.value not in TRANSIENT_REFUSALS)
             return
         if not v5 and client.protocol != self._spoken:
             log.warning(
@@ -385,9 +454,11 @@ class Link:
         self._queue_again(self._client, former.drop_out_messages())
 
     def _queue_again(self, client: mqtt.Client, messages: Iterable[mqtt.MQTTMessage]) -> None:
+        self._unacknowledged.clear()
         for message in messages:
             if self._largest_packet is None or _packet_bytes(message.topic, message.payload) <= self._largest_packet:
-                client.publish(message.topic, message.payload, qos=QOS, retain=message.retain)
+                info = client.publish(message.topic, message.payload, qos=QOS, retain=message.retain)
+                self._note(message.topic, info)
             else:
                 log.error("a message for %s is over the broker's new packet limit, and dropped", message.topic)
 
@@ -403,7 +474,18 @@ class Link:
         if self._unanswered_subscriptions <= 0:
             self._settled.set()
 
+    def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:
+        self._unacknowledged.pop(mid, None)
+
+    def _on_unsubscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self._asked_s = None
+
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        if message.qos < QOS:
+            self._strays += 1
+            if self._strays == 1:
+                log.warning("dropped: messages at QoS 0, the first for %r; Mekt sends none", message.topic[:80])
+            return
         self._put(Received(topic=message.topic, payload=bytes(message.payload), retained=message.retain))
 
     def _on_socket_open(self, client: mqtt.Client, _: Any, opened: socket.socket) -> None:
@@ -413,10 +495,12 @@ class Link:
     def _on_socket_close(self, client: mqtt.Client, _: Any, closed: socket.socket) -> None:
         self._traffic.closing(closed)
 
-    def _on_log(self, client: mqtt.Client, _: Any, level: int, text: str) -> None:
-        """Paho tells the cause of a broken connection to its log alone."""
-        if level == LogLevel.MQTT_LOG_ERR:
-            self._last_error = text
+    def _on_log(self, level: int, words: str, *details: object) -> None:
+        """Paho tells its log alone why a connection broke, and whether a ping waits for its answer."""
+        if level == logging.ERROR:
+            self._last_error = words % details
+        elif words in (PINGED, ANSWERED):
+            self._pinged = words == PINGED
 
     def _put(self, event: LinkEvent) -> None:
         """Hand an event to the owner. A message that finds no room is dropped; news of the connection waits for it."""
@@ -443,6 +527,17 @@ class Link:
             while self._owed:
                 self._inbox.put_nowait(self._owed[0])
                 self._owed.popleft()
+
+
+class _Eavesdropper(logging.Logger):
+    """A logger that hands on what it is told without putting it into words first: for most of it that takes long."""
+
+    def __init__(self, hear: Callable[..., None]) -> None:
+        super().__init__("mekt.link.paho")
+        self._hear = hear
+
+    def log(self, level: int, msg: object, *args: object, **_: Any) -> None:
+        self._hear(level, msg, *args)
 
 
 def _packet_bytes(topic: str, payload: bytes | bytearray) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from mekt import catalogue
 from mekt.errors import SettingsError
 from mekt.schema import Bounds
 
@@ -37,6 +38,16 @@ class BrokerSettings:
     session_expiry_s: Annotated[int, Bounds(low=0, high=2**32 - 1)] = 7 * 24 * 3600
     plain_text_allowed: bool = False
 
+    @property
+    def identified(self) -> bool:
+        """Whether the broker can know who logs in: by a user name or a certificate."""
+        return self.username is not None or (self.tls is not None and self.tls.certificate is not None)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the broker is on this machine."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
 
 def located(settings: BrokerSettings, base: Path) -> BrokerSettings:
     """The same settings with every relative path starting at `base`, the folder of the settings file."""
@@ -56,12 +67,13 @@ def check_plain_text(settings: BrokerSettings) -> None:
     Raises:
         SettingsError: when the broker is elsewhere, TLS is off and plain text is not allowed.
     """
-    if settings.tls is not None or settings.host in ("127.0.0.1", "::1", "localhost"):
+    if settings.tls is not None or settings.is_local:
         return
     if not settings.plain_text_allowed:
         raise SettingsError(
             f"broker.host: {settings.host} is another machine and [broker.tls] is missing; add it, "
-            "or set broker.plain_text_allowed = true on a network that nobody else is on"
+            "or set broker.plain_text_allowed = true on a network that nobody else is on",
+            catalogue.PLAIN_TEXT_REFUSED,
         )
     log.warning("PLAIN TEXT to %s: anybody on the network can read and forge this federation", settings.host)
 
@@ -81,6 +93,15 @@ def explained(error: Exception) -> str:
     return f"it cannot be reached ({cause}); check the network and [broker] host and port"
 
 
+def entry_of(error: Exception) -> catalogue.Entry:
+    """What the catalogue has about a connection that failed."""
+    if isinstance(error, ssl.SSLError):
+        return catalogue.TLS_FAILED
+    if isinstance(error, ConnectionResetError):
+        return catalogue.LOGIN_UNANSWERED
+    return catalogue.HOST_UNKNOWN if isinstance(error, socket.gaierror) else catalogue.BROKER_UNREACHABLE
+
+
 def password(settings: BrokerSettings) -> str | None:
     """The content of the password file, or None where there is none.
 
@@ -91,8 +112,16 @@ def password(settings: BrokerSettings) -> str | None:
         return None
     try:
         return Path(settings.password_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"broker.password_file: {settings.password_file} cannot be read ({error})") from error
+    except OSError as error:
+        raise SettingsError(
+            f"broker.password_file: {settings.password_file} cannot be read ({error})", catalogue.PASSWORD_FILE_UNUSABLE
+        ) from error
+    except UnicodeDecodeError:
+        # The error holds the content, which is nobody's business.
+        raise SettingsError(
+            f"broker.password_file: {settings.password_file} is not UTF-8 text; write it anew",
+            catalogue.PASSWORD_FILE_UNUSABLE,
+        ) from None
 
 
 def tls_context(tls: TlsSettings) -> ssl.SSLContext:
@@ -109,6 +138,7 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
             context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
-            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key"
+            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key",
+            catalogue.TLS_FILES_UNUSABLE,
         ) from error
     return context

@@ -7,11 +7,12 @@ the receiver has asked for and whose size it has checked.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgpack
 
+from mekt import catalogue
 from mekt.errors import WireError
 from mekt.modality import ModalityName
 from mekt.plan import BlobRef, Plan
@@ -24,8 +25,11 @@ LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
 LONGEST_SENTENCE = 240
-# Of a list or map. A nest of them, each declaring its longest length, asks for little memory.
+# Of a list or map: where devices and rounds are listed, and elsewhere. A list takes the memory for the length that it
+# declares, before its entries come, and a nest of a thousand is three thousand bytes: 32 MiB, and 1 MiB.
 MOST_ENTRIES = 4096
+FEW_ENTRIES = 128
+PROBLEMS_TOLD = 3
 
 Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
@@ -35,15 +39,44 @@ Seconds = Annotated[float, Bounds(low=0, high=1e9)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
 Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
+Late = Literal["drop", "carry"]
+# What can be wrong with a message: each is counted under its name, and does no harm.
+Trouble = Literal[
+    "foreign",  # on a topic of another federation, or of another version of the wire
+    "malformed",  # not a message, or over its kind's limits
+    "misplaced",  # of a kind that this side does not take
+    "unannounced",  # from a device that has not said that it is there
+    "uninvited",  # from a device that takes no part in the round
+    "old-round",  # about a round that is over
+    "early-round",  # about a round that has not begun
+    "other-proxy-set",  # about other proxy windows
+    "repeated",  # a message that has come before
+    "out-of-order",  # a message that others have overtaken
+    "unfit-offer",  # knowledge that this plan cannot take
+    "unfit-plan",  # a plan that this device cannot follow
+    "unfit-device",  # a device that has nothing to give
+    "too-many-devices",
+    "twin",  # two processes say that they are the same device
+    "unasked-chunk",
+    "damaged-chunk",  # one that does not fit its blob, or the last one of a blob that arrived damaged
+    "unknown-blob",  # asked for, and not here
+    "not-sent",  # over the broker's limit, or too many were waiting
+]
+# How many rounds ago something was learned; 0 in this one.
+Age = Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
 Activity = Literal["idle", "fetching", "sensing", "training", "sending"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundOpen:
-    """The coordinator's word on the round: all a device needs to take part, and how many seconds are left for it."""
+    """The coordinator's word on the round: all a device needs to take part, and how many seconds are left for it.
+
+    `late`: whether knowledge that was learned for an earlier round is carried over into this one.
+    """
 
     state: Literal["open", "closed", "finished"]
     deadline_s: Seconds
+    late: Late = "drop"
     participants: Devices
     plan: Plan
     knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(longest=16)]
@@ -69,11 +102,15 @@ class Presence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
-    """A device's knowledge of a round, by name: one blob per modality. `windows` weighs it in the aggregate."""
+    """A device's knowledge of a round, by name: one blob per modality. `windows` weighs it in the aggregate.
+
+    `age`: so many rounds ago the device learned it, for a round that did not wait for it.
+    """
 
     knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(shortest=1, longest=16)]
     windows: Count
     metrics: Metrics
+    age: Age = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,9 +137,10 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """The coordinator's answer to an offer: durable, or refused for good and why."""
+    """The coordinator's answer to an offer of knowledge of this age: durable, or refused for good and why."""
 
     state: Literal["accepted", "refused"]
+    age: Age = 0
     reason: Annotated[str, Bounds(longest=200)] = ""
 
 
@@ -142,7 +180,10 @@ class RoundReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """What an operator wants to know, retained: where the round stands, in words too, and the latest reports."""
+    """What an operator wants to know, retained: where the round stands, in words too, and the latest reports.
+
+    `trouble` counts the messages that something was wrong with since the coordinator started.
+    """
 
     phase: Label
     rounds: Count
@@ -151,6 +192,7 @@ class Status:
     received: Devices
     reports: Annotated[tuple[RoundReport, ...], Bounds(longest=REPORTS_KEPT)]
     text: Annotated[str, Bounds(longest=500)]
+    trouble: Annotated[dict[Trouble, Count], Bounds(longest=32)] = field(default_factory=dict)
 
 
 Body = RoundOpen | Presence | Offer | Want | Chunk | Receipt | Status
@@ -166,6 +208,7 @@ KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
     "receipt": (Receipt, 2048, ("down",)),
 }
 KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
+LONG_KINDS = ("round", "status")
 LARGEST_MESSAGE = max(size for _, size, _ in KINDS.values())
 
 
@@ -232,36 +275,40 @@ def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
     if topic is not None:
         _check_size(topic.kind, raw)
     elif len(raw) > LARGEST_MESSAGE:
-        raise WireError(f"a message of {len(raw)} bytes is over the limit of {LARGEST_MESSAGE} bytes")
-    data = unpack(raw)
+        raise WireError(
+            f"a message of {len(raw)} bytes is over the limit of {LARGEST_MESSAGE} bytes", catalogue.WIRE_TOO_LARGE
+        )
+    data = unpack(raw, MOST_ENTRIES if topic is None or topic.kind in LONG_KINDS else FEW_ENTRIES)
     if not isinstance(data, dict) or "body" not in data:
-        raise WireError("a message is a map with a body; this is not")
+        raise WireError("a message is a map with a body; this is not", catalogue.NOT_A_MESSAGE)
     body = data.pop("body")
     try:
-        header = build(_Header, data)
+        header = build(_Header, data, most=PROBLEMS_TOLD)
         if header.v != VERSION:
             raise WireError(
-                f"wire version {header.v} is not spoken here, only {VERSION}; bring both sides to one release"
+                f"wire version {header.v} is not spoken here, only {VERSION}; bring both sides to one release",
+                catalogue.WIRE_OF_ANOTHER_VERSION,
             )
         _check_size(header.kind, raw)
         cls, _, directions = KINDS[header.kind]
-        envelope = Envelope(
+        if topic is not None:
+            _check_topic(header, topic, directions)
+        return Envelope(
             federation=header.federation,
             round=header.round,
             device=header.device,
             sequence=header.seq,
             proxy=header.proxy,
-            body=build(cls, body, header.kind),
+            body=build(cls, body, header.kind, PROBLEMS_TOLD),
         )
     except SchemaError as error:
         raise _wire_error(error) from error
-    if topic is not None:
-        _check_topic(envelope, topic, directions)
-    return envelope
 
 
-def unpack(raw: bytes) -> Any:
+def unpack(raw: bytes, most_entries: int = MOST_ENTRIES) -> Any:
     """The plain data in msgpack bytes: maps with text keys, each once; no extension types; nothing behind the end.
+
+    No list or map has more than `most_entries`.
 
     Raises:
         WireError: for anything else.
@@ -272,45 +319,50 @@ def unpack(raw: bytes) -> Any:
             object_pairs_hook=_map_once,
             ext_hook=_no_extension,
             max_ext_len=0,
-            max_array_len=MOST_ENTRIES,
-            max_map_len=MOST_ENTRIES,
+            max_array_len=most_entries,
+            max_map_len=most_entries,
         )
     except WireError:
         raise
     except Exception as error:  # msgpack names a dozen, from ValueError to its own; all mean the same here
-        raise WireError(f"not msgpack: {type(error).__name__}: {str(error)[:100]}") from error
+        raise WireError(f"not msgpack: {type(error).__name__}: {str(error)[:100]}", catalogue.NOT_A_MESSAGE) from error
 
 
 def _map_once(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
-            raise WireError("a map's key is not text")
+            raise WireError("a map's key is not text", catalogue.NOT_A_MESSAGE)
         if key in table:
-            raise WireError(f"a map names {key[:64]!r} twice")
+            raise WireError(f"a map names {key[:64]!r} twice", catalogue.NOT_A_MESSAGE)
         table[key] = value
     return table
 
 
 def _no_extension(code: int, data: bytes) -> Any:
     """An extension without data is within every length limit, and would pass for a list."""
-    raise WireError(f"extension type {code} is not spoken here")
+    raise WireError(f"extension type {code} is not spoken here", catalogue.NOT_A_MESSAGE)
 
 
 def _check_size(kind: str, raw: bytes) -> None:
     if kind not in KINDS:
-        raise WireError(f"no message kind is called {kind[:64]!r}")
+        raise WireError(f"no message kind is called {kind[:64]!r}", catalogue.NOT_A_MESSAGE)
     largest = KINDS[kind][1]
     if len(raw) > largest:
-        raise WireError(f"a {kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes")
+        raise WireError(
+            f"a {kind} message of {len(raw)} bytes is over this kind's limit of {largest} bytes",
+            catalogue.WIRE_TOO_LARGE,
+        )
 
 
 def _wire_error(error: SchemaError) -> WireError:
-    return WireError("; ".join(error.problems[:3])[:500])
+    return WireError("; ".join(error.problems[:PROBLEMS_TOLD])[:500], catalogue.NOT_A_MESSAGE)
 
 
-def _check_topic(envelope: Envelope, topic: Topic, directions: tuple[Direction, ...]) -> None:
-    if topic.kind != envelope.kind or topic.direction not in directions:
-        raise WireError(f"a {envelope.kind} message arrived on the topic {topic}")
-    if topic.federation != envelope.federation or topic.device != envelope.device:
-        raise WireError(f"the topic {topic} and the message's own words on federation and device disagree")
+def _check_topic(header: _Header, topic: Topic, directions: tuple[Direction, ...]) -> None:
+    if topic.kind != header.kind or topic.direction not in directions:
+        raise WireError(f"a {header.kind} message arrived on the topic {topic}", catalogue.NOT_A_MESSAGE)
+    if topic.federation != header.federation or topic.device != header.device:
+        raise WireError(
+            f"the topic {topic} and the message's own words on federation and device disagree", catalogue.NOT_A_MESSAGE
+        )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mekt import catalogue
 from mekt.errors import MektError, SettingsError
 from mekt.files import make_folder
 
@@ -19,10 +20,15 @@ class PartError(MektError):
     """A part of a federation was killed by somebody else, or ended by a fault of Mekt's own."""
 
 
-def ended(code: int, text: str) -> MektError:
-    """The error of the family that a process' exit code names, so that who started it ends with the same code."""
+def ended(code: int, text: str, entry: catalogue.Entry | None = None) -> MektError:
+    """The error of the family that a process' exit code names, so that who started it ends with the same code.
+
+    `entry` is what it said of its error, if it did.
+    """
     families = {each.exit_code: each for each in MektError.__subclasses__() if each.__module__ == MektError.__module__}
-    return families.get(code, PartError)(text)
+    if code not in families:
+        return PartError(text, catalogue.PART_ENDED)
+    return families[code](text, entry if entry is not None and entry.exit_code == code else None)
 
 
 class Parts:
@@ -75,8 +81,8 @@ class Parts:
     def failure(self, name: str) -> MektError:
         """Why a process that has ended did so: its exit code and the last line of its log."""
         code = self.running[name].returncode
-        last = [*self.last_lines(name, 1), "it said nothing"][0]
-        return ended(code, f"{name} ended with code {code}: {last} (all of it: {self.log_path(name)})")
+        last, entry = catalogue.unmarked([*self.last_lines(name, 1), "it said nothing"][0])
+        return ended(code, f"{name} ended with code {code}: {last} (all of it: {self.log_path(name)})", entry)
 
     def stop(self) -> None:
         """End them all, in good order where they do so in time."""
@@ -120,8 +126,12 @@ def fresh_folder(out: Path | None, name: str) -> Path:
         out = next(path for number in range(1, 1_000_000) if not (path := Path("out") / f"{name}-{number}").exists())
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SettingsError(f"--out: {out} is there and not empty; name another folder, or remove it")
+            raise SettingsError(
+                f"--out: {out} is there and not empty; name another folder, or remove it", catalogue.OUT_UNUSABLE
+            )
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
+        raise SettingsError(
+            f"--out: {out} cannot be made ({error.strerror}); name another folder", catalogue.OUT_UNUSABLE
+        ) from error
     return out.absolute()

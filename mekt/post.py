@@ -5,7 +5,7 @@ from collections import Counter
 
 from mekt.errors import LinkError, WireError
 from mekt.link import Link, Received
-from mekt.messages import KIND_OF, Body, Envelope, decode, encode
+from mekt.messages import KIND_OF, Body, Envelope, Trouble, decode, encode
 from mekt.topics import Direction, Topic, parse_topic
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ class Post:
     def __init__(self, federation: str, proxy: bytes = b"") -> None:
         self.federation = federation
         self.proxy = proxy
+        self.trouble: Counter[Trouble] = Counter()
         self.rejected: Counter[str] = Counter()
         self._link: Link | None = None
         self._sequence = 0
@@ -54,30 +55,35 @@ class Post:
             topic, raw = self.seal(body, direction, device=device, round=round)
             self._link.publish(topic, raw, retain=retain)
         except (WireError, LinkError) as error:
-            self.reject(f"not sent: {error}")
+            self.reject("not-sent", f"not sent: {error}")
 
     def open(self, received: Received) -> Envelope | None:
         """The message that arrived, or None when it is none; that is logged once per cause."""
         topic = parse_topic(received.topic)
         if topic is None or topic.federation != self.federation:
-            self.reject("a topic of another federation or version")
+            self.reject("foreign", "a topic of another federation or version")
             return None
         try:
             return decode(received.payload, topic)
         except WireError as error:
-            self.reject(f"{topic.device or 'coordinator'}, {topic.kind}: {error}")
+            self.reject("malformed", f"{topic.device or 'coordinator'}, {topic.kind}: {error}")
             return None
 
-    def reject(self, cause: str) -> None:
+    def note(self, trouble: Trouble) -> None:
+        """Count what was taken in spite of something, and did no harm."""
+        self.trouble[trouble] += 1
+
+    def reject(self, trouble: Trouble, cause: str) -> None:
         """Count what was dropped and why. A cause may quote a peer: it stays one line."""
+        self.note(trouble)
         cause = one_line(cause[:LONGEST_CAUSE])
         if cause not in self.rejected and len(self.rejected) >= MOST_CAUSES:
             cause = "other causes"
         self.rejected[cause] += 1
         if self.rejected[cause] == 1:
-            log.warning("dropped: %s", cause)
+            log.warning("dropped (%s): %s", trouble, cause)
 
 
 def one_line(text: str) -> str:
     """`text` without what could break a line of a log, or speak to a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)

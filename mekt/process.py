@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from mekt import catalogue
 from mekt.errors import MektError, StateError
-from mekt.files import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,16 @@ def only_process(folder: Path) -> Iterator[Path]:
     Raises:
         StateError: when another process has it, naming that process, or it cannot be written.
     """
+    # Only here, as it brings numpy along: the command line has to start where numpy cannot, to say so.
+    from mekt.files import make_folder
+
     path = make_folder(folder) / "lock"
     try:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise StateError(f"{path}: cannot be written ({error.strerror}); mend permissions or free space") from error
+        raise StateError(
+            f"{path}: cannot be written ({error.strerror}); mend permissions or free space", catalogue.of_disk(error)
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,10 +87,31 @@ def only_process(folder: Path) -> Iterator[Path]:
             file.write(f"process {os.getpid()}\n")
             file.flush()
         except BlockingIOError as error:
-            raise StateError(f"{folder}: in use by {_owner(path)}; end it, or name another state folder") from error
+            raise StateError(
+                f"{folder}: in use by {_owner(path)}; end it, or name another state folder", catalogue.STATE_IN_USE
+            ) from error
         except OSError as error:
-            raise StateError(f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
+            raise StateError(
+                f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk", catalogue.NOT_LOCKABLE
+            ) from error
         yield folder
+
+
+def held_by(folder: Path) -> str | None:
+    """The process that keeps `folder` for itself, or None when none does; nothing there is changed.
+
+    Raises:
+        OSError: when that cannot be found out.
+    """
+    path = folder / "lock"
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _owner(path)
+    return None
 
 
 def _owner(path: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mekt import catalogue
 from mekt.errors import SettingsError
 from mekt.files import make_folder, write_atomically
 from mekt.modality import Modality
@@ -120,7 +121,8 @@ def _hapt(data: Path | None, agents: int, work: Work) -> Scene | None:
     if not folder.is_dir():
         if named is not None:
             raise SettingsError(
-                f"--data or MEKT_DATA: {named} has no folder hapt; name another, or neither to simulate"
+                f"--data or MEKT_DATA: {named} has no folder hapt; name another, or neither to simulate",
+                catalogue.DATA_FOLDER_UNFIT,
             )
         return None
 
@@ -128,7 +130,10 @@ def _hapt(data: Path | None, agents: int, work: Work) -> Scene | None:
         return [str(folder / f"user{user:02d}.npz") for user in users]
 
     if agents > len(HAPT_USERS):
-        raise SettingsError(f"--agents: HAPT has {len(HAPT_USERS)} persons to learn from; ask for no more devices")
+        raise SettingsError(
+            f"--agents: HAPT has {len(HAPT_USERS)} persons to learn from; ask for no more devices",
+            catalogue.TOO_FEW_RECORDED,
+        )
     layouts = importlib.import_module("sensors.layouts")
     sensed = (layouts.ACC, layouts.GYRO)
     replayed = [paths(*HAPT_USERS[index::agents][: work.device_persons]) for index in range(agents)]

@@ -8,7 +8,6 @@ problem at once, each with its dotted path, what was seen and what would be righ
 import dataclasses
 import difflib
 import functools
-import math
 import re
 import types
 import typing
@@ -16,8 +15,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
+# What is wrong with a field; `rule` is what several fields break together.
+Fault = Literal["unknown", "missing", "type", "bounds", "rule"]
 
 # A peer's garbage must stay cheap to report: this much of it is looked at closely.
+MOST_PROBLEMS = 100
 UNKNOWN_KEYS_NAMED = 10
 LONGEST_KEY_SEEN = 64
 
@@ -61,23 +63,28 @@ Count = Annotated[int, Bounds(low=1, high=1_000_000_000)]
 
 
 class SchemaError(ValueError):
-    """Plain data that does not fit; `problems` holds one line each, in the order of the fields."""
+    """Plain data that does not fit; `problems` holds one line each, in the order of the fields, `faults` their kinds.
 
-    def __init__(self, problems: list[str]) -> None:
+    Made by other hands, it is about a rule.
+    """
+
+    def __init__(self, problems: list[str], faults: frozenset[Fault] = frozenset({"rule"})) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.faults = faults
 
 
-def build(cls: type[T], data: object, where: str = "") -> T:
+def build(cls: type[T], data: object, where: str = "", most: int = MOST_PROBLEMS) -> T:
     """The instance of dataclass `cls` that `data` (a mapping of plain values) describes.
 
     Raises:
-        SchemaError: with every problem found, each starting with its dotted path below `where`.
+        SchemaError: with every problem found, each starting with its dotted path below `where`. After `most` of them
+            nothing more is looked at.
     """
-    problems: list[str] = []
-    value = _dataclass(cls, data, where, problems)
-    if problems:
-        raise SchemaError(problems)
+    found = _Found(most)
+    value = _dataclass(cls, data, where, found)
+    if found.problems:
+        raise SchemaError(found.problems, frozenset(found.faults))
     return typing.cast(T, value)
 
 
@@ -93,6 +100,21 @@ def plain(instance: Any) -> Any:
     return instance
 
 
+@dataclasses.dataclass(slots=True)
+class _Found:
+    """The problems so far; the last one that is asked for ends the search."""
+
+    most: int
+    problems: list[str] = dataclasses.field(default_factory=list)
+    faults: set[Fault] = dataclasses.field(default_factory=set)
+
+    def add(self, fault: Fault, problem: str) -> None:
+        self.problems.append(problem)
+        self.faults.add(fault)
+        if len(self.problems) >= self.most:
+            raise SchemaError(self.problems, frozenset(self.faults))
+
+
 @functools.cache
 def _fields(cls: type) -> tuple[tuple[dataclasses.Field[Any], Any], ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
@@ -102,43 +124,44 @@ def _fields(cls: type) -> tuple[tuple[dataclasses.Field[Any], Any], ...]:
 _BAD = object()
 
 
-def _dataclass(cls: type, data: object, where: str, problems: list[str]) -> object:
+def _dataclass(cls: type, data: object, where: str, found: _Found) -> object:
     if not isinstance(data, Mapping):
-        problems.append(f"{where or 'top level'}: expected a table, got {_seen(data)}")
+        found.add("type", f"{where or 'top level'}: expected a table, got {_seen(data)}")
         return _BAD
-    before = len(problems)
+    before = len(found.problems)
     known = {field.name for field, _ in _fields(cls)}
     unknown = [str(key)[:LONGEST_KEY_SEEN] for key in data if key not in known]
     for key in unknown[:UNKNOWN_KEYS_NAMED]:
-        problems.append(f"{_path(where, key)}: unknown key ({_likely(key, known)})")
+        found.add("unknown", f"{_path(where, key)}: unknown key ({_likely(key, known)})")
     if len(unknown) > UNKNOWN_KEYS_NAMED:
-        problems.append(f"{where or 'top level'}: {len(unknown) - UNKNOWN_KEYS_NAMED} more unknown keys")
+        found.add("unknown", f"{where or 'top level'}: {len(unknown) - UNKNOWN_KEYS_NAMED} more unknown keys")
     arguments: dict[str, object] = {}
     for field, hint in _fields(cls):
         if field.name in data:
-            arguments[field.name] = _value(hint, data[field.name], _path(where, field.name), problems)
+            arguments[field.name] = _value(hint, data[field.name], _path(where, field.name), found)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            problems.append(f"{_path(where, field.name)}: missing; expected {_wanted(hint)}")
-    if len(problems) > before:
+            found.add("missing", f"{_path(where, field.name)}: missing; expected {_wanted(hint)}")
+    if len(found.problems) > before:
         return _BAD
     try:
         return cls(**arguments)
     except ValueError as error:
         # A rule over several fields names the one to change first, `scaling.acc: ...`, or none.
         named = re.match(r"(\w+)[.\[:]", str(error))
-        problems.append(_path(where, str(error)) if named and named[1] in known else f"{where or 'top level'}: {error}")
+        told = _path(where, str(error)) if named and named[1] in known else f"{where or 'top level'}: {error}"
+        found.add("rule", told)
         return _BAD
 
 
-def _value(hint: Any, data: object, where: str, problems: list[str]) -> object:
+def _value(hint: Any, data: object, where: str, found: _Found) -> object:
     origin = get_origin(hint)
     if origin is Annotated:
         inner, *limits = get_args(hint)
-        value = _value(inner, data, where, problems)
+        value = _value(inner, data, where, found)
         if value is not _BAD:
             for limit in limits:
                 if isinstance(limit, Bounds) and (problem := limit.problem(value)) is not None:
-                    problems.append(f"{where}: {problem}")
+                    found.add("bounds", f"{where}: {problem}")
                     return _BAD
         return value
     if origin in (Union, types.UnionType):
@@ -146,32 +169,33 @@ def _value(hint: Any, data: object, where: str, problems: list[str]) -> object:
         if data is None:
             return None
         assert len(options) == 1, f"{where}: only X | None is supported"
-        return _value(options[0], data, where, problems)
+        return _value(options[0], data, where, found)
     if origin is Literal:
         if any(data == option and type(data) is type(option) for option in get_args(hint)):
             return data
     elif origin is tuple:
         if isinstance(data, list | tuple):
             item = get_args(hint)[0]
-            values = [_value(item, entry, f"{where}[{index}]", problems) for index, entry in enumerate(data)]
+            values = [_value(item, entry, f"{where}[{index}]", found) for index, entry in enumerate(data)]
             return _BAD if _BAD in values else tuple(values)
     elif origin is dict:
         if isinstance(data, Mapping):
             key_hint, item = get_args(hint)
-            keys = [_value(key_hint, key, f"{where}, key", problems) for key in data]
-            table = {str(key): _value(item, data[key], _path(where, str(key)[:64]), problems) for key in data}
+            keys = [_value(key_hint, key, f"{where}, key", found) for key in data]
+            table = {str(key): _value(item, data[key], _path(where, str(key)[:64]), found) for key in data}
             return _BAD if _BAD in keys or any(value is _BAD for value in table.values()) else table
     elif dataclasses.is_dataclass(hint):
-        return _dataclass(typing.cast(type, hint), data, where, problems)
+        return _dataclass(typing.cast(type, hint), data, where, found)
     elif hint is float:
-        if isinstance(data, int | float) and not isinstance(data, bool) and abs(data) < 2**63 and math.isfinite(data):
+        # Twice: a whole number just below 2**63 is 2**63 as a float. What is not a number is not below it either.
+        if isinstance(data, int | float) and not isinstance(data, bool) and abs(data) < 2**63 > abs(float(data)):
             return float(data)
     elif hint is int:
         if isinstance(data, int) and not isinstance(data, bool):
             return data
     elif isinstance(hint, type) and isinstance(data, hint):
         return data
-    problems.append(f"{where}: expected {_wanted(hint)}, got {_seen(data)}{_advice(hint, data)}")
+    found.add("type", f"{where}: expected {_wanted(hint)}, got {_seen(data)}{_advice(hint, data)}")
     return _BAD
 
 

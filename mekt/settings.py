@@ -5,13 +5,21 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mekt import catalogue
 from mekt.errors import SettingsError
-from mekt.schema import SchemaError, build
+from mekt.schema import Fault, SchemaError, build
 
 T = TypeVar("T")
 
 # Settings are written by hand; anything this large is another file, named by mistake.
 LARGEST_SETTINGS_BYTES = 1 << 20
+FAULTS: dict[Fault, catalogue.Entry] = {
+    "unknown": catalogue.SETTING_UNKNOWN_KEY,
+    "missing": catalogue.SETTING_MISSING,
+    "type": catalogue.SETTING_WRONG_TYPE,
+    "bounds": catalogue.SETTING_OUT_OF_BOUNDS,
+    "rule": catalogue.SETTINGS_CONTRADICT,
+}
 
 
 def read_toml(path: Path, cls: type[T]) -> T:
@@ -24,7 +32,18 @@ def read_toml(path: Path, cls: type[T]) -> T:
     try:
         return build(cls, read_table(path))
     except SchemaError as error:
-        raise SettingsError("\n".join(f"{path}: {problem}" for problem in error.problems)) from error
+        raise refusal(path, error) from error
+
+
+def refusal(path: Path, error: SchemaError) -> SettingsError:
+    """What is wrong with the settings in the file at `path`, a line for each problem."""
+    return SettingsError("\n".join(f"{path}: {problem}" for problem in error.problems), entry_of(error))
+
+
+def entry_of(error: SchemaError) -> catalogue.Entry:
+    """What settings that do not fit have in common."""
+    faults = set(error.faults)
+    return FAULTS[faults.pop()] if len(faults) == 1 else catalogue.SETTINGS_SEVERAL
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -37,9 +56,11 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: {_syntax_problem(str(error), text)}") from error
+        raise SettingsError(f"{path}: {_syntax_problem(str(error), text)}", catalogue.SETTINGS_NOT_TOML) from error
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: no settings are written like this ({error}); mend the file") from error
+        raise SettingsError(
+            f"{path}: no settings are written like this ({error}); mend the file", catalogue.SETTINGS_NOT_TOML
+        ) from error
 
 
 def _text(path: Path) -> str:
@@ -47,20 +68,32 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(LARGEST_SETTINGS_BYTES + 1)
     except FileNotFoundError as error:
-        raise SettingsError(f"{path}: no such file (looked in {_folder(path)}); name one with --config") from error
+        raise SettingsError(
+            f"{path}: no such file (looked in {_folder(path)}); name one with --config", catalogue.SETTINGS_FILE_MISSING
+        ) from error
     except IsADirectoryError as error:
-        raise SettingsError(f"{path}: expected a TOML file, got a folder; name a file in it") from error
+        raise SettingsError(
+            f"{path}: expected a TOML file, got a folder; name a file in it", catalogue.SETTINGS_FILE_UNREADABLE
+        ) from error
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}); mend the path or its permissions") from error
+        raise SettingsError(
+            f"{path}: cannot be read ({error.strerror}); mend the path or its permissions",
+            catalogue.SETTINGS_FILE_UNREADABLE,
+        ) from error
     except ValueError as error:
-        raise SettingsError(f"{str(path)!r}: not a path ({error})") from error
+        raise SettingsError(f"{str(path)!r}: not a path ({error})", catalogue.SETTINGS_FILE_MISSING) from error
     if len(raw) > LARGEST_SETTINGS_BYTES:
-        raise SettingsError(f"{path}: more than {LARGEST_SETTINGS_BYTES} bytes; this cannot be a settings file")
+        raise SettingsError(
+            f"{path}: more than {LARGEST_SETTINGS_BYTES} bytes; this cannot be a settings file",
+            catalogue.SETTINGS_FILE_UNREADABLE,
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise SettingsError(f"{path}: line {line}: not UTF-8 text; save the file in the encoding UTF-8") from error
+        raise SettingsError(
+            f"{path}: line {line}: not UTF-8 text; save the file in the encoding UTF-8", catalogue.SETTINGS_NOT_TOML
+        ) from error
 
 
 def _folder(path: Path) -> Path:

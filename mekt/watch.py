@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+from mekt import catalogue
 from mekt.errors import LinkError
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
@@ -48,6 +49,9 @@ class View:
                 f"  {name:<16} {state:<14} round {number + 1:<4} {each.windows:>6} windows  "
                 f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}"
             )
+        if self.status is not None and self.status.trouble:
+            told = ", ".join(f"{name} {count}" for name, count in sorted(self.status.trouble.items()))
+            lines.append(f"  messages that something was wrong with: {told} (docs/errors.md)")
         if self.status is not None and self.status.reports:
             lines += finding_lines(self.status)
             lines += ["", *report_table(self.status)]
@@ -125,7 +129,8 @@ def show_status(broker: BrokerSettings, federation: str, *, as_json: bool, out: 
     if view.status is None and not view.devices:
         raise LinkError(
             f"broker {broker.host}:{broker.port}: nothing of a federation {federation!r} is there; "
-            "start its coordinator, or correct the federation's name"
+            "start its coordinator, or correct the federation's name",
+            catalogue.FEDERATION_SILENT,
         )
     print(json.dumps(view.plain()) if as_json else "\n".join(view.lines()), file=out)
     return 0

@@ -22,6 +22,7 @@ from typing import Annotated
 
 import numpy as np
 
+from mekt import catalogue
 from mekt.errors import SensorError, StateError
 from mekt.files import write_atomically
 from mekt.modality import Modality
@@ -40,26 +41,34 @@ def read_recording(path: Path, modalities: Sequence[str] | None = None) -> Recor
         SensorError: when the file is missing, damaged, of no known layout, or lacks a modality.
     """
     if not path.is_file():
-        raise SensorError(not_there(path))
+        raise SensorError(not_there(path), catalogue.RECORDING_MISSING)
     try:
         recording = _read(path, None if modalities is None else frozenset(modalities))
     except SensorError:
         raise
     except PermissionError as error:
-        raise SensorError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
+        raise SensorError(
+            f"{path}: cannot be read ({error.strerror}); mend its permissions", catalogue.RECORDING_UNREADABLE
+        ) from error
     except KeyError as error:
-        raise SensorError(f"{path}: an array is missing, {error.args[0]}; {REMEDY}") from error
+        raise SensorError(
+            f"{path}: an array is missing, {error.args[0]}; {REMEDY}", catalogue.RECORDING_DAMAGED
+        ) from error
     except ValueError as error:
         hint = "holds pickled objects, which are never loaded" if "pickle" in str(error) else str(error)
-        raise SensorError(f"{path}: not a readable recording, {hint}; {REMEDY}") from error
+        raise SensorError(f"{path}: not a readable recording, {hint}; {REMEDY}", catalogue.RECORDING_DAMAGED) from error
     except Exception as error:  # A damaged archive fails anywhere: zip, zlib, numpy's header, memory.
-        raise SensorError(f"{path}: a damaged file, {type(error).__name__} {error}; {REMEDY}") from error
+        raise SensorError(
+            f"{path}: a damaged file, {type(error).__name__} {error}; {REMEDY}", catalogue.RECORDING_DAMAGED
+        ) from error
     if modalities is None:
         return recording
     there = [each.name for each in recording.modalities]
     if missing := [name for name in modalities if name not in there]:
         has = ", ".join(each.name for each in read_recording(path).modalities)
-        raise SensorError(f"{path}: has no modality {', '.join(missing)}; it has {has}: name these")
+        raise SensorError(
+            f"{path}: has no modality {', '.join(missing)}; it has {has}: name these", catalogue.MODALITY_MISSING
+        )
     return recording.only(modalities)
 
 
@@ -87,9 +96,11 @@ def write_recording(path: Path, recording: Recording) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, file.getvalue())
     except StateError as error:
-        raise SensorError(str(error)) from error
+        raise SensorError(str(error), catalogue.RECORDING_NOT_WRITTEN) from error
     except OSError as error:
-        raise SensorError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        raise SensorError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder", catalogue.RECORDING_NOT_WRITTEN
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +127,10 @@ def _read(path: Path, wanted: frozenset[str] | None) -> Recording:
             reader = next((read for _, needed, read in layouts if needed <= set(arrays.files)), None)
             if reader is None:
                 kinds = "; ".join(f"{name} needs {', '.join(sorted(needed))}" for name, needed, _ in layouts)
-                raise SensorError(f"{path}: of no known layout, its arrays are {_some(arrays.files)} ({kinds})")
+                raise SensorError(
+                    f"{path}: of no known layout, its arrays are {_some(arrays.files)} ({kinds})",
+                    catalogue.RECORDING_OF_UNKNOWN_LAYOUT,
+                )
             return reader(path.stem, arrays, wanted)
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from sensors.source import Gap, Item
 from sensors.stream import Recording, Segment
@@ -39,19 +40,27 @@ class ReplaySource:
                 `speed` or `block_s` is not more than 0.
         """
         if not speed > 0:
-            raise SensorError(f"speed: expected more than 0, got {speed:g}; 1 is real time, inf as fast as it is read")
+            raise SensorError(
+                f"speed: expected more than 0, got {speed:g}; 1 is real time, inf as fast as it is read",
+                catalogue.SOURCE_MISUSED,
+            )
         if not block_s > 0:
-            raise SensorError(f"block_s: expected more than 0, got {block_s:g}; 0.5 suits most readers")
+            raise SensorError(
+                f"block_s: expected more than 0, got {block_s:g}; 0.5 suits most readers", catalogue.SOURCE_MISUSED
+            )
         played = [recordings] if isinstance(recordings, Recording) else list(recordings)
         if not played or not modalities:
-            raise SensorError("a replay of nothing; name at least one recording and one modality")
+            raise SensorError(
+                "a replay of nothing; name at least one recording and one modality", catalogue.SOURCE_MISUSED
+            )
         self.modalities = tuple(played[0].modality(name) for name in modalities)
         for recording in played:
             for kind in self.modalities:
                 if recording.modality(kind.name) != kind:
                     raise SensorError(
                         f"{recording.name}: {kind.name} is not what it is in {played[0].name};"
-                        " replay recordings of one kind"
+                        " replay recordings of one kind",
+                        catalogue.MODALITY_UNLIKE,
                     )
         self._names = tuple(modalities)
         # A source cannot leak what it does not have: labels and other modalities are left out here.
@@ -79,7 +88,7 @@ class ReplaySource:
             SensorError: when it was never opened.
         """
         if self._began_s is None:
-            raise SensorError("the replay was not opened; open a source before it is read")
+            raise SensorError("the replay was not opened; open a source before it is read", catalogue.SOURCE_MISUSED)
         if self._pending is None:
             return None
         left_s = self._pending[0] - (self._clock() - self._began_s)

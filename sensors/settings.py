@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from mekt import catalogue
 from mekt.errors import SettingsError
 from mekt.modality import ModalityName
 from mekt.schema import Bounds
@@ -65,7 +66,7 @@ def open_source(settings: SensorSettings, base: Path) -> Source:
             paths = [base / path for path in settings.recordings]
             for path in paths:
                 if not path.is_file():
-                    raise SettingsError(f"sensors.recordings: {not_there(path)}")
+                    raise SettingsError(f"sensors.recordings: {not_there(path)}", catalogue.RECORDING_NOT_FOUND)
             recordings = [read_recording(path, settings.modalities) for path in paths]
             return ReplaySource(recordings, settings.modalities, speed=settings.speed)
         case "simulator":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.layouts import ACC, GYRO
@@ -101,7 +102,10 @@ def simulate(
         SensorError: for a modality that the simulator does not have, or a time too short for a sample.
     """
     if not modalities or not duration_s * ACC.rate_hz >= 2:
-        raise SensorError(f"{duration_s:g} s of {len(modalities)} modalities; simulate a second or more of one or more")
+        raise SensorError(
+            f"{duration_s:g} s of {len(modalities)} modalities; simulate a second or more of one or more",
+            catalogue.SOURCE_MISUSED,
+        )
     # Each has its own generator, so that none depends on what else is drawn.
     traits, story, acc_noise, gyro_noise, depth_noise = (np.random.default_rng((seed, subject, n)) for n in range(5))
     person = _person(traits)
@@ -119,7 +123,10 @@ def simulate(
                 frames = _frames(depth_noise, person, body, frame_t_s)
                 streams[name] = Stream(modality=DEPTH, t_s=frame_t_s, values=frames)
             case _:
-                raise SensorError(f"the simulator has no {name}; it has {', '.join(MODALITIES)}: name these")
+                raise SensorError(
+                    f"the simulator has no {name}; it has {', '.join(MODALITIES)}: name these",
+                    catalogue.MODALITY_MISSING,
+                )
     segment = Segment(name="day", streams=streams, labels=Labels(t_s=t_s, values=labels))
     names = {value: activity.name for value, activity in enumerate(ACTIVITIES)}
     return Recording(name=f"simulated-{subject}", segments=(segment,), label_names=names)

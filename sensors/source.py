@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 
@@ -32,7 +33,8 @@ class Block:
         if self.t_s.ndim != 1 or self.values.ndim < 2 or len(self.values) != len(self.t_s):
             raise SensorError(
                 f"{self.modality}: a block with times {self.t_s.shape} and values {self.values.shape};"
-                " a driver must give one time for each sample"
+                " a driver must give one time for each sample",
+                catalogue.SENSOR_UNUSABLE,
             )
 
 

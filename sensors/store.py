@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from sensors.source import Floats
 from sensors.windows import Window
@@ -20,13 +21,15 @@ class WindowStore:
         """
         if capacity < 1 or not shapes:
             raise SensorError(
-                f"a store of {capacity} windows of {len(shapes)} modalities holds nothing; name at least one of each"
+                f"a store of {capacity} windows of {len(shapes)} modalities holds nothing; name at least one of each",
+                catalogue.SOURCE_MISUSED,
             )
         try:
             self._rings = {name: np.empty((capacity, *shape), dtype=np.float32) for name, shape in shapes.items()}
         except (MemoryError, ValueError) as error:
             raise SensorError(
-                f"a store of {capacity} windows does not fit into the memory; keep fewer windows"
+                f"a store of {capacity} windows does not fit into the memory; keep fewer windows",
+                catalogue.MEMORY_TOO_SMALL,
             ) from error
         self.capacity = capacity
         self.total = 0
@@ -47,7 +50,8 @@ class WindowStore:
             if shape != ring.shape[1:]:
                 seen = "is missing" if shape is None else f"has shape {shape}"
                 raise SensorError(
-                    f"a window's {name} {seen}, the store keeps {ring.shape[1:]}; use one plan for windows and store"
+                    f"a window's {name} {seen}, the store keeps {ring.shape[1:]}; use one plan for windows and store",
+                    catalogue.WINDOWS_UNFIT,
                 )
         row = self.total % self.capacity
         for name, ring in self._rings.items():

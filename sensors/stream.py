@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.source import Block, Floats, Seconds
@@ -119,7 +120,8 @@ class Recording:
         """
         if name not in self.segments[0].streams:
             raise SensorError(
-                f"{self.name}: has no modality {name}; it has {', '.join(self.segments[0].streams)}: name these"
+                f"{self.name}: has no modality {name}; it has {', '.join(self.segments[0].streams)}: name these",
+                catalogue.MODALITY_MISSING,
             )
         return self.segments[0].streams[name].modality
 

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.buffer import SampleBuffer
@@ -45,7 +46,8 @@ class Track:
         if block.values.shape[1:] != self.modality.shape:
             raise SensorError(
                 f"{block.modality}: samples have shape {block.values.shape[1:]}, expected {self.modality.shape};"
-                " give the sensor and the plan the same shape"
+                " give the sensor and the plan the same shape",
+                catalogue.MODALITY_UNLIKE,
             )
         sound = np.abs(block.t_s) < LATEST_S
         sound &= np.isfinite(block.values).all(axis=tuple(range(1, block.values.ndim)))

@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.stream import Recording, Segment, as_labels, as_stream
@@ -197,7 +198,8 @@ def _file(folder: Path, kind: TextSet, name: str) -> Path:
             return path
     raise SensorError(
         f"{folder}: {kind.name}'s {name} is neither there nor in {', '.join(kind.folders)} inside;"
-        f" fetch the set from {kind.page} and unpack it there"
+        f" fetch the set from {kind.page} and unpack it there",
+        catalogue.RECORDING_MISSING,
     )
 
 
@@ -207,7 +209,10 @@ def _recording(
     names = [each.modality.name for each in kind.signals]
     wanted = wanted or frozenset(names)
     if unknown := sorted(wanted - set(names)):
-        raise SensorError(f"{path}: has no modality {', '.join(unknown)}; it has {', '.join(names)}: name these")
+        raise SensorError(
+            f"{path}: has no modality {', '.join(unknown)}; it has {', '.join(names)}: name these",
+            catalogue.MODALITY_MISSING,
+        )
     signals = [each for each in kind.signals if each.modality.name in wanted]
     columns = [column for each in signals for column in each.columns]
     columns += [] if kind.ms_column is None else [kind.ms_column]
@@ -225,7 +230,8 @@ def _recording(
             which = f" (column {', '.join(gone)} has none)" if gone else ""
             raise SensorError(
                 f"{path}: {each.modality.name} lacks a value in every line{which}; name other modalities, or leave"
-                " the file out"
+                " the file out",
+                catalogue.MODALITY_MISSING,
             )
         streams[each.modality.name] = as_stream(each.modality, t_s[whole], values[whole] * each.scale)
     labelled = timed & np.isfinite(table[:, -1])
@@ -255,14 +261,21 @@ def _table(path: Path, kind: TextSet, columns: Sequence[int]) -> NDArray[np.floa
                     seen = f"expected the {kind.columns} columns of {kind.name}, got {len(fields)}"
                     raise _bad_line(path, kind, count, seen)
     except OSError as error:
-        raise SensorError(f"{path}: cannot be read ({error.strerror}); mend the path or its permissions") from error
+        raise SensorError(
+            f"{path}: cannot be read ({error.strerror}); mend the path or its permissions",
+            catalogue.RECORDING_UNREADABLE,
+        ) from error
     if not numbers:
-        raise SensorError(f"{path}: holds no line; fetch {kind.name} again from {kind.page}")
+        raise SensorError(
+            f"{path}: holds no line; fetch {kind.name} again from {kind.page}", catalogue.RECORDING_DAMAGED
+        )
     return np.frombuffer(numbers).reshape(-1, len(columns))
 
 
 def _bad_line(path: Path, kind: TextSet, number: int, seen: str) -> SensorError:
-    return SensorError(f"{path}: line {number}: {seen}; fetch {kind.name} again from {kind.page}")
+    return SensorError(
+        f"{path}: line {number}: {seen}; fetch {kind.name} again from {kind.page}", catalogue.RECORDING_DAMAGED
+    )
 
 
 def _no_number(fields: Sequence[bytes], columns: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.source import Block, Floats, Seconds
@@ -159,7 +160,7 @@ def windows_of(
     """
     played = [recordings] if isinstance(recordings, Recording) else list(recordings)
     if not played or not modalities:
-        raise SensorError("windows of nothing; name at least one recording and one modality")
+        raise SensorError("windows of nothing; name at least one recording and one modality", catalogue.SOURCE_MISUSED)
     kinds = [_modality(played, each) for each in modalities]
     found: dict[str, list[Floats]] = {each.name: [np.empty((0, *spec.shape(each)), np.float32)] for each in kinds}
     labels: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
@@ -204,7 +205,8 @@ def _modality(recordings: Sequence[Recording], wanted: Modality | str) -> Modali
         if (there.shape, there.unit) != (kind.shape, kind.unit):
             raise SensorError(
                 f"{recording.name}: {name} has shape {there.shape} in {there.unit}, expected {kind.shape}"
-                f" in {kind.unit}; use recordings of one kind"
+                f" in {kind.unit}; use recordings of one kind",
+                catalogue.MODALITY_UNLIKE,
             )
     return kind
 

@@ -2,147 +2,20 @@
 
 import hashlib
 import json
-import os
-import queue
-import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge, unpack_windows
-from mekt.broker import Broker
-from mekt.link import Link, Received
-from mekt.login import BrokerSettings
-from mekt.messages import Chunk, Envelope, Offer, Presence, RoundOpen, Status, decode
+from mekt.messages import Chunk, Offer, Presence, RoundOpen, Status
 from mekt.plan import BlobRef, Plan
-from mekt.topics import parse_topic
+from tests.federation import DEVICES, ROOT, ROUNDS, Federation, federation, tree
 from tests.recordings import persons
-
-ROOT = Path(__file__).parents[1]
-DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",), "pi-both": ("acc", "gyro")}
-ROUNDS = 2
-PATIENCE_S = 120.0
-
-
-@dataclass
-class Federation:
-    """A coordinator, three devices, a broker, and a client that subscribes to everything."""
-
-    folder: Path
-    broker: Broker
-    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-    heard: list[tuple[str, Envelope]] = field(default_factory=list)
-    inbox: "queue.Queue[Any]" = field(default_factory=queue.Queue)
-    ears: Link | None = None
-
-    def start(self, name: str) -> None:
-        """Start the coordinator or a device, as its settings file says."""
-        what = ("coordinator", "federation") if name == "coordinator" else ("edge", "device")
-        config = self.folder / name / f"{what[1]}.toml"
-        command = [sys.executable, "-m", "mekt", what[0], "run", "--config", str(config)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-
-    def listen(self) -> None:
-        """Subscribe to everything."""
-        self.ears = Link(
-            settings=BrokerSettings(port=self.broker.port), client_id="ears", inbox=self.inbox, subscriptions=("#",)
-        )
-        self.ears.start()
-
-    def hear(self) -> Envelope | None:
-        """The next message; every one of them has to be valid on the topic where it is."""
-        try:
-            event = self.inbox.get(timeout=0.5)
-        except queue.Empty:
-            return None
-        if not isinstance(event, Received):
-            return None
-        topic = parse_topic(event.topic)
-        assert topic is not None, event.topic
-        envelope = decode(event.payload, topic)
-        self.heard.append((topic.direction, envelope))
-        return envelope
-
-    def until(self, wanted: type[Any], **fields: Any) -> Envelope:
-        """Listen until a body of this type with these values has been heard."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline_s:
-            for name, process in self.processes.items():
-                assert process.poll() is None, f"{name} ended:\n{(self.folder / f'{name}.log').read_text()}"
-            envelope = self.hear()
-            if envelope is not None and isinstance(envelope.body, wanted):
-                seen = {"device": envelope.device, "round": envelope.round}
-                if all(seen.get(name, getattr(envelope.body, name, None)) == value for name, value in fields.items()):
-                    return envelope
-        logs = "\n".join(path.read_text() for path in self.folder.glob("*.log"))
-        pytest.fail(f"no {wanted.__name__} with {fields} within {PATIENCE_S} s\n{logs}")
-
-    def finish(self) -> Status:
-        """The status when all rounds are done."""
-        status = self.until(Status, phase="finished").body
-        assert isinstance(status, Status)
-        return status
-
-    def stop(self) -> dict[str, float]:
-        """SIGTERM to all, and the seconds that each took to end well."""
-        seconds = {}
-        for name, process in self.processes.items():
-            began_s = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0, (self.folder / f"{name}.log").read_text()
-            seconds[name] = time.monotonic() - began_s
-        self.processes.clear()
-        return seconds
-
-    def end(self) -> None:
-        """Leave nothing behind."""
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
-        if self.ears is not None:
-            self.ears.stop(1.0)
-        self.broker.stop()
-
-    @property
-    def release(self) -> Path:
-        """The last release."""
-        return self.folder / "coordinator" / "state" / "releases" / f"ward-{ROUNDS:05d}"
-
-
-def federation(folder: Path, recordings: Path) -> Federation:
-    """A federation on disk, its broker running; nothing else is started."""
-    broker = Broker(folder / "broker", persistent=True)
-    broker.start()
-    proxy, labelled, *test = persons(recordings, (25, 24, 26, 27))
-    (folder / "coordinator").mkdir()
-    (folder / "coordinator" / "federation.toml").write_text(
-        f'federation = "ward"\nrounds = {ROUNDS}\nseed = 3\nthreads = 1\n'
-        f"proxy = [{json.dumps(proxy)}]\nproxy_windows = 64\nlabelled = [{json.dumps(labelled)}]\n"
-        f"test = {json.dumps(test)}\n[window]\nwindow_s = 2.56\nstride_s = 1.28\n"
-        '[[modalities]]\nname = "acc"\nshape = [3]\nrate_hz = 50\nunit = "g"\n'
-        '[[modalities]]\nname = "gyro"\nshape = [3]\nrate_hz = 50\nunit = "rad/s"\n'
-        "[method]\nlocal_epochs = 1\ndistil_epochs = 2\nknowledge_rows = 128\n"
-        f"[round]\nmin_devices = {len(DEVICES)}\ndeadline_s = 100\n[broker]\nport = {broker.port}\n"
-    )
-    for number, (name, modalities) in enumerate(DEVICES.items(), start=1):
-        (folder / name).mkdir()
-        (folder / name / "device.toml").write_text(
-            f'federation = "ward"\ndevice = "{name}"\nthreads = 1\n[windows]\nwhole_source = true\ncapacity = 256\n'
-            f'[[sensors]]\nkind = "replay"\nspeed = 1e6\nmodalities = {json.dumps(modalities)}\n'
-            f"recordings = {json.dumps(persons(recordings, (number,)))}\n[broker]\nport = {broker.port}\n"
-            # Devices need not be alike: what they share is the embedding's width.
-            + ('[architectures]\ngyro = "lstm"\n' if name == "pi-gyro" else "")
-        )
-    return Federation(folder, broker)
 
 
 @dataclass(frozen=True)
@@ -190,11 +63,6 @@ def connections(pid: int, port: int) -> set[int]:
         for row in rows
         if row[9] in inodes and row[3] == "01" and int(row[2].split(":")[1], 16) == port
     }
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Every file of a folder by the hash of its content."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 def plan_of(ward: Federation) -> Plan:

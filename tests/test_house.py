@@ -4,8 +4,10 @@ import ast
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 from mekt import errors
+from mekt.messages import Trouble
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("mekt", "sensors", "edge", "export", "coordinator")
@@ -88,6 +90,12 @@ def test_the_papers_name_every_exit_code_of_the_code() -> None:
         0,
         *errors_of_the_code().values(),
     }
+
+
+def test_every_trouble_with_a_message_has_its_row() -> None:
+    section = text_of("docs/errors.md").partition("## Messages that something is wrong with")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| .+ \|$", section, re.M)
+    assert sorted(rows) == sorted(get_args(Trouble))
 
 
 def test_every_error_has_a_section_with_remedies() -> None:

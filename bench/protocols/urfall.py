@@ -57,8 +57,9 @@ PROTOCOL = ProtocolSpec(
     rotations=tuple(rotated(rotation) for rotation in range(ROTATIONS)),
     sets=(("acc",), ("camera",), ("acc", "camera")),
     share=1 / 2,
-    # A device has a few dozen windows: with batches of 64 an epoch would be a single step.
-    method={"batch": 16},
+    # A device has a few dozen windows: with batches of 64 an epoch would be a single step. Of windows that overlap by
+    # three quarters there are always some in a batch that are all but the same: contrast would tell these apart.
+    method={"batch": 16, "contrast": 0},
     locate=locate,
     page="http://fenix.ur.edu.pl/~mkepski/ds/uf.html, a file for each sequence as sensors/recording.py describes it",
 )

@@ -299,9 +299,9 @@ class Device:
                 self.say(chunk)
                 left -= 1
 
-    def deliver(self, blobs: dict[str, bytes], number: int = 0) -> Receipt:
+    def deliver(self, blobs: dict[str, bytes], number: int = 0, **changes: Any) -> Receipt:
         """Offer these and serve them; the receipt."""
-        self.offer(blobs, number)
+        self.offer(blobs, number, **changes)
         self.serve(blobs)
         return self.receipt(number)
 

@@ -146,3 +146,8 @@ def test_the_memory_of_the_knowledge_does_not_matter(transposed: bool) -> None:
     assert aggregate([contribution("a", 1, acc=given_), contribution("b", 1, acc=x)])["acc"].embedding.tolist() == (
         x.tolist()
     )
+
+
+def test_what_was_learned_longer_ago_weighs_less() -> None:
+    weights = [Contribution(device="a", windows=10, knowledge={}, age=age).weight for age in (0, 1, 3)]
+    assert weights == pytest.approx([10.0, 10 / 2**0.5, 5.0])

@@ -1,5 +1,6 @@
 """The coordinator over a real broker, against devices made by hand of the product's own parts."""
 
+import logging
 import os
 import queue
 import random
@@ -128,7 +129,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_en
     assert "more than the 1000000" in refusal(windows=1_000_000_000)
     assert bad.asked == 0, "nothing was asked for that could not be accepted"
     bad.offer(blobs, 1)
-    assert bad.receipt(1).reason == "pi-2 takes no part in round 2"
+    assert bad.receipt(1).reason == "round 2 has not begun"
     stranger = device("pi-9").come()
     stranger.opened(invited=False)
     stranger.offer(blobs)
@@ -150,6 +151,56 @@ def test_an_offer_that_was_accepted_is_accepted_again_without_a_byte(
     pair[0].take_part()
     pair[0].offer({"acc": b"something else"})
     assert pair[0].receipt() == Receipt(state="accepted") and pair[0].asked == 1
+
+
+def test_late_knowledge_is_refused_where_it_is_dropped(
+    broker: Broker, start: Start, pair: tuple[Device, Device]
+) -> None:
+    running = start(settings_of(broker.port))
+    opened = pair[0].opened()
+    assert opened.late == "drop"
+    pair[0].offer(pair[0].blobs(opened), age=1)
+    receipt = pair[0].receipt()
+    assert (receipt.state, receipt.age) == ("refused", 1) and "drops such knowledge" in receipt.reason
+    assert running.coordinator._post.trouble["old-round"] == 1
+
+
+def test_late_knowledge_counts_until_the_rounds_own_is_there_over_a_restart_too(
+    broker: Broker, start: Start, pair: tuple[Device, Device], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settings = settings_of(broker.port, rounds=2, round=RoundRules(min_devices=2, late="carry", deadline_s=60 * UNIT))
+    running = start(settings)
+    fast, slow = pair
+    opened = slow.opened()
+    assert opened.late == "carry"
+    late = {"acc": random_knowledge(opened.plan, 77)}
+    assert slow.deliver(late, age=2) == Receipt(state="accepted", age=2)
+    until(lambda: running.coordinator._state.late == (slow.name,))
+    assert running.coordinator._state.received == ()
+    running.stop()
+    again = start(settings)
+    until(lambda: again.coordinator._state.late == (slow.name,))
+    slow.offer(late, age=2)
+    assert slow.receipt() == Receipt(state="accepted", age=2), "it is there already"
+    fast.take_part()
+    assert slow.deliver(slow.blobs(opened)) == Receipt(state="accepted")
+    report = fast.status(lambda status: len(status.reports) == 2).reports[1]
+    assert report.devices == BOTH and "learned 2 rounds ago" in caplog.text
+
+
+def test_a_buffered_round_ends_after_so_many_arrivals_late_ones_too(
+    broker: Broker, start: Start, pair: tuple[Device, Device]
+) -> None:
+    rules = RoundRules(min_devices=2, late="carry", arrivals=1, deadline_s=60 * UNIT)
+    start(settings_of(broker.port, rounds=2, round=rules))
+    fast, slow = pair
+    opened = slow.opened()
+    fast.take_part()
+    slow.opened(1)
+    assert slow.deliver({"acc": random_knowledge(opened.plan, 77)}, 1, age=1).state == "accepted"
+    reports = fast.status(lambda status: status.phase == "finished").reports
+    assert [each.devices for each in reports] == [(), (fast.name,), (slow.name,)]
 
 
 def test_random_bytes_and_misplaced_messages_are_dropped_and_counted(
@@ -292,11 +343,13 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_learns_the_same(
     command = [sys.executable, "-m", "mekt", "coordinator", "run", "--config", str(config)]
     one, other = pair
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT) as first:
-        one.take_part()
-        blobs = other.blobs(other.opened())
-        other.offer(blobs)
-        other.hear(Want)
-        first.kill()
+        try:
+            one.take_part()
+            blobs = other.blobs(other.opened())
+            other.offer(blobs)
+            other.hear(Want)
+        finally:
+            first.kill()
     stop, ended = Stop(), queue.Queue[JobDone]()
     Job("second", lambda _: run_coordinator(config, stop), ended)
     again = one.opened()

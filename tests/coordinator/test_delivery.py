@@ -12,8 +12,8 @@ from mekt.arrays import largest_knowledge_bytes, pack_knowledge
 from mekt.blobs import CHUNKS_IN_FLIGHT, RETRY_S, blob_ref, chunk_count, read_chunk
 from mekt.errors import WireError
 from mekt.messages import CHUNK_BYTES, Chunk, Offer
-from mekt.modality import Scaling, WindowSpec
-from mekt.plan import BlobRef, Method, Plan
+from mekt.modality import Modality, Scaling, WindowSpec
+from mekt.plan import LARGEST_BLOB_BYTES, BlobRef, Method, Plan
 from sensors.layouts import ACC, GYRO
 
 WINDOWS = 3000
@@ -158,3 +158,28 @@ def test_a_weight_that_no_device_can_have_is_refused() -> None:
     assert offer_problem(replace(offer_of(acc=ACC_BLOB), windows=MOST_WINDOWS), PLAN) is None
     problem = offer_problem(replace(offer_of(acc=ACC_BLOB), windows=MOST_WINDOWS + 1), PLAN)
     assert problem is not None and "more than the 1000000 that a device can keep" in problem
+
+
+def test_an_offer_of_more_than_may_be_fetched_at_a_time_is_refused_and_does_not_end_the_coordinator() -> None:
+    names = [f"s{number}" for number in range(16)]
+    wide = replace(
+        PLAN,
+        modalities=tuple(Modality(name=name, shape=(3,), rate_hz=50.0, unit="g") for name in names),
+        scaling=dict.fromkeys(names, PLAN.scaling["acc"]),
+        proxy=dict.fromkeys(names, PLAN.proxy["acc"]),
+        proxy_windows=16_384,
+        method=replace(PLAN.method, embedding=1024, knowledge_rows=16_384, encoding="float32"),
+    )
+    largest = largest_knowledge_bytes(16_384, 1024, None, "float32")
+    assert 15 * largest < LARGEST_BLOB_BYTES < 16 * largest
+    for count, fits in ((15, True), (16, False)):
+        refs = {name: BlobRef(sha256=name.encode().ljust(32), size_bytes=largest) for name in names[:count]}
+        offer = Offer(knowledge=refs, windows=5, metrics={})
+        problem = offer_problem(offer, wide)
+        assert (problem is None) == fits
+        if fits:
+            assert Incoming(offer, wide).due(0.0)
+        else:
+            assert problem == f"{16 * largest} bytes of knowledge are over the 1073741824 that may be fetched at a time"
+            with pytest.raises(WireError, match="is too much"):
+                Incoming(offer, wide)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.ledger import Delivery, Ledger
+from mekt.blobs import blob_ref
 from mekt.errors import StateError
 from mekt.messages import REPORTS_KEPT, Finding, RoundReport
 from mekt.plan import BlobRef
@@ -76,7 +78,7 @@ def test_findings_are_kept_and_reports_from_before_there_were_any_are_read(tmp_p
     ledger.report(replace(report(1), findings=(odd,)))
     old = plain(report(0))
     del old["findings"]
-    ledger._execute("INSERT INTO reports VALUES (0, ?)", json.dumps(old))
+    ledger._db.execute("INSERT INTO reports VALUES (0, ?)", json.dumps(old))
     assert ledger.reports() == (report(0), replace(report(1), findings=(odd,)))
     ledger.close()
 
@@ -142,10 +144,10 @@ def test_the_schema_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path)
     path = tmp_path / "ledger"
     Ledger(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(StateError, match="schema 2 is of a newer Mekt than this one"):
+    with pytest.raises(StateError, match="schema 3 is of a newer Mekt than this one"):
         Ledger(path)
     assert path.read_bytes() == before
 
@@ -156,8 +158,9 @@ def test_the_schema_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path)
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ledger"
     path.write_bytes(content)
-    with pytest.raises(StateError, match="cannot be used"):
+    with pytest.raises(StateError, match=r"damaged .*; restore the file or start afresh"):
         Ledger(path)
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,34 @@ def test_the_first_delivery_of_a_device_counts(tmp_path: Path) -> None:
     assert ledger.deliveries(0) == ()
     ledger.deliver(0, delivery("a", windows=99))
     assert ledger.deliveries(0) == (delivery("a", windows=99),)
+    ledger.close()
+
+
+def test_late_knowledge_counts_until_there_is_newer_of_the_same_device(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    ages = []
+    for age in (3, 5, 1, 0, 2):
+        ledger.deliver(4, replace(delivery("a", windows=10 + age), age=age))
+        [kept] = ledger.deliveries(4)
+        assert kept == replace(delivery("a", windows=10 + kept.age), age=kept.age)
+        ages.append(kept.age)
+    assert ages == [3, 3, 1, 0, 0]
+    ledger.close()
+
+
+def test_a_file_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    shutil.copy(Path(__file__).parent / "states" / "ledger-1.sqlite", path)
+    ledger = Ledger(path)
+    ledger.adopt("the plan")
+    assert ledger.run == "fe64c104410804f3" and ledger.rounds_done == 1
+    assert ledger.participants(1) == ("pi-1", "pi-2", "pi-3")
+    assert ledger.deliveries(1) == (Delivery(device="pi-2", windows=7, knowledge={"acc": blob_ref(b"knowledge")}),)
+    assert [each.devices for each in ledger.reports()] == [(), ("pi-1", "pi-2")]
+    ledger.deliver(1, replace(delivery("pi-3"), age=2))
+    ledger.close()
+    ledger = Ledger(path)
+    assert [each.age for each in ledger.deliveries(1)] == [0, 2]
     ledger.close()
 
 

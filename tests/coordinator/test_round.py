@@ -1,5 +1,6 @@
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +95,50 @@ def test_knowledge_of_strangers_old_rounds_and_repeats_changes_nothing() -> None
         KnowledgeStored(device="b", round=1),
     ):
         assert run(state, event) == (state, [])
+
+
+CARRY = RoundRules(min_devices=2, deadline_s=60.0, late="carry")
+
+
+def test_late_knowledge_is_learned_from_and_does_not_end_the_waiting_for_the_rounds_own() -> None:
+    late = KnowledgeStored(device="a", round=0, late=True)
+    state, commands = run(both_online(), late, KnowledgeStored(device="b", round=0), rules=CARRY)
+    assert commands == [] and (state.late, state.received, state.waiting_for) == (("a",), ("b",), ("a",))
+    assert run(state, Tick(), rules=CARRY, now_s=60.0)[1] == [DistilRound(round=0, devices=("a", "b"))]
+    state, commands = run(state, KnowledgeStored(device="a", round=0), rules=CARRY)
+    assert commands == [DistilRound(round=0, devices=("a", "b"))] and state.late == ()
+
+
+def test_late_knowledge_alone_ends_a_round_at_its_deadline() -> None:
+    state, _ = run(both_online(), KnowledgeStored(device="a", round=0, late=True), rules=CARRY)
+    assert run(state, Tick(), rules=CARRY, now_s=60.0)[1] == [DistilRound(round=0, devices=("a",))]
+
+
+def test_late_knowledge_behind_the_rounds_own_changes_nothing() -> None:
+    state, _ = run(both_online(), KnowledgeStored(device="a", round=0), rules=CARRY)
+    assert run(state, KnowledgeStored(device="a", round=0, late=True), rules=CARRY) == (state, [])
+
+
+def test_a_buffered_round_ends_after_so_many_arrivals() -> None:
+    rules = RoundRules(min_devices=3, late="carry", arrivals=2)
+    state, _ = run(START, *[DeviceOnline(device=name) for name in "abc"], rules=rules)
+    state, commands = run(state, KnowledgeStored(device="c", round=0, late=True), rules=rules)
+    assert commands == []
+    assert run(state, KnowledgeStored(device="c", round=0), rules=rules)[1] == [], "one device is one arrival"
+    _, commands = run(state, KnowledgeStored(device="b", round=0), rules=rules)
+    assert commands == [DistilRound(round=0, devices=("b", "c"))]
+
+
+def test_arrivals_without_carrying_over_would_drop_the_slow_for_good() -> None:
+    with pytest.raises(ValueError, match='set late = "carry" too'):
+        RoundRules(arrivals=2)
+
+
+def test_a_restart_goes_on_with_late_knowledge_and_closes_what_was_closed() -> None:
+    state, commands = resumed(START, ("a", "b"), (), CARRY, 0.0, late=("a",))
+    assert commands == (OpenRound(round=0, participants=("a", "b")),) and state.late == ("a",)
+    _, commands = resumed(START, ("a", "b"), ("b",), CARRY, 0.0, late=("a",))
+    assert commands == (DistilRound(round=0, devices=("a", "b")),)
 
 
 def test_knowledge_while_distilling_changes_nothing() -> None:

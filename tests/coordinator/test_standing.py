@@ -23,7 +23,7 @@ COLLECTING = replace(
 
 
 def status(state: RoundState, **changes: Any) -> Status:
-    known: dict[str, Any] = {"now_s": 100.0, "seen_at_s": {}, "share_learned": 0.0, "reports": ()}
+    known: dict[str, Any] = {"now_s": 100.0, "seen_at_s": {}, "share_learned": 0.0, "reports": (), "trouble": {}}
     return status_of(state, RULES, **(known | changes))
 
 
@@ -39,7 +39,7 @@ def report(number: int, devices: tuple[str, ...] = ("a",)) -> RoundReport:
 def test_before_a_round_it_says_how_many_devices_are_missing() -> None:
     assert status(WAITING).text == "round 1 of 5 opens once 2 devices are online; 0 are"
     one = replace(WAITING, online=frozenset({"a"}))
-    assert status_of(one, RoundRules(), now_s=0, seen_at_s={}, share_learned=0, reports=()).text == (
+    assert status_of(one, RoundRules(), now_s=0, seen_at_s={}, share_learned=0, reports=(), trouble={}).text == (
         "round 1 of 5 opens once 1 device is online; 1 is"
     )
 
@@ -101,8 +101,8 @@ def test_a_fleet_knows_who_is_there() -> None:
     fleet = Fleet(("acc", "gyro"))
     assert fleet.told("a", presence(), 1.0) == DeviceOnline(device="a")
     assert "a" in fleet and "b" not in fleet
-    fleet.heard("a", 5.0)
-    fleet.heard("b", 5.0)
+    assert fleet.heard("a", 1, 5.0) is None
+    assert fleet.heard("b", 1, 5.0) == "unannounced"
     assert fleet.seen_at_s == {"a": 5.0}
     assert fleet.told("a", presence("offline"), 9.0) == DeviceOffline(device="a")
     assert fleet.seen_at_s == {"a": 5.0}, "a will is not the device's own word"
@@ -115,6 +115,30 @@ def test_a_late_will_of_an_earlier_session_says_nothing() -> None:
     fleet.told("a", presence(session=2), 2.0)
     assert fleet.told("a", presence("offline", session=1), 3.0) is None
     assert fleet.told("a", presence("offline", session=2), 4.0) == DeviceOffline(device="a")
+
+
+def test_messages_that_come_twice_or_late_are_known_for_what_they_are() -> None:
+    fleet = Fleet(("acc",))
+    fleet.told("a", presence(session=1), 0.0)
+    numbers = (3, 4, 4, 7, 5, 4, 5, 8, 100, 8)
+    assert [fleet.heard("a", number, 1.0) for number in numbers] == [
+        *(None, None, "repeated", None, "out-of-order", "repeated", "repeated", None, None, "out-of-order")
+    ]
+    for number in range(101, 300):
+        assert fleet.heard("a", number, 2.0) is None
+    assert fleet.heard("a", 200, 2.0) == "out-of-order", "what came long ago is not remembered"
+    fleet.told("a", presence(session=2), 3.0)
+    assert fleet.heard("a", 3, 4.0) is None, "another session counts anew"
+
+
+def test_two_processes_that_are_one_device_are_noticed() -> None:
+    fleet = Fleet(("acc",))
+    twins = []
+    for session in (1, 2, 2, 3, 2, 3, 3, 4):
+        fleet.told("a", presence(session=session), 0.0)
+        twins.append(fleet.has_twin("a"))
+    assert twins == [False, False, False, False, True, True, True, False]
+    assert not fleet.has_twin("b")
 
 
 def test_a_device_without_a_useful_modality_is_as_good_as_offline() -> None:
@@ -131,7 +155,7 @@ def test_who_does_not_return_with_the_broker_is_lost() -> None:
     assert fleet.lost(1e6) == [], "the broker was never away"
     fleet.connected(10.0)
     fleet.told("back", presence(), 12.0)
-    fleet.heard("heard", 13.0)
+    fleet.heard("heard", 1, 13.0)
     assert fleet.lost(10.0 + RETURN_S - 1) == []
     assert fleet.lost(10.0 + RETURN_S) == [DeviceOffline(device="gone")]
     assert fleet.lost(1e6) == []
@@ -146,7 +170,7 @@ def test_a_device_is_back_with_its_first_word_after_it_or_the_broker_was_away() 
     assert fleet.is_back("a", presence(session=2))
     fleet.connected(10.0)
     assert fleet.is_back("a", presence()) and fleet.is_back("a", offer)
-    fleet.heard("a", 11.0)
+    fleet.heard("a", 1, 11.0)
     assert not fleet.is_back("a", presence())
 
 

@@ -214,12 +214,18 @@ class HandMade:
         state: Literal["open", "closed", "finished"] = "open",
         participants: tuple[str, ...] = (DEVICE,),
         plan: Plan | None = None,
+        late: Literal["drop", "carry"] = "drop",
     ) -> None:
         """Say where the round stands, retained."""
         self.plan = plan or self.plan
         self.post.proxy = proxy_hash(self.plan.proxy)
         body = RoundOpen(
-            state=state, deadline_s=60, participants=participants, plan=self.plan, knowledge=refs_of(self.knowledge)
+            state=state,
+            deadline_s=60,
+            late=late,
+            participants=participants,
+            plan=self.plan,
+            knowledge=refs_of(self.knowledge),
         )
         self.post.send(body, "all", round=number, retain=True)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -6,10 +8,13 @@ from edge.agent import (
     Command,
     Event,
     Fetched,
+    KnowledgeLost,
+    LateReady,
     OfferDue,
     Receipted,
     RoundClosed,
     RoundOpened,
+    SendLateOffer,
     SendOffer,
     StartFetch,
     StartTraining,
@@ -28,8 +33,21 @@ def run(state: AgentState, *events: Event) -> tuple[AgentState, list[Command]]:
     return state, commands
 
 
-def opened(number: int, invited: bool = True) -> RoundOpened:
-    return RoundOpened(round=number, invited=invited)
+def opened(number: int, invited: bool = True, late: bool = False) -> RoundOpened:
+    return RoundOpened(round=number, invited=invited, late=late)
+
+
+def overtaken(late: bool = True) -> tuple[AgentState, list[Command]]:
+    """A device that was learning for round 0 when round 1 opened, and now begins to learn for that."""
+    return run(
+        AgentState(),
+        WindowsReady(),
+        opened(0),
+        Fetched(round=0),
+        opened(1, late=late),
+        Trained(round=0),
+        Fetched(round=1),
+    )
 
 
 def test_a_whole_round_in_order() -> None:
@@ -88,12 +106,59 @@ def test_an_announcement_heard_anew_is_answered_with_the_offer_that_has_no_recei
 
 
 def test_after_a_restart_the_stored_result_is_offered_without_training_again() -> None:
-    assert run(AgentState(trained=4, delivered=3), opened(4))[1] == [SendOffer(round=4)]
+    assert run(AgentState(trained=4, delivered=3, kept=frozenset({4})), opened(4))[1] == [SendOffer(round=4)]
 
 
 def test_a_delivered_round_announced_anew_is_offered_again() -> None:
     """The coordinator may have lost what it had received; it answers with a receipt when it has not."""
-    assert run(AgentState(trained=4, delivered=4), opened(4))[1] == [SendOffer(round=4)]
+    assert run(AgentState(trained=4, delivered=4, kept=frozenset({4})), opened(4))[1] == [SendOffer(round=4)]
+
+
+def test_an_earlier_round_announced_anew_is_offered_from_the_outbox() -> None:
+    """The coordinator went back to an older copy of its state."""
+    state = AgentState(trained=4, delivered=4, kept=frozenset({2, 3, 4}))
+    state, commands = run(state, opened(2), Receipted(round=2), opened(3), Receipted(round=3))
+    assert commands == [SendOffer(round=2), SendOffer(round=3)]
+
+
+def test_knowledge_that_was_lost_is_learned_anew() -> None:
+    state, commands = run(AgentState(trained=4, delivered=3, kept=frozenset({3, 4})), opened(4), KnowledgeLost(round=4))
+    assert commands == [SendOffer(round=4), StartFetch(round=4)] and state.kept == {3}
+    assert run(state, KnowledgeLost(round=3)) == (replace(state, kept=frozenset()), [])
+
+
+def test_what_came_too_late_for_its_round_is_offered_to_the_next_while_learning_for_that() -> None:
+    state, commands = overtaken()
+    assert commands[-1] == StartTraining(round=1, late=True)
+    state, commands = run(state, LateReady(round=1), OfferDue())
+    assert commands == [SendLateOffer(round=1)] * 2 and state.phase == "training"
+    state, commands = run(state, Receipted(round=1, late=True), OfferDue())
+    assert commands == [] and (state.phase, state.delivered) == ("training", 0)
+    assert run(state, Trained(round=1))[1] == [SendOffer(round=1)]
+
+
+def test_a_receipt_for_late_knowledge_does_not_pass_for_that_of_the_rounds_own() -> None:
+    state, _ = run(overtaken()[0], LateReady(round=1), Trained(round=1))
+    assert run(state, Receipted(round=1, late=True)) == (state, [])
+    assert run(state, Receipted(round=1))[0].delivered == 1
+
+
+def test_late_knowledge_is_not_offered_where_it_is_dropped_or_was_delivered() -> None:
+    assert overtaken(late=False)[1][-1] == StartTraining(round=1)
+    state = AgentState(trained=0, delivered=0, kept=frozenset({0}), has_windows=True)
+    assert run(state, opened(1, late=True), Fetched(round=1))[1][-1] == StartTraining(round=1)
+
+
+def test_after_a_restart_late_knowledge_is_made_ready_again() -> None:
+    state = AgentState(trained=0, delivered=-1, kept=frozenset({0}), has_windows=True)
+    assert run(state, opened(3, late=True), Fetched(round=3))[1][-1] == StartTraining(round=3, late=True)
+
+
+def test_late_knowledge_of_a_round_that_closed_is_not_offered() -> None:
+    state, _ = overtaken()
+    assert run(state, RoundClosed(), LateReady(round=1))[1] == []
+    state, _ = run(state, LateReady(round=1), RoundClosed())
+    assert run(state, OfferDue())[1] == []
 
 
 def test_a_device_whose_learning_failed_sits_the_round_out_and_takes_part_in_the_next() -> None:
@@ -115,13 +180,15 @@ def test_receipts_and_results_of_other_rounds_change_nothing() -> None:
 
 
 EVENTS = st.one_of(
-    st.builds(RoundOpened, round=st.integers(0, 3), invited=st.booleans()),
+    st.builds(RoundOpened, round=st.integers(0, 3), invited=st.booleans(), late=st.booleans()),
+    st.builds(LateReady, round=st.integers(0, 3)),
+    st.builds(KnowledgeLost, round=st.integers(0, 3)),
     st.just(RoundClosed()),
     st.builds(Fetched, round=st.integers(0, 3)),
     st.just(WindowsReady()),
     st.builds(Trained, round=st.integers(0, 3)),
     st.builds(TrainingFailed, round=st.integers(0, 3)),
-    st.builds(Receipted, round=st.integers(0, 3)),
+    st.builds(Receipted, round=st.integers(0, 3), late=st.booleans()),
     st.just(OfferDue()),
 )
 
@@ -144,6 +211,8 @@ def test_whatever_happens_one_training_runs_at_a_time_and_only_its_own_results_a
                 training = True
             if isinstance(command, SendOffer):
                 assert command.round in done and command.round == state.open_round
+            if isinstance(command, SendLateOffer):
+                assert training and command.round == state.round == state.open_round
     # Whatever happened, the next round is taken part in.
     state, begun = run(state, WindowsReady())
     if training or begun:

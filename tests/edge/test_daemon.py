@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from edge.daemon import _Enough, run_edge
 from edge.lessons import Lesson
-from edge.memory import Memory
+from edge.memory import FILE, Memory
 from edge.settings import PrivateWindows
 from mekt.arrays import pack_knowledge
 from mekt.blobs import blob_ref
@@ -457,20 +458,26 @@ def test_a_restart_after_delivery_answers_for_what_it_delivered(
         assert coordinator.collect(coordinator.until(Offer)) == first
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")])
+def change(base: Path, statement: str) -> None:
+    """Change a device's state on the disk while it is at work."""
+    with sqlite3.connect(base / "state" / FILE) as db:
+        db.execute(statement)
+    db.close()
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM knowledge", "UPDATE knowledge SET data = x'00'"])
 def test_knowledge_that_is_lost_from_the_disk_is_computed_again(
-    damage: Callable[[Path], Any], coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
+    damage: str, coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
 ) -> None:
     with start() as running:
         coordinator.announce(0)
         offer = coordinator.until(Offer)
-        for ref in offer.knowledge.values():
-            damage(tmp_path / "state" / "blobs" / ref.sha256.hex())
+        change(tmp_path, damage)
         assert refs_of(coordinator.collect(offer)) == dict(offer.knowledge)
         assert running.rejected == {}
 
 
-def test_knowledge_that_cannot_be_computed_again_costs_its_round_and_no_other(
+def test_knowledge_that_cannot_be_computed_again_is_learned_again(
     coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
 ) -> None:
     with start():
@@ -478,8 +485,48 @@ def test_knowledge_that_cannot_be_computed_again_costs_its_round_and_no_other(
         coordinator.until(Offer)
         for path in (tmp_path / "state" / "blobs").iterdir():
             path.unlink()
+        change(tmp_path, "DELETE FROM knowledge")
+        coordinator.until(Presence, activity="training")
+        coordinator.collect(coordinator.until(Offer))
+        coordinator.receipt(0)
         coordinator.until(Presence, activity="idle")
         coordinator.round(1)
+
+
+def test_what_came_too_late_is_offered_to_the_next_round_and_then_that_rounds_own(
+    coordinator: HandMade, start: Callable[..., Running]
+) -> None:
+    with start() as running:
+        coordinator.announce(0)
+        first = coordinator.collect(coordinator.until(Offer, 0))
+        # No receipt: round 0 ends without this device.
+        coordinator.announce(1, late="carry")
+        late = coordinator.until(Offer, 1, age=1)
+        assert late.windows > 0 and set(late.knowledge) == set(BOTH)
+        assert refs_of(coordinator.collect(late)) == dict(late.knowledge)
+        coordinator.send(Receipt(state="accepted", age=1), 1)
+        own = coordinator.until(Offer, 1, age=0)
+        assert coordinator.collect(own) != first
+        coordinator.receipt(1)
+        coordinator.until(Presence, activity="idle")
+        assert running.rejected == {}
+
+
+def test_an_earlier_round_that_is_announced_anew_is_served_from_the_outbox(
+    coordinator: HandMade, start: Callable[..., Running]
+) -> None:
+    with start():
+        first = coordinator.round(0)
+        coordinator.until(Presence, activity="idle")
+        second = coordinator.round(1)
+        coordinator.until(Presence, activity="idle")
+        coordinator.heard.clear()
+        # The coordinator went back to an older copy of its state.
+        assert coordinator.round(0) == first
+        coordinator.until(Presence, activity="idle")
+        assert coordinator.round(1) == second
+    activities = {each.body.activity for each in coordinator.heard if isinstance(each.body, Presence)}
+    assert "training" not in activities
 
 
 def test_other_encoders_than_before_begin_afresh(
@@ -495,17 +542,18 @@ def test_other_encoders_than_before_begin_afresh(
     assert memory_of(tmp_path).progress.plan.endswith("acc=lstm gyro=conv")
 
 
-def test_damaged_weights_end_the_device_with_the_file_that_is_to_blame(
+def test_damaged_weights_are_put_aside_and_the_device_learns_from_the_start(
     coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
 ) -> None:
     with start():
         coordinator.round(0)
         coordinator.until(Presence, activity="idle")
-    path = tmp_path / "state" / "model-00000.weights"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    coordinator.announce(1)
-    with pytest.raises(StateError, match=r"state: .* damaged weights"), start() as running:
-        running.wait()
+    change(tmp_path, "UPDATE model SET weights = x'00'")
+    with start():
+        coordinator.round(1)
+        coordinator.until(Presence, activity="idle")
+    assert (tmp_path / "state" / "device.damaged").is_file()
+    assert memory_of(tmp_path).progress.trained == 1
 
 
 def test_a_state_folder_in_use_is_refused_before_anything_is_sent(broker: Broker, tmp_path: Path) -> None:
@@ -609,9 +657,8 @@ def secrets_of(folder: Path) -> list[bytes]:
             found += [np.array([value]).astype(dtype).tobytes() for value in values]
         found += [np.array(values * 2).astype(dtype).tobytes() for dtype in ("<f2", ">f2")]
         found += [str(value).encode() for value in values]
-    for path in folder.glob("state/model-*.weights"):
-        raw = path.read_bytes()
-        found += [raw[begin : begin + 16] for begin in range(0, len(raw) - 16, 64)]
+    weights = memory_of(folder).weights() or b""
+    found += [weights[begin : begin + 16] for begin in range(0, len(weights) - 16, 64)]
     return [each for each in found if len(set(each)) > 1]
 
 
@@ -626,7 +673,7 @@ def test_nothing_leaves_but_whitelisted_kinds_whose_only_bulk_is_knowledge_of_th
         for number in range(2):
             coordinator.round(number)
             # Whatever is asked for: the proxy set, the weights, the windows, by any name.
-            weights = next((tmp_path / "state").glob("model-*.weights")).read_bytes()
+            weights = memory_of(tmp_path).weights() or b""
             private = (tmp_path / "private.npz").read_bytes()
             for sha256 in (*coordinator.blobs, blob_ref(weights).sha256, blob_ref(private).sha256, b"\0" * 32):
                 coordinator.send(Want(sha256=sha256, chunks=(0, 1, 2**24)), number)

@@ -272,3 +272,14 @@ def test_windows_in_another_unit_or_of_a_sensor_that_stands_still_are_remarked_o
     in_other_units, still = 9.81 * usual, np.zeros_like(usual)
     assert set(odd_scales({"acc": in_other_units, "gyro": still, "mag": usual + 9})) == {"acc", "gyro", "mag"}
     assert f"{in_other_units.std():.2f} as wide" in odd_scales({"acc": in_other_units})["acc"]
+
+
+def test_of_a_modality_that_is_lost_no_knowledge_is_made_and_its_encoder_is_kept(blobs: BlobStore) -> None:
+    plan = plan_of(ACC, GYRO)
+    lesson = lesson_of(plan, {"acc": "conv", "gyro": "conv"})
+    before = learned(lesson, blobs)
+    windows = {"acc": private_of(lesson)["acc"]}
+    without = lesson.learn(windows, before.weights, blobs, lambda done, whole: None)
+    assert set(without.knowledge) == {"acc"} and without.knowledge["acc"] != before.knowledge["acc"]
+    again = lesson.learn(private_of(lesson), without.weights, blobs, lambda done, whole: None)
+    assert set(again.knowledge) == {"acc", "gyro"}

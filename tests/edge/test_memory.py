@@ -1,242 +1,281 @@
-"""A device's memory: it survives a reopening at each step, and an end between any two writes."""
+"""A device's memory: it survives a reopening at each step, an end between any two writes, and a damaged file."""
 
 import contextlib
 import itertools
-from collections.abc import Callable
+import logging
+import shutil
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import msgpack
 import pytest
 
-from edge.memory import SCHEMA, Memory, Progress
+from edge.memory import FILE, STEPS, Memory, Progress
 from mekt.blobs import blob_ref
+from mekt.database import DamagedStateError, Database
 from mekt.errors import StateError
 from mekt.messages import Offer
-from mekt.schema import plain
+
+STATES = Path(__file__).parent / "states"
+METRICS = {"transfer": 0.5}
 
 
-def offer_of(memory: Memory, data: bytes) -> Offer:
-    return Offer(knowledge={"acc": memory.blobs.put(data)}, windows=3, metrics={"transfer": 0.5})
+@contextlib.contextmanager
+def opened(folder: Path, **more: int) -> Iterator[Memory]:
+    memory = Memory(folder, **more)
+    try:
+        yield memory
+    finally:
+        memory.close()
 
 
-def files_of(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_file())
+def train(memory: Memory, number: int, size_bytes: int = 0) -> None:
+    knowledge = {"acc": b"knowledge %d" % number + bytes(size_bytes)}
+    memory.trained(number, b"weights %d" % number, knowledge, 3, METRICS)
 
 
-def trained_once(folder: Path) -> Memory:
-    memory = Memory(folder)
-    memory.begin("plan")
-    memory.trained(0, b"weights 0", offer_of(memory, b"knowledge 0"))
-    return memory
+def offer_of(number: int, size_bytes: int = 0) -> Offer:
+    ref = blob_ref(b"knowledge %d" % number + bytes(size_bytes))
+    return Offer(knowledge={"acc": ref}, windows=3, metrics=METRICS)
+
+
+def trained_once(folder: Path) -> None:
+    with opened(folder) as memory:
+        memory.begin("plan")
+        train(memory, 0)
 
 
 def test_a_fresh_device_knows_nothing(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
-    assert memory.progress == Progress()
-    assert memory.weights() is None
+    with opened(tmp_path) as memory:
+        assert memory.progress == Progress() and memory.rounds() == frozenset()
+        assert memory.weights() is None and memory.offer(0) is None and memory.knowledge(bytes(32)) is None
 
 
 def test_every_step_is_there_after_a_reopening(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
-    memory.begin("plan")
-    assert Memory(tmp_path).progress == Progress(plan="plan")
-    offer = offer_of(memory, b"knowledge 0")
-    memory.trained(0, b"weights 0", offer)
-    again = Memory(tmp_path)
-    assert again.progress == Progress(plan="plan", trained=0, offer=offer) == memory.progress
-    assert again.weights() == b"weights 0"
-    assert again.blobs.get(offer.knowledge["acc"]) == b"knowledge 0"
-    again.delivered(0)
-    assert Memory(tmp_path).progress == Progress(plan="plan", trained=0, delivered=0, offer=offer)
-    later = offer_of(again, b"knowledge 1")
-    again.trained(1, b"weights 1", later)
-    assert Memory(tmp_path).progress == Progress(plan="plan", trained=1, delivered=0, offer=later)
-    assert Memory(tmp_path).weights() == b"weights 1"
+    with opened(tmp_path) as memory:
+        memory.begin("plan")
+    with opened(tmp_path) as memory:
+        assert memory.progress == Progress(plan="plan")
+        train(memory, 0)
+    with opened(tmp_path) as memory:
+        assert memory.progress == Progress(plan="plan", trained=0) and memory.weights() == b"weights 0"
+        assert memory.offer(0) == offer_of(0)
+        assert memory.knowledge(offer_of(0).knowledge["acc"].sha256) == b"knowledge 0"
+        memory.delivered(0)
+    with opened(tmp_path) as memory:
+        assert memory.progress == Progress(plan="plan", trained=0, delivered=0) and memory.offer(0) == offer_of(0)
+        train(memory, 1)
+    with opened(tmp_path) as memory:
+        assert memory.progress == Progress(plan="plan", trained=1, delivered=0) and memory.weights() == b"weights 1"
+        assert memory.rounds() == {0, 1} and memory.offer(1) == offer_of(1)
 
 
-def test_only_the_latest_weights_are_kept(tmp_path: Path) -> None:
-    memory = trained_once(tmp_path)
-    memory.trained(1, b"weights 1", offer_of(memory, b"knowledge 1"))
-    assert files_of(tmp_path) == ["model-00001.weights", "progress"]
+def test_the_oldest_round_goes_first_when_the_outbox_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path, most_bytes=300) as memory:
+        memory.begin("plan")
+        for number in range(2):
+            train(memory, number, size_bytes=100)
+        memory.delivered(0)
+        train(memory, 2, size_bytes=100)
+        assert memory.rounds() == {1, 2} and not caplog.records
+        train(memory, 3, size_bytes=100)
+        assert memory.rounds() == {2, 3} and memory.offer(1) is None
+        assert memory.knowledge(offer_of(1, 100).knowledge["acc"].sha256) is None
+        assert [each.message for each in caplog.records] == [
+            "round 2: dropped from the full outbox; it was never delivered"
+        ]
 
 
-def test_an_end_between_weights_and_progress_leaves_the_former_round(tmp_path: Path) -> None:
-    memory = trained_once(tmp_path)
-    (tmp_path / "model-00001.weights").write_bytes(b"weights 1")
-    again = Memory(tmp_path)
-    assert again.progress == memory.progress and again.weights() == b"weights 0"
-    again.trained(1, b"weights 1, anew", offer_of(again, b"knowledge 1"))
-    assert Memory(tmp_path).weights() == b"weights 1, anew"
+def test_the_newest_round_is_kept_however_large(tmp_path: Path) -> None:
+    with opened(tmp_path, most_bytes=1) as memory:
+        memory.begin("plan")
+        train(memory, 0, size_bytes=100)
+        train(memory, 1, size_bytes=100)
+        assert memory.rounds() == {1} and memory.offer(1) == offer_of(1, 100)
 
 
-def test_an_end_before_the_old_weights_are_removed_leaves_the_new_round(tmp_path: Path) -> None:
-    memory = trained_once(tmp_path)
-    memory.trained(1, b"weights 1", offer_of(memory, b"knowledge 1"))
-    (tmp_path / "model-00000.weights").write_bytes(b"weights 0")
-    again = Memory(tmp_path)
-    assert again.weights() == b"weights 1"
-    again.trained(2, b"weights 2", offer_of(again, b"knowledge 2"))
-    assert files_of(tmp_path) == ["model-00002.weights", "progress"]
-
-
-def test_progress_without_its_weights_says_what_to_do(tmp_path: Path) -> None:
-    trained_once(tmp_path)
-    (tmp_path / "model-00000.weights").unlink()
-    with pytest.raises(StateError, match=rf"model-00000\.weights: cannot be read .*; delete {tmp_path}/progress to"):
-        Memory(tmp_path).weights()
-
-
-def test_weights_without_their_progress_are_not_used(tmp_path: Path) -> None:
-    trained_once(tmp_path)
-    (tmp_path / "progress").unlink()
-    again = Memory(tmp_path)
-    assert again.progress == Progress() and again.weights() is None
+def test_a_full_outbox_bounds_the_file(tmp_path: Path) -> None:
+    with opened(tmp_path, most_bytes=100_000) as memory:
+        memory.begin("plan")
+        for number in range(60):
+            train(memory, number, size_bytes=10_000)
+    assert (tmp_path / FILE).stat().st_size < 200_000
 
 
 def test_another_plan_forgets_what_belongs_to_the_former(tmp_path: Path) -> None:
-    memory = trained_once(tmp_path)
-    memory.begin("plan")
-    assert memory.weights() == b"weights 0"
-    memory.begin("another plan")
-    assert memory.progress == Progress(plan="another plan") == Memory(tmp_path).progress
-    assert memory.weights() is None and files_of(tmp_path) == ["progress"]
-
-
-def test_an_end_in_the_middle_of_forgetting_does_no_harm(tmp_path: Path) -> None:
-    trained_once(tmp_path).begin("another plan")
-    (tmp_path / "model-00000.weights").write_bytes(b"of the former plan")
-    again = Memory(tmp_path)
-    again.begin("another plan")
-    assert again.weights() is None
-    again.trained(0, b"weights 0", offer_of(again, b"knowledge 0"))
-    assert Memory(tmp_path).weights() == b"weights 0"
+    trained_once(tmp_path)
+    with opened(tmp_path) as memory:
+        memory.begin("plan")
+        assert memory.weights() == b"weights 0"
+        memory.begin("another plan")
+        assert memory.progress == Progress(plan="another plan") and memory.rounds() == frozenset()
+        assert memory.weights() is None and memory.knowledge(offer_of(0).knowledge["acc"].sha256) is None
 
 
 class PowerCut(BaseException):
     """The process is gone."""
 
 
-class Power:
-    """Lasts for so many writes and removals."""
-
-    def __init__(self, writes: int) -> None:
-        self._left = writes
-
-    def guard(self, does: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(*arguments: Any, **more: Any) -> Any:
-            self._left -= 1
-            if self._left < 0:
-                raise PowerCut
-            return does(*arguments, **more)
-
-        return guarded
-
-
-def story(folder: Path) -> Memory:
+def story(folder: Path) -> None:
     """Two rounds of one plan and one of another, from wherever the folder says that things stand."""
-    memory = Memory(folder)
-    if memory.progress.plan != "second":
-        memory.begin("first")
-        for number in range(2):
-            if memory.progress.trained < number:
-                memory.trained(number, b"weights %d" % number, offer_of(memory, b"knowledge %d" % number))
-            if memory.progress.delivered < number:
-                memory.delivered(number)
-    memory.begin("second")
-    if memory.progress.trained < 0:
-        memory.trained(0, b"other weights", offer_of(memory, b"other knowledge"))
-    return memory
+    with opened(folder) as memory:
+        if memory.progress.plan != "second":
+            memory.begin("first")
+            for number in range(2):
+                if memory.progress.trained < number:
+                    train(memory, number)
+                if memory.progress.delivered < number:
+                    memory.delivered(number)
+        memory.begin("second")
+        if memory.progress.trained < 0:
+            train(memory, 7)
 
 
 def test_an_end_between_any_two_writes_leaves_a_state_that_leads_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "undisturbed").mkdir()
-    expected = story(tmp_path / "undisturbed").progress
+    execute = Database.execute
     for writes in itertools.count():
-        folder = tmp_path / str(writes)
-        folder.mkdir()
+        folder, left = tmp_path / str(writes), itertools.count(writes, -1)
+
+        def fails(self: Database, *arguments: object, left: Iterator[int] = left) -> None:
+            if next(left) == 0:
+                raise PowerCut
+            execute(self, *arguments)  # type: ignore[arg-type]
+
+        ended = True
         with monkeypatch.context() as patch, contextlib.suppress(PowerCut):
-            power = Power(writes)
-            for name in ("replace", "unlink"):
-                patch.setattr(Path, name, power.guard(getattr(Path, name)))
+            patch.setattr(Database, "execute", fails)
             story(folder)
-            assert writes >= 15
+            ended = False
+        with opened(folder) as memory:
+            trained = memory.progress.trained
+            assert (memory.weights() is None) == (trained < 0)
+            assert trained < 0 or memory.offer(trained) == offer_of(trained)
+        story(folder)
+        with opened(folder) as memory:
+            assert memory.progress == Progress(plan="second", trained=7) and memory.rounds() == {7}
+            assert memory.weights() == b"weights 7"
+        if not ended:
+            assert writes >= 25
             break
-        found = Memory(folder)
-        assert (found.weights() is None) == (found.progress.trained < 0)
-        if found.progress.offer is not None:
-            assert all(found.blobs.get(ref) is not None for ref in found.progress.offer.knowledge.values())
-        again = story(folder)
-        assert again.progress == expected == Memory(folder).progress
-        assert again.weights() == b"other weights"
-        assert files_of(folder) == ["model-00000.weights", "progress"]
-
-
-def test_a_rest_of_an_interrupted_write_is_not_taken_for_anything(tmp_path: Path) -> None:
-    memory = trained_once(tmp_path)
-    (tmp_path / ".progress.123.tmp").write_bytes(b"half")
-    (tmp_path / ".model-00001.weights.123.tmp").write_bytes(b"half")
-    assert Memory(tmp_path).progress == memory.progress
-    assert files_of(tmp_path) == ["model-00000.weights", "progress"]
-
-
-def test_progress_that_was_cut_off_or_changed_anywhere_is_one_error_or_valid(tmp_path: Path) -> None:
-    trained_once(tmp_path)
-    path = tmp_path / "progress"
-    raw = path.read_bytes()
-    for length in range(len(raw)):
-        path.write_bytes(raw[:length])
-        with pytest.raises(StateError, match=r"progress: damaged .*; delete it to learn from the start"):
-            Memory(tmp_path)
-    for place in range(len(raw)):
-        path.write_bytes(raw[:place] + bytes([raw[place] ^ 0x81]) + raw[place + 1 :])
-        try:
-            Memory(tmp_path)
-        except StateError as error:
-            assert str(error).startswith(f"{path}: ")
-
-
-@pytest.mark.parametrize("data", [[], 7, {"plan": 3}, {"trained": -2}, {"offer": {"knowledge": {}}}, {"more": 1}])
-def test_a_foreign_file_is_damaged(data: object, tmp_path: Path) -> None:
-    (tmp_path / "progress").write_bytes(msgpack.packb(data))
-    with pytest.raises(StateError, match="damaged"):
-        Memory(tmp_path)
-
-
-def test_a_file_of_a_newer_mekt_is_left_alone(tmp_path: Path) -> None:
-    raw = msgpack.packb(plain(Progress()) | {"schema": SCHEMA + 1, "more": 1})
-    (tmp_path / "progress").write_bytes(raw)
-    with pytest.raises(StateError, match=f"schema {SCHEMA + 1} is of a newer Mekt"):
-        Memory(tmp_path)
-    assert (tmp_path / "progress").read_bytes() == raw
-
-
-def test_a_folder_where_a_file_should_be_is_one_error(tmp_path: Path) -> None:
-    (tmp_path / "progress").mkdir()
-    with pytest.raises(StateError, match="progress: cannot be read"):
-        Memory(tmp_path)
 
 
 def test_a_disk_that_takes_nothing_leaves_the_former_state(tmp_path: Path) -> None:
-    memory = trained_once(tmp_path)
-    before = memory.progress
-    (tmp_path / "model-00001.weights").mkdir()  # what a write would replace cannot be replaced
-    with pytest.raises(StateError, match="cannot be written"):
-        memory.trained(1, b"weights 1", offer_of(memory, b"knowledge 1"))
-    assert memory.progress == before == Memory(tmp_path).progress
-    assert memory.weights() == b"weights 0"
+    trained_once(tmp_path)
+    with opened(tmp_path) as memory:
+        memory._db.execute("PRAGMA query_only = ON")
+        with pytest.raises(StateError, match=r"device\.sqlite: cannot be used .*; free space"):
+            train(memory, 1)
+        assert memory.progress.trained == 0 and memory.weights() == b"weights 0"
 
 
-def test_a_damaged_blob_is_lost_and_nothing_else(tmp_path: Path) -> None:
-    memory = trained_once(tmp_path)
-    ref = blob_ref(b"knowledge 0")
-    (tmp_path / "blobs" / ref.sha256.hex()).write_bytes(b"knowledge X")
-    again = Memory(tmp_path)
-    assert again.blobs.get(ref) is None and again.progress == memory.progress
+def test_damage_anywhere_in_the_file_is_noticed_or_does_no_harm(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = tmp_path / "whole"
+    trained_once(whole)
+    raw = (whole / FILE).read_bytes()
+    folder = tmp_path / "damaged"
+    afresh = 0
+    caplog.set_level(logging.CRITICAL)
+    for place in range(0, len(raw), 61):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / FILE).write_bytes(raw[:place] + bytes([raw[place] ^ 0x81]) + raw[place + 1 :])
+        try:
+            with opened(folder) as memory:
+                weights, offer = memory.weights(), memory.offer(0)
+                afresh += memory.progress == Progress()
+        except StateError as error:
+            # Damage that is seen when an entry is read, or that says it is a newer file.
+            assert FILE in str(error)
+        else:
+            assert weights in (b"weights 0", None)
+            if offer is not None:
+                assert offer.knowledge == offer_of(0).knowledge
+    assert afresh > 0
+
+
+def test_a_damaged_file_is_put_aside_and_the_device_learns_from_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained_once(tmp_path)
+    raw = (tmp_path / FILE).read_bytes()
+    damaged = b"no database" + raw[11:]
+    (tmp_path / FILE).write_bytes(damaged)
+    with opened(tmp_path) as memory:
+        assert memory.progress == Progress() and memory.weights() is None
+        train(memory, 0)
+    assert (tmp_path / "device.damaged").read_bytes() == damaged
+    assert "it is put aside as device.damaged, and this device learns from the start" in caplog.text
+
+
+def test_damaged_weights_are_not_used_and_damaged_knowledge_is_not_offered(tmp_path: Path) -> None:
+    trained_once(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute("UPDATE model SET weights = ?", (b"weights X",))
+        db.execute("UPDATE knowledge SET data = ?", (b"knowledge X",))
+    db.close()
+    with opened(tmp_path) as memory:
+        assert memory.offer(0) is None and memory.knowledge(offer_of(0).knowledge["acc"].sha256) is None
+        with pytest.raises(
+            DamagedStateError, match=r"device\.sqlite: a damaged entry \(the model's weights\)"
+        ) as found:
+            memory.weights()
+        memory.recalled(0, {"acc": b"knowledge 0"})
+        assert memory.offer(0) == offer_of(0)
+        memory.start_afresh(found.value)
+        assert memory.progress == Progress() and memory.weights() is None
+
+
+def test_a_file_of_a_newer_mekt_is_refused_and_left_alone(tmp_path: Path) -> None:
+    trained_once(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
+    db.close()
+    raw = (tmp_path / FILE).read_bytes()
+    with pytest.raises(StateError, match=f"schema {len(STEPS) + 1} is of a newer Mekt than this one"):
+        Memory(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == raw
+
+
+def test_a_folder_where_the_file_should_be_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(StateError, match=r"device\.sqlite: cannot be used"):
+        Memory(tmp_path)
+
+
+def test_the_state_of_the_first_mekt_is_taken_over(tmp_path: Path) -> None:
+    shutil.copytree(STATES / "1", tmp_path, dirs_exist_ok=True)
+    knowledge = {"acc": blob_ref(b"knowledge 1"), "gyro": blob_ref(b"knowledge 1 of gyro")}
+    for _ in range(2):
+        with opened(tmp_path) as memory:
+            assert memory.progress == Progress(plan="plan acc=conv", trained=1, delivered=0)
+            assert memory.weights() == b"weights 1"
+            assert memory.offer(1) == Offer(knowledge=knowledge, windows=3, metrics=METRICS)
+            assert memory.knowledge(knowledge["gyro"].sha256) == b"knowledge 1 of gyro"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs", FILE]
+
+
+@pytest.mark.parametrize("lost", ["model-00001.weights", f"blobs/{blob_ref(b'knowledge 1').sha256.hex()}"])
+def test_what_is_missing_of_it_is_lost_and_nothing_else(lost: str, tmp_path: Path) -> None:
+    shutil.copytree(STATES / "1", tmp_path, dirs_exist_ok=True)
+    (tmp_path / lost).unlink()
+    with opened(tmp_path) as memory:
+        assert memory.offer(1) is None
+        assert (memory.weights() is None) == lost.startswith("model")
+        assert memory.progress.plan == "plan acc=conv"
+
+
+def test_a_damaged_former_file_means_a_fresh_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(STATES / "1", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "progress").write_bytes(b"\xc1")
+    with opened(tmp_path) as memory:
+        assert memory.progress == Progress()
+    assert "progress: damaged" in caplog.text
 
 
 def test_the_folder_of_blobs_is_for_its_owner_alone(tmp_path: Path) -> None:
-    Memory(tmp_path / "state")
-    assert (tmp_path / "state" / "blobs").stat().st_mode & 0o077 == 0
+    with opened(tmp_path / "state"):
+        assert (tmp_path / "state" / "blobs").stat().st_mode & 0o077 == 0

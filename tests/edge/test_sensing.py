@@ -1,5 +1,6 @@
 """Sensing: threads that fill the store, say once that there is enough, bear sources that fail, and end when told."""
 
+import itertools
 import logging
 import queue
 import threading
@@ -189,6 +190,42 @@ def test_two_live_sources_do_not_wait_for_each_other() -> None:
         assert run.sensing.count == 0
         silent._script.append((block(0, 10, TEMP),))
         assert run.wait() == 9
+
+
+QUICK = Modality(name="quick", shape=(1,), rate_hz=100.0, unit="C")
+
+
+def test_a_modality_that_is_lost_is_done_without_and_taken_up_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    failing = Scripted((block(0, 10, QUICK),), SensorError("unplugged"), modalities=(QUICK,))
+    lively = Scripted((block(0, 10),))
+    seconds = itertools.count(10)
+
+    def fed(*sources: Scripted) -> bool:
+        """Another second of what these sense."""
+        begin_s = float(next(seconds))
+        for source in sources:
+            source._script.append((block(begin_s, 0.95, source.modalities[0]),))
+        return True
+
+    with Run(failing, lively, modalities=(ACC, QUICK), least=5, lost_s=0.5) as run:
+        assert run.wait() >= 5
+        until(lambda: fed(lively) and set(run.sensing.arrays()) == {"acc"})
+        assert run.sensing.modalities == ("acc",) and run.sensing.count >= 5
+        # It is back: what is sensed together joins what was before.
+        until(lambda: fed(lively, failing) and set(run.sensing.arrays()) == {"acc", "quick"} and run.sensing.count > 12)
+    assert "nothing comes of quick any more; going on with acc" in caplog.text
+    assert "all modalities are there again: acc, quick" in caplog.text
+
+
+def test_a_source_that_has_ended_is_not_lost() -> None:
+    lively = Scripted((block(0, 10),))
+    with Run(replay(recording_of(QUICK, seconds=10)), lively, modalities=(ACC, QUICK), lost_s=0.1) as run:
+        assert run.wait() >= 5
+        for second in range(10, 20):
+            lively._script.append((block(second, 0.9),))
+            threading.Event().wait(0.05)
+        until(lambda: not lively._script and run.sensing.modalities == ("acc", "quick"))
 
 
 FAULTS = [SensorError("the cable is out"), OSError(5, "Input/output error"), ZeroDivisionError("a driver's fault")]

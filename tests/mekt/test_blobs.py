@@ -13,8 +13,10 @@ from mekt.blobs import (
     BLOBS_REMEMBERED,
     CHUNKS_IN_FLIGHT,
     LONGEST_RETRY_S,
+    RECEIVERS_REMEMBERED,
     RETRY_S,
     Fetch,
+    Serving,
     blob_ref,
     chunk_count,
     proxy_hash,
@@ -132,6 +134,39 @@ def test_on_a_slow_link_chunks_are_not_asked_for_again_and_again() -> None:
     assert fetch.wanted == ()
     assert sent <= 30 + 2 * CHUNKS_IN_FLIGHT
     assert second < 12 * (30 + 2 * CHUNKS_IN_FLIGHT)
+
+
+def test_while_bytes_arrive_nothing_is_asked_for_again() -> None:
+    ref = blob_ref(bytes(3 * CHUNK_BYTES))
+    fetch = Fetch()
+    fetch.want(ref)
+    assert len(fetch.due(0.0)) == 1
+    for second in range(1, 100):
+        fetch.arriving(float(second))
+        assert fetch.due(float(second)) == []
+    assert fetch.due(99.0 + RETRY_S - 0.01) == []
+    assert len(fetch.due(99.0 + RETRY_S)) == 1
+
+
+def test_a_chunk_that_has_not_left_yet_is_not_sent_again() -> None:
+    ref = blob_ref(bytes(3 * CHUNK_BYTES))
+    serving = Serving()
+    assert serving.due("pi", ref, Want(sha256=ref.sha256, chunks=(0, 1)), 0) == (0, 1)
+    assert serving.due("pi", ref, Want(sha256=ref.sha256, chunks=(0, 1)), 2) == ()
+    assert serving.due("pi", ref, Want(sha256=ref.sha256, chunks=(1, 2)), 1) == (2,)
+    assert serving.due("other", ref, Want(sha256=ref.sha256, chunks=(0, 1)), 0) == (0, 1)
+    # All have left: who asks for one again has lost it.
+    assert serving.due("pi", ref, Want(sha256=ref.sha256, chunks=(0, 2)), 0) == (0, 2)
+
+
+def test_a_sender_sends_a_few_chunks_that_there_are_and_its_memory_is_bounded() -> None:
+    ref = blob_ref(bytes(20 * CHUNK_BYTES))
+    serving = Serving()
+    assert serving.due("pi", ref, Want(sha256=ref.sha256, chunks=tuple(range(20))), 0) == tuple(range(CHUNKS_IN_FLIGHT))
+    assert serving.due("pi", ref, Want(sha256=ref.sha256, chunks=(20, 2**24)), 1) == ()
+    for number in range(RECEIVERS_REMEMBERED + 10):
+        serving.due(f"pi-{number}", ref, Want(sha256=ref.sha256, chunks=(0,)), 0)
+    assert len(serving._handed) == RECEIVERS_REMEMBERED
 
 
 def test_patience_has_an_end() -> None:

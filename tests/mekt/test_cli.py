@@ -60,8 +60,8 @@ def refused(code: int, *arguments: str | Path) -> str:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *((), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("demo",)),
-        ("chaos",),
+        *((), ("coordinator", "run"), ("edge", "run"), ("infer",), ("score",), ("status",), ("doctor",), ("demo",)),
+        *(("chaos",), ("explain",)),
         *(("bench",), ("bench", "compare"), ("bench", "speed"), ("bench", "list")),
     ],
 )
@@ -80,7 +80,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
-    assert listed == ["coordinator", "edge", "infer", "score", "status", "demo", "chaos", "bench"]
+    assert listed == ["coordinator", "edge", "infer", "score", "status", "doctor", "explain", "demo", "chaos", "bench"]
 
 
 def test_the_help_of_bench_names_every_comparison(capsys: pytest.CaptureFixture[str]) -> None:

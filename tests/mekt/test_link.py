@@ -20,13 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from mekt.broker import LARGEST_PACKET_BYTES, Broker, free_port
 from mekt.errors import LinkError, SettingsError
 from mekt.link import LONGEST_DELAY_S, Connected, Disconnected, Link, LinkEvent, Received
 from mekt.login import BrokerSettings, TlsSettings, located
 from mekt.traffic import WireBytes
+from tests.weather import Weather
 
 WAIT_S = 15.0 * float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
 ROOT = Path(__file__).parents[2]
@@ -529,6 +532,86 @@ def test_a_frozen_broker_is_noticed_after_two_keep_alives(broker: Broker, sides:
     finally:
         os.kill(broker.pid, signal.SIGCONT)
     side.connected()
+
+
+def test_what_leaves_slowly_is_no_lost_connection(broker: Broker, sides: Sides) -> None:
+    """A ping leaves behind a message that takes longer than two keep-alives, and nothing is heard meanwhile."""
+    quick = sides.side("quick", "t")
+    with Weather(broker.port) as weather:
+        slow = Sides(weather.port).side("slow", settings={"keepalive_s": 2})
+        try:
+            slow.connected()
+            weather.bytes_per_s = 8000.0
+            slow.link.publish("t", bytes(60_000))
+            assert len(quick.message().payload) == 60_000
+            assert weather.connections == 1 and slow.link.is_connected
+        finally:
+            slow.link.stop(1.0)
+
+
+def test_what_the_broker_has_not_acknowledged_is_known_by_topic(broker: Broker, sides: Sides) -> None:
+    side = sides.side("a")
+    side.connected()
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        for topic in ("t/1", "t/2", "t/1"):
+            side.link.publish(topic, b"x")
+        assert [side.link.leaving(topic) for topic in ("t/1", "t/2", "t/3")] == [2, 1, 0]
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+    deadline_s = time.monotonic() + WAIT_S
+    while side.link.leaving("t/1") or side.link.leaving("t/2"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    broker.kill()
+    side.disconnected()
+    side.link.publish("t/1", b"x")
+    assert side.link.leaving("t/1") == 1
+    broker.start()
+    side.connected()
+    while side.link.leaving("t/1"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_what_comes_at_qos_0_is_dropped_and_a_flood_of_it_left_behind(
+    broker: Broker, sides: Sides, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mekt.link.STRAYS", 20)
+    monkeypatch.setattr("mekt.link.BEHIND_S", 1.0)
+    flood = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="flood")
+    flood.connect("127.0.0.1", broker.port)
+    flood.loop_start()
+    with Weather(broker.port, bytes_per_s=20_000.0) as weather:
+        slow = Sides(weather.port).side("slow", "t/#")
+        try:
+            slow.connected()
+            # What takes minutes on this link, and then a message that matters.
+            for _ in range(2000):
+                flood.publish("t/flood", bytes(2000), qos=0)
+            flood.publish("t/last", b"x", qos=1).wait_for_publish(WAIT_S)
+            assert slow.message() == Received(topic="t/last", payload=b"x", retained=False)
+            assert slow.link._strays < 2000 and weather.connections > 1
+        finally:
+            slow.link.stop(1.0)
+            flood.disconnect()
+            flood.loop_stop()
+    said = [line for line in caplog.messages if "QoS 0" in line]
+    assert said == ["dropped: messages at QoS 0, the first for 't/flood'; Mekt sends none"]
+
+
+def test_a_login_that_takes_long_is_waited_for_in_the_same_protocol(
+    tls_broker: Broker, papers: Papers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long is long, connecting tells: here by the handshake."""
+    monkeypatch.setattr("mekt.link.LOGIN_S", 0.2)
+    tls = TlsSettings(ca=papers.ca, certificate=papers.device, key=papers.device_key)
+    with Weather(tls_broker.port, delay_s=0.6) as weather:
+        far = Sides(weather.port).side("far", settings={"tls": tls})
+        try:
+            assert far.connected().protocol == "5"
+        finally:
+            far.link.stop(1.0)
 
 
 def test_stop_while_the_link_tries_again_returns_at_once(broker: Broker, sides: Sides) -> None:

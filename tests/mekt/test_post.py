@@ -94,26 +94,28 @@ def test_a_cause_is_counted_every_time_and_logged_once(caplog: pytest.LogCapture
     post = Post("ward")
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
-            post.reject("this")
-        post.reject("that")
-    assert post.rejected == {"this": 5, "that": 1}
-    assert [record.getMessage() for record in caplog.records] == ["dropped: this", "dropped: that"]
+            post.reject("malformed", "this")
+        post.reject("repeated", "that")
+        post.note("repeated")
+    assert post.rejected == {"this": 5, "that": 1} and post.trouble == {"malformed": 5, "repeated": 2}
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["dropped (malformed): this", "dropped (repeated): that"]
 
 
 def test_a_peer_that_invents_causes_fills_no_memory(caplog: pytest.LogCaptureFixture) -> None:
     post = Post("ward")
     for number in range(3 * MOST_CAUSES):
-        post.reject(f"{number} " + "x" * 1000)
+        post.reject("malformed", f"{number} " + "x" * 1000)
     assert len(post.rejected) == MOST_CAUSES + 1 and post.rejected["other causes"] == 2 * MOST_CAUSES
     assert max(map(len, post.rejected)) <= LONGEST_CAUSE
     assert len(caplog.records) == MOST_CAUSES + 1
-    post.reject("0 " + "x" * 1000)
+    post.reject("malformed", "0 " + "x" * 1000)
     assert post.rejected[("0 " + "x" * 1000)[:LONGEST_CAUSE]] == 2
 
 
 def test_a_cause_cannot_forge_lines_of_the_log() -> None:
     post = Post("ward")
-    post.reject("a\nERROR b\x1b[31m")
+    post.reject("malformed", "a\nERROR b\x1b[31m")
     assert list(post.rejected) == ["a?ERROR b?[31m"]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mekt.errors import StateError
-from mekt.process import Job, JobDone, Stop, log_to_stderr, memory_bytes, only_process
+from mekt.process import Job, JobDone, Stop, held_by, log_to_stderr, memory_bytes, only_process
 
 WAIT_S = 20.0
 ROOT = Path(__file__).parents[2]
@@ -105,6 +105,17 @@ def test_a_folder_is_made_and_kept_for_one_process_which_the_lock_names(tmp_path
     # It was killed, as by a power cut: nothing was cleaned up.
     with only_process(state) as folder:
         assert (folder / "lock").read_text() == f"process {os.getpid()}\n"
+
+
+def test_others_can_ask_who_has_a_folder_and_change_nothing_by_it(tmp_path: Path) -> None:
+    assert held_by(tmp_path) is held_by(tmp_path / "none") is None
+    assert list(tmp_path.iterdir()) == []
+    with python(KEEPING, str(tmp_path)) as other:
+        line_of(other)
+        assert held_by(tmp_path) == f"process {other.pid}"
+    assert held_by(tmp_path) is None
+    with only_process(tmp_path):
+        assert held_by(tmp_path) == f"process {os.getpid()}"
 
 
 def test_the_lock_is_free_again_when_the_block_ends_however_it_ends(tmp_path: Path) -> None:

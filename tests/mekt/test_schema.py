@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mekt.schema import UNKNOWN_KEYS_NAMED, Bounds, Count, Name, Positive, SchemaError, build, plain
+from mekt.schema import MOST_PROBLEMS, UNKNOWN_KEYS_NAMED, Bounds, Count, Name, Positive, SchemaError, build, plain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +121,28 @@ def test_a_value_of_another_type_is_named(key: str, value: object, problem: str)
     assert problems_of({"name": "a", key: value}) == [f"{key}: {problem}"]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2**63, -(2**63), True, "1.5", None, [], b"1"])
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, 2**63, -(2**63), 2**63 - 1, 1 - 2**63, 10**400, 1e300, True, "1.5", None, [], b"1"],
+)
 def test_a_number_is_finite_and_fits_a_float(value: object) -> None:
     [problem] = problems_of({"kind": "imu", "rate_hz": 1, "gain": value}, Sensor)
     assert problem.startswith("gain: expected a number, got ")
+
+
+def test_a_number_that_is_accepted_is_accepted_again_as_what_it_became() -> None:
+    for value in (2**63 - 513, 513 - 2**63, 2**53 + 1, -0.0, 5e-324):
+        gain = build(Sensor, {"kind": "imu", "rate_hz": 1, "gain": value}).gain
+        assert build(Sensor, {"kind": "imu", "rate_hz": 1, "gain": gain}).gain == gain
+
+
+def test_after_as_many_problems_as_are_asked_for_nothing_more_is_looked_at() -> None:
+    data = {"name": "a", "grid": [["x"] * 1000] * 1000}
+    assert problems_of(data) == [f"grid[0][{n}]: expected a whole number, got 'x'" for n in range(MOST_PROBLEMS)]
+    for most in (1, 3):
+        with pytest.raises(SchemaError) as caught:
+            build(Device, {"grid": ["x"] * 1000, "unknown": 1}, "d", most)
+        assert len(caught.value.problems) == most and caught.value.problems[0].startswith("d.unknown: unknown key")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,227 @@
+"""Something tried in a process of its own, so that a crash or a hang of it is news and not the end: the doctor's hands.
+
+    python -m mekt.attempt import MODULE          imports it and has it compute something
+    python -m mekt.attempt settings ROLE FILE     reads a settings file and looks for the recordings that it names
+    python -m mekt.attempt sensor FILE INDEX S    opens one of its sensors and reads for at most S seconds
+
+The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "number": n},
+where the number is 0 for an exception that is none of Mekt's.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mekt import catalogue
+from mekt.catalogue import BY_NUMBER, Entry
+from mekt.errors import MektError, SensorError
+
+READ_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """It worked, and this was found."""
+
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """It raised an exception; `exit_code` is that of a family of Mekt's, else 1, `entry` says which error of its."""
+
+    problem: str
+    error: str
+    exit_code: int = 1
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Died:
+    """The process ended without an answer: by a signal's name, or by an exit code in words."""
+
+    how: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hung:
+    """No answer came in time; the process was ended."""
+
+    after_s: float
+
+
+Outcome = Done | Refused | Died | Hung
+
+
+class Attempt:
+    """A process at work. Several may run at a time; each has to be waited for."""
+
+    def __init__(self, *words: str) -> None:
+        # It shall import what this process would import, wherever this one has that from.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self._began_s = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mekt.attempt", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def outcome(self, limit_s: float) -> Outcome:
+        """What came of it, at most `limit_s` from its start; then it is ended, and whatever it has started."""
+        try:
+            said, _ = self._process.communicate(timeout=max(0.05, self._began_s + limit_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return Hung(after_s=limit_s)
+        finally:
+            self._end()
+        return _outcome(said, self._process.returncode)
+
+    def _end(self) -> None:
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+
+
+def _outcome(said: bytes, code: int) -> Outcome:
+    if code < 0:
+        return Died(how=_signal_name(-code))
+    try:
+        answer = json.loads(said)
+        if "facts" in answer:
+            return Done(facts=answer["facts"])
+        entry = BY_NUMBER.get(answer["number"])
+        code = 1 if entry is None else entry.exit_code
+        return Refused(problem=answer["problem"], error=answer["error"], exit_code=code, entry=entry)
+    except (ValueError, KeyError, TypeError):
+        return Died(how=f"exit code {code} without a word")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+# The other side
+
+
+def main(words: Sequence[str]) -> NoReturn:
+    """Try what the words say, print the answer and end the process."""
+    # A crash is expected here, and its memory of no use.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # Whatever is tried may print; the answer has the pipe for itself.
+    answer_fd = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    kind, *rest = words
+    try:
+        answer: dict[str, Any] = {"facts": KINDS[kind](*rest)}
+    except MektError as error:
+        answer = {"problem": str(error), "error": type(error).__name__, "number": error.number}
+    except Exception as error:
+        answer = {"problem": str(error), "error": type(error).__name__, "number": 0}
+    with os.fdopen(answer_fd, "w") as pipe:
+        json.dump(answer, pipe)
+    # An answer has been given; a package that crashes or hangs when it is unloaded must not take it back.
+    os._exit(0)
+
+
+def _import(name: str) -> dict[str, Any]:
+    module = importlib.import_module(name)
+    facts = TRIALS[name](module) if name in TRIALS else {}
+    return {"version": _version(name, module), **facts}
+
+
+def _version(name: str, module: Any) -> str:
+    root = name.split(".")[0]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version({"paho": "paho-mqtt"}.get(root, root))
+    return str(getattr(module, "__version__", "") or "of unknown version")
+
+
+def _try_numpy(numpy: Any) -> dict[str, Any]:
+    square = numpy.ones((64, 64), numpy.float32)
+    assert (square @ square)[0, 0] == 64, "it computes wrongly"
+    return {}
+
+
+def _try_torch(torch: Any) -> dict[str, Any]:
+    """A step forward and back through what encoders are made of: some builds import well, and die at this."""
+    x = torch.ones(2, 8, 3)
+    sequence, _ = torch.nn.LSTM(3, 4, batch_first=True)(x)
+    (sequence.sum() + torch.nn.Conv1d(3, 4, 3)(x.transpose(1, 2)).sum()).backward()
+    return {"cuda": getattr(torch.version, "cuda", None), "gpu": bool(torch.cuda.is_available())}
+
+
+TRIALS: dict[str, Callable[[Any], dict[str, Any]]] = {"numpy": _try_numpy, "torch": _try_torch}
+
+
+def _settings(role: str, file: str) -> dict[str, Any]:
+    path = Path(file)
+    if role == "coordinator":
+        return _federation(path)
+    if role == "edge":
+        settings = importlib.import_module("edge.settings").read_device(path)
+    else:
+        source = importlib.import_module("edge.infer").SourceSettings
+        settings = importlib.import_module("mekt.settings").read_toml(path, source)
+    return {"sensors": [list(each.modalities) for each in settings.sensors]}
+
+
+def _federation(path: Path) -> dict[str, Any]:
+    part = importlib.import_module("coordinator.settings")
+    settings = part.read_federation(path)
+    there, missing = {}, []
+    for kind in part.KINDS:
+        try:
+            there[kind] = len(part.recordings(settings, path.parent, kind))
+        except MektError as error:
+            missing += str(error).splitlines()
+    return {"sensors": [], "compute": settings.compute, "recordings": there, "missing": missing}
+
+
+def _sensor(file: str, index: str, limit_s: str) -> dict[str, Any]:
+    path = Path(file)
+    part, schema = importlib.import_module("sensors.settings"), importlib.import_module("mekt.schema")
+    table = importlib.import_module("mekt.settings").read_table(path)["sensors"][int(index)]
+    source = part.open_source(schema.build(part.SensorSettings, table), path.parent)
+    block_type = importlib.import_module("sensors.source").Block
+    samples, ended = {each.name: 0 for each in source.modalities}, False
+    source.open()
+    try:
+        ends_s = time.monotonic() + float(limit_s)
+        while not ended and not all(samples.values()) and (left_s := ends_s - time.monotonic()) > 0:
+            items = source.read(min(READ_S, left_s))
+            ended = items is None
+            for item in items or ():
+                if isinstance(item, block_type):
+                    samples[item.modality] = samples.get(item.modality, 0) + len(item.t_s)
+    finally:
+        source.close()
+    if ended and not any(samples.values()):
+        raise SensorError(
+            "it ended before it gave a sample; record for longer, or name another recording", catalogue.SENSOR_SILENT
+        )
+    return {"samples": samples}
+
+
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {"import": _import, "settings": _settings, "sensor": _sensor}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
