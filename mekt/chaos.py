@@ -8,6 +8,7 @@ byte. What started the parts again is no help to them: it does what a service ma
 import contextlib
 import json
 import queue
+import re
 import secrets
 import sys
 import time
@@ -52,6 +53,7 @@ RESTART_S = 0.5
 # The clients of a broker that was started come back within about this time.
 BROKER_START_S = 2.0
 LINES_SHOWN = 3
+LOGIN = re.compile(r"New client connected from \S+ as (\S+) \(")
 
 Say = Callable[[str], None]
 
@@ -137,15 +139,17 @@ class _Run:
     def __init__(self, stage: _Stage, folder: Path, broker: Broker, parts: Parts) -> None:
         self._stage, self._folder, self._broker, self._parts = stage, folder, broker, parts
         self._names = (COORDINATOR, *stage.scene.devices)
-        self._began_s = self._moved_s = time.monotonic()
+        self._logins = _Logins(broker.folder / "broker.log")
+        self._began_s = self._looked_at_s = time.monotonic()
+        self._still_s = 0.0
         self._moment: tuple[int, frozenset[str]] = (0, frozenset())
         self._standing = Standing(began_s=self._began_s)
         self._ears: _Ears | None = None
-        # Who was killed and is not started again; of whom nothing was heard since, with the number of the last message;
-        # who was not heard since the broker was started; when the last of the killed was back.
+        # Who was killed and is not started again; who has not logged in since a kill of the same or of the broker; who
+        # was killed and not heard since; when the last of the killed was back.
         self._down: set[str] = set()
-        self._silent: dict[str, int | None] = {}
-        self._unheard: set[str] = set()
+        self._absent: set[str] = set()
+        self._silent: set[str] = set()
         self._back_at_s = 0.0
         self._restart_at_s: dict[str, float] = {}
         self._restarts = 0
@@ -183,7 +187,7 @@ class _Run:
     # Killing and starting
 
     def _strike(self, strike: Strike, start_up_s: float) -> None:
-        at_s = self._moved_s = time.monotonic()
+        at_s, self._still_s = time.monotonic(), 0.0
         moment = self._standing.moment(strike.witness)
         for name in strike.victims:
             self._kill(name)
@@ -213,12 +217,15 @@ class _Run:
         if name == BROKER:
             self.close()
             self._broker.kill()
+            self._take_logins()
+            self._absent.update(self._names)
         else:
             self._down.add(name)
             self._parts.kill(name)
             self._standing.forget(name)
-            speaker = _speaker(name)
-            self._silent[speaker] = self._standing.sequences.get(speaker)
+            self._take_logins()
+            self._absent.add(name)
+            self._silent.add(name)
 
     def _start(self, names: Sequence[str]) -> float:
         """Start them again; when."""
@@ -227,7 +234,6 @@ class _Run:
             if name == BROKER:
                 self._broker.start()
                 self._ears = _Ears(self._broker.port)
-                self._unheard = {_speaker(each) for each in self._names}
                 self._back_at_s = time.monotonic()
             else:
                 self._down.discard(name)
@@ -250,9 +256,9 @@ class _Run:
         goes_on = False
         while True:
             envelope = self._listen(LISTEN_S)
-            if envelope is not None and not self._silent:
-                goes_on = goes_on or (is_work(envelope) and (not workers or envelope.device in workers))
-            if (goes_on or self._standing.is_finished) and not (self._silent or self._unheard):
+            if envelope is not None and is_work(envelope) and not self._silent:
+                goes_on = goes_on or not workers or envelope.device in workers
+            if not self._absent and (goes_on or self._standing.is_finished):
                 return self._back_at_s - started_s, time.monotonic() - self._back_at_s
 
     # Listening
@@ -280,38 +286,26 @@ class _Run:
         else:
             heard = self._ears.hear(timeout_s)
         now_s = time.monotonic()
-        if heard is not None and not heard[2]:
-            self._take(*heard[:2], now_s)
-        elif heard is not None:
-            self._take_kept(*heard[:2])
+        self._take_logins()
+        if heard is not None:
+            envelope, direction = heard
+            self._standing.take(envelope, now_s)
+            speaker = speaker_of(envelope, direction)
+            if speaker not in self._absent:
+                self._silent.discard(speaker)
         moment = (self._standing.round, self._standing.waiting_for)
-        if moment != self._moment:
-            self._moment, self._moved_s = moment, now_s
-        if now_s - self._moved_s > PATIENCE_S:
+        # A machine that slept, or another program had to itself, is no federation that stands still.
+        self._still_s = 0.0 if moment != self._moment else self._still_s + min(now_s - self._looked_at_s, 1.0)
+        self._moment, self._looked_at_s = moment, now_s
+        if self._still_s > PATIENCE_S:
             raise ChaosError(self._still(), catalogue.STANDS_STILL)
-        return None if heard is None or heard[2] else heard[0]
+        return None if heard is None else heard[0]
 
-    def _take(self, envelope: Envelope, direction: Direction, now_s: float) -> None:
-        self._standing.take(envelope, direction, now_s)
-        speaker = speaker_of(envelope, direction)
-        if speaker is None:
-            return
-        if speaker in self._silent:
-            # Whoever starts numbers its messages from the beginning; others are the last ones of who was killed.
-            last = self._silent[speaker]
-            if last is not None and envelope.sequence > last:
-                return
-            del self._silent[speaker]
-            self._back_at_s = now_s
-        self._unheard.discard(speaker)
-
-    def _take_kept(self, envelope: Envelope, direction: Direction) -> None:
-        """What a broker kept may be old; or it was said while nobody listened yet, and will not be said again."""
-        speaker = speaker_of(envelope, direction)
-        if speaker is None or speaker in self._silent:
-            return
-        if envelope.sequence > self._standing.sequences.get(speaker, 0):
-            self._unheard.discard(speaker)
+    def _take_logins(self) -> None:
+        for name in self._logins.read():
+            self._absent.discard(name)
+            if name in self._silent:
+                self._back_at_s = time.monotonic()
 
     def _supervise(self) -> None:
         """Start again what gave up because the broker was away; anything else must not end by itself."""
@@ -352,17 +346,30 @@ class _Ears:
         """Disconnect."""
         self._link.stop(1.0)
 
-    def hear(self, timeout_s: float) -> tuple[Envelope, Direction, bool] | None:
-        """The next message, its direction, and whether the broker had kept it; None when none came in time."""
+    def hear(self, timeout_s: float) -> tuple[Envelope, Direction] | None:
+        """The next message and its direction, if one comes in time. What the broker had kept may be old: it is none."""
         try:
             event = self._inbox.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        if not isinstance(event, Received):
+        if not isinstance(event, Received) or event.retained:
             return None
         envelope, topic = self._post.open(event), parse_topic(event.topic)
-        return None if envelope is None or topic is None else (envelope, topic.direction, event.retained)
+        return None if envelope is None or topic is None else (envelope, topic.direction)
 
 
-def _speaker(name: str) -> str:
-    return "" if name == COORDINATOR else name
+class _Logins:
+    """Who logs in, as the broker's log has it: messages would tell only who is heard by somebody who is there first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = 0
+
+    def read(self) -> list[str]:
+        """Who logged in since this was asked last."""
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            whole = file.read().rpartition(b"\n")
+        self._read_bytes += len(whole[0]) + len(whole[1])
+        ids = LOGIN.findall(whole[0].decode(errors="replace"))
+        return [each.removeprefix(f"mekt:{FEDERATION}").removeprefix(":") or COORDINATOR for each in ids]

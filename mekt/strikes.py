@@ -114,8 +114,7 @@ class _Turns(Generic[Word]):
 class Standing:
     """How far a federation has come, as far as it was heard; times are seconds of one clock.
 
-    `start_up_s`: until the first round opened. `sequences`: of the latest message of each device, and of the
-    coordinator under "". `lengths_s`: of steps that were seen to begin and to end.
+    `start_up_s`: until the first round opened. `lengths_s`: of steps that were seen to begin and to end.
     """
 
     began_s: float
@@ -125,15 +124,11 @@ class Standing:
     is_finished: bool = False
     waiting_for: frozenset[str] = frozenset()
     devices: dict[str, tuple[int, Step]] = field(default_factory=dict)
-    sequences: dict[str, int] = field(default_factory=dict)
     lengths_s: dict[Step, list[float]] = field(default_factory=lambda: defaultdict(list))
     _since_s: dict[str, tuple[Step, float]] = field(default_factory=dict)
 
-    def take(self, envelope: Envelope, direction: Direction, now_s: float) -> None:
+    def take(self, envelope: Envelope, now_s: float) -> None:
         """Learn from a message."""
-        speaker = speaker_of(envelope, direction)
-        if speaker is not None:
-            self.sequences[speaker] = envelope.sequence
         match envelope.body:
             case RoundOpen(state=state):
                 if state == "open":
@@ -185,13 +180,13 @@ class Standing:
             self._since_s[who] = (step, now_s)
 
 
-def speaker_of(envelope: Envelope, direction: Direction) -> str | None:
-    """The device that a message comes from, "" for the coordinator; None for a farewell, which may be a last will."""
+def speaker_of(envelope: Envelope, direction: Direction) -> str:
+    """Who sent a message; "" for a farewell, which may be a last will."""
     if direction != "up":
-        return ""
+        return COORDINATOR
     match envelope.body:
         case Presence(state="offline"):
-            return None
+            return ""
         case _:
             return envelope.device
 

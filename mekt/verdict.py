@@ -1,6 +1,8 @@
 """What kills did to a federation: the files that must be the same, and how long it took to get over each."""
 
+import contextlib
 import hashlib
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from mekt.strikes import BROKER, COORDINATOR, Standing
 class Struck:
     """What a strike met, and how the federation got over it.
 
-    `back_s`: from the start of the last victim until each of them was heard, or answered. `on_s`: from then until
-    everybody was connected and the round's next message was there.
+    `back_s`: from the start of the last victim until each of them had logged in, or answered. `on_s`: from then until
+    everybody was logged in, each victim was heard, and the round's next message was there.
     """
 
     at_s: float
@@ -58,14 +60,15 @@ class Played:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The files that a run must give to the byte: every release, and the last models of coordinator and devices."""
-    paths = [
-        *folder.glob("state/releases/*/*"),
-        *folder.glob("state/encoders-*.weights"),
-        *folder.glob("*/state/model-*.weights"),
-    ]
-    whole = (path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(whole)}
+    """What a run must give to the byte: every release, and the last models of the coordinator and of each device."""
+    paths = [*folder.glob("state/releases/*/*"), *folder.glob("state/encoders-*.weights")]
+    whole = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in whole}
+    for settings in folder.glob("*/device.toml"):
+        with contextlib.closing(sqlite3.connect(settings.parent / "state" / "device.sqlite")) as memory:
+            [[weights]] = memory.execute("SELECT weights FROM model")
+        found[f"{settings.parent.name}/model"] = weights
+    return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.items())}
 
 
 def differences(expected: Mapping[str, str], seen: Mapping[str, str]) -> list[str]:

@@ -26,8 +26,8 @@ PLAN = Plan(
 )
 
 
-def said(body: Body, *, device: str = "", round: int = 0, sequence: int = 1) -> Envelope:
-    return Envelope(federation="ward", round=round, device=device, sequence=sequence, proxy=b"", body=body)
+def said(body: Body, *, device: str = "", round: int = 0) -> Envelope:
+    return Envelope(federation="ward", round=round, device=device, sequence=1, proxy=b"", body=body)
 
 
 def presence(activity: str, state: str = "online") -> Presence:
@@ -81,21 +81,21 @@ def test_a_strike_waits_for_its_step_and_for_no_more_than_a_round() -> None:
 def test_a_device_is_farther_than_the_coordinator_until_that_closes_the_round() -> None:
     standing = Standing(began_s=0.0)
     assert standing.moment("device-1") == (0, STEPS.index("opening"))
-    standing.take(said(opened("open"), round=1), "all", 1.0)
-    standing.take(said(presence("training"), device="device-1", round=1), "up", 2.0)
+    standing.take(said(opened("open"), round=1), 1.0)
+    standing.take(said(presence("training"), device="device-1", round=1), 2.0)
     assert standing.moment("device-1") == (1, STEPS.index("training"))
     assert standing.moment("device-2") == (1, STEPS.index("opening"))
-    standing.take(said(status("distilling"), round=1), "all", 3.0)
+    standing.take(said(status("distilling"), round=1), 3.0)
     assert {standing.moment(name) for name in DEVICES} == {(1, STEPS.index("distilling"))}
-    standing.take(said(status("collecting", "device-2"), round=2), "all", 4.0)
+    standing.take(said(status("collecting", "device-2"), round=2), 4.0)
     assert standing.moment("device-1") == (2, STEPS.index("opening")) and standing.waiting_for == {"device-2"}
-    standing.take(said(status("finished"), round=5), "all", 5.0)
+    standing.take(said(status("finished"), round=5), 5.0)
     assert standing.is_finished and standing.moment("device-1") == (5, STEPS.index("opening"))
 
 
 def test_what_a_killed_device_was_at_is_forgotten() -> None:
     standing = Standing(began_s=0.0)
-    standing.take(said(presence("sending"), device="device-1", round=1), "up", 1.0)
+    standing.take(said(presence("sending"), device="device-1", round=1), 1.0)
     standing.forget("device-1")
     assert standing.moment("device-1") == (0, STEPS.index("opening"))
 
@@ -103,7 +103,7 @@ def test_what_a_killed_device_was_at_is_forgotten() -> None:
 def test_steps_are_timed_from_their_first_sign_to_that_of_the_next() -> None:
     standing = Standing(began_s=10.0)
     assert standing.length_s("training") == UNSEEN_S and standing.start_up_s == 0
-    standing.take(said(opened("open")), "all", 13.0)
+    standing.take(said(opened("open")), 13.0)
     for activity, at_s in (
         ("fetching", 14.0),
         ("training", 14.5),
@@ -111,22 +111,19 @@ def test_steps_are_timed_from_their_first_sign_to_that_of_the_next() -> None:
         ("sending", 16.5),
         ("idle", 17.0),
     ):
-        standing.take(said(presence(activity), device="device-1"), "up", at_s)
-    standing.take(said(opened("open"), round=1), "all", 20.0)
+        standing.take(said(presence(activity), device="device-1"), at_s)
+    standing.take(said(opened("open"), round=1), 20.0)
     assert standing.start_up_s == 3.0
     lengths = {"fetching": 0.5, "training": 2.0, "sending": 0.5}
     assert {step: standing.length_s(step) for step in lengths} == lengths  # type: ignore[arg-type]
 
 
-def test_who_speaks_and_with_which_number() -> None:
-    standing = Standing(began_s=0.0)
-    offer = said(Offer(knowledge={"acc": REF}, windows=1, metrics={}), device="device-1", sequence=7)
-    receipt = said(Receipt(state="accepted"), device="device-1", sequence=4)
-    farewell = said(presence("idle", "offline"), device="device-1", sequence=1)
-    assert [speaker_of(offer, "up"), speaker_of(receipt, "down"), speaker_of(farewell, "up")] == ["device-1", "", None]
-    for envelope, direction in ((offer, "up"), (receipt, "down"), (farewell, "up")):
-        standing.take(envelope, direction, 0.0)  # type: ignore[arg-type]
-    assert standing.sequences == {"device-1": 7, "": 4}
+def test_who_speaks() -> None:
+    offer = said(Offer(knowledge={"acc": REF}, windows=1, metrics={}), device="device-1")
+    assert speaker_of(offer, "up") == "device-1"
+    assert speaker_of(said(Receipt(state="accepted"), device="device-1"), "down") == COORDINATOR
+    assert speaker_of(said(opened("open")), "all") == COORDINATOR
+    assert speaker_of(said(presence("idle", "offline"), device="device-1"), "up") == ""
 
 
 def test_what_counts_as_work() -> None:

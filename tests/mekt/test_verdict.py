@@ -1,5 +1,8 @@
 """What kills did: the files that are compared, every difference, and how recovery is told."""
 
+import contextlib
+import hashlib
+import sqlite3
 from pathlib import Path
 
 from mekt.verdict import Struck, closing_step, differences, hashes, recovery, summary
@@ -21,11 +24,17 @@ def test_releases_and_models_are_compared_and_nothing_that_is_half_written(tmp_p
         "state/releases/demo-00001/manifest.json",
         "state/releases/demo-00001/encoder-acc.onnx",
         "state/encoders-00001.weights",
-        "device-1/state/model-00000.weights",
     ]
     for name in (*names, "state/releases/.demo-00002.tmp/encoder-acc.onnx", "state/.encoders-2.7.tmp", "logs/x.log"):
         written(tmp_path / name, name)
-    assert sorted(hashes(tmp_path)) == sorted(names)
+    written(tmp_path / "device-1" / "device.toml")
+    (tmp_path / "device-1" / "state").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "device-1" / "state" / "device.sqlite")) as memory:
+        memory.execute("CREATE TABLE model (sha256 BLOB, weights BLOB)")
+        memory.execute("INSERT INTO model VALUES (?, ?)", (b"", b"learned"))
+        memory.commit()
+    assert sorted(hashes(tmp_path)) == sorted([*names, "device-1/model"])
+    assert hashes(tmp_path)["device-1/model"] == hashlib.sha256(b"learned").hexdigest()
     before = hashes(tmp_path)
     written(tmp_path / names[1], "another byte")
     assert differences(before, hashes(tmp_path)) == [f"{names[1]} differs"]
