@@ -36,7 +36,7 @@ test: $(READY_TO_TEST) broker ## lint, format, types and tests
 
 check: test ## the same as test
 
-chaos: $(READY) broker ## fifty-two kills of a federation's parts, and all must end as if nobody had; ten minutes
+chaos: $(READY) broker ## fifty-two kills of a federation's parts, and all must end as if nobody had; four minutes
 	@$(VENV)/bin/mekt chaos --kills 52 --rounds 13 $(ARGS)
 
 bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds and as ratios
