@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +12,12 @@ import pytest
 
 from mekt.chaos import ChaosError, run_chaos
 from mekt.process import Stop
+from tests.mekt.conftest import needs_mosquitto
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 120.0
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None,
-    reason="mosquitto is not installed",
-)
+pytestmark = needs_mosquitto
 
 
 def command(out: Path, *arguments: str) -> list[str]:

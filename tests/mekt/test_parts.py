@@ -1,6 +1,5 @@
 """The parts as processes: they start, are killed, start again with the same log, and leave nothing behind."""
 
-import os
 import time
 from pathlib import Path
 
@@ -8,16 +7,9 @@ import pytest
 
 from mekt.errors import MektError, SettingsError
 from mekt.parts import PartError, Parts, ended, fresh_folder, parts_in
+from tests.mekt.conftest import lives
 
 PATIENCE_S = 120.0
-
-
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def wait_for_end(parts: Parts) -> None:

@@ -1,0 +1,30 @@
+"""Attempts: whatever is tried in a process of its own, its end is found out."""
+
+from pathlib import Path
+
+import pytest
+
+from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused
+from tests.mekt.conftest import LIMIT_S, fake_package
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", Died(how="SIGILL")),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", Died(how="SIGSEGV")),
+        ("import os; os._exit(3)", Died(how="exit code 3 without a word")),
+        ("import time; time.sleep(600)", Hung(after_s=1.5)),
+        (
+            "raise OSError('libcudart.so.13: no such file')",
+            Refused(problem="libcudart.so.13: no such file", error="OSError"),
+        ),
+        ("print('Welcome!', flush=True); __version__ = '1.2'", Done(facts={"version": "1.2"})),
+    ],
+)
+def test_whatever_a_package_does_when_it_is_imported_is_found_out(
+    text: str, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_package(tmp_path, "fickle", text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Attempt("import", "fickle").outcome(1.5 if isinstance(outcome, Hung) else LIMIT_S) == outcome
