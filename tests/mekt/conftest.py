@@ -30,14 +30,6 @@ def named(checks: Iterable[Check], name: str) -> Check:
     return check
 
 
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def fake_package(folder: Path, name: str, text: str) -> None:
     (folder / name).mkdir()
     (folder / name / "__init__.py").write_text(text, encoding="utf-8")

@@ -11,7 +11,8 @@ import pytest
 
 from mekt.broker import Broker, available_kind, free_port
 from mekt.errors import LinkError, MissingPackageError
-from tests.mekt.conftest import lives, needs_mosquitto
+from tests.mekt.conftest import needs_mosquitto
+from tests.processes import lives
 
 ROOT = Path(__file__).parents[2]
 
