@@ -1,5 +1,6 @@
 """What a part needs installed, each package in every state that it may be in."""
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_a_package_with_instructions_that_the_processor_lacks_is_named_and_the_o
     assert exit_code(checks) == 8
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process does is known on Linux only")
+def test_a_package_whose_import_never_ends_fails_and_one_that_is_still_at_work_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_package(tmp_path, "msgpack", "while True: pass")
+    fake_package(tmp_path, "onnxruntime", "import threading; threading.Event().wait()")
+    monkeypatch.syspath_prepend(tmp_path)
+    _, slow, _, hanging = [check for check, _ in check_packages("wearable", 3.0)]
+    assert slow.mark == "warning" and "try again when it has less to do" in slow.remedy
+    assert hanging.mark == "FAILED" and exit_code([hanging]) == 8 and "pip install --force-reinstall" in hanging.remedy
+
+
 @pytest.mark.parametrize(
     ("outcome", "mark", "words"),
     [
@@ -47,7 +60,8 @@ def test_a_package_with_instructions_that_the_processor_lacks_is_named_and_the_o
         (Refused(problem="libcudart.so.13", error="OSError"), "FAILED", "https://download.pytorch.org/whl/cpu"),
         (Died(how="SIGSEGV"), "FAILED", "SIGSEGV"),
         (Died(how="SIGKILL"), "FAILED", "add swap"),
-        (Hung(after_s=15), "warning", "15 s"),
+        (Hung(after_s=15), "warning", "slow or busy"),
+        (Hung(after_s=15, idle=True), "FAILED", "hangs"),
     ],
 )
 def test_what_a_package_did_has_a_remedy(outcome: Outcome, mark: str, words: str) -> None:
