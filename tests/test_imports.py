@@ -32,6 +32,7 @@ LEAN = {
         "mekt.errors",
         "mekt.explain",
         "mekt.files",
+        "mekt.leash",
         "mekt.link",
         "mekt.login",
         "mekt.messages",
