@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from mekt import __version__, catalogue
-from mekt.commands import daemons, questions, releases, trials
+from mekt.commands import daemons, questions, releases, trials, trust
 from mekt.errors import MektError
 from mekt.process import log_to_stderr
 
 # In the order of the help.
-COMMANDS = (*daemons.COMMANDS, *releases.COMMANDS, *questions.COMMANDS, *trials.COMMANDS)
+COMMANDS = (*daemons.COMMANDS, *trust.COMMANDS, *releases.COMMANDS, *questions.COMMANDS, *trials.COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
-from mekt.messages import Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Status, Want
+from mekt.messages import Answer, Chunk, Envelope, Offer, Presence, Receipt, Renewal, Request, RoundOpen, Status, Want
 from mekt.topics import Direction
 
 # The first one is what lies between two rounds, and before the first. "distilling" also is classifying and exporting.
@@ -210,3 +210,5 @@ def is_work(envelope: Envelope) -> bool:
             return phase in ("distilling", "finished")
         case RoundOpen(state=state):
             return state == "finished"
+        case Request() | Renewal() | Answer():
+            return False

@@ -12,7 +12,7 @@ from mekt.errors import MissingPackageError
 from mekt.process import Stop
 from mekt.schema import NAME_PATTERN
 
-EXTRAS = {"torch": "edge", "onnx": "coordinator", "onnxruntime": "wearable"}
+EXTRAS = {"torch": "edge", "onnx": "coordinator", "onnxruntime": "wearable", "cryptography": "authority"}
 LEVELS = ("debug", "info", "warning", "error")
 Add = Callable[[argparse.ArgumentParser], None]
 
