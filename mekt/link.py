@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 
 QOS = 1
 INBOX_WAIT_S = 2.0
+# How long a broker keeps what is for a client that is away: one that was without power or network for a week finds its
+# messages, and nothing is kept for ever for one that never comes back. MQTT 3.1.1 knows no such limit.
+SESSION_EXPIRES_S = 7 * 24 * 3600
 QUEUED_MESSAGES = 2000
 # Fixed header, topic and properties of a PUBLISH packet, beside its payload.
 PACKET_OVERHEAD_BYTES = 256
@@ -106,13 +109,20 @@ class Link:
         inbox: "queue.Queue[Any]",
         subscriptions: tuple[str, ...] = (),
         will: tuple[str, bytes] | None = None,
+        keeps_session: bool = True,
     ) -> None:
+        """Make a link; without `keeps_session` the broker keeps nothing for it while it is away.
+
+        Raises:
+            SettingsError: when the settings forbid it, or a file of the login cannot be used.
+        """
         check_plain_text(settings)
         self._settings = settings
         self._client_id = client_id
         self._inbox = inbox
         self._subscriptions = subscriptions
         self._will = will
+        self._keeps_session = keeps_session
         self._password = password(settings)
         self._tls = None if settings.tls is None else tls_context(settings.tls)
         self._traffic = Traffic()
@@ -235,7 +245,7 @@ class Link:
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=protocol,
-            clean_session=None if v5 else False,
+            clean_session=None if v5 else not self._keeps_session,
         )
         settings = self._settings
         if settings.username is not None:
@@ -258,7 +268,7 @@ class Link:
         client.on_socket_register_write = lambda *_: None
         properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
-            properties.SessionExpiryInterval = settings.session_expiry_s
+            properties.SessionExpiryInterval = SESSION_EXPIRES_S if self._keeps_session else 0
         client.connect_async(
             settings.host,
             settings.port,

@@ -27,16 +27,27 @@ class TlsSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BrokerSettings:
-    """Where the broker is and how to log in. Plain text beyond this machine needs `plain_text_allowed`."""
+    """Where the broker is and how to log in. Plain text beyond this machine needs `plain_text_allowed`.
+
+    `lease_s` is how long a silent client is waited for until the broker speaks its last will.
+    """
 
     host: Annotated[str, Bounds(shortest=1, longest=255)] = "127.0.0.1"
     port: Annotated[int, Bounds(low=1, high=65535)] = 1883
     username: Annotated[str, Bounds(longest=256)] | None = None
     password_file: FilePath | None = None
     tls: TlsSettings | None = None
-    keepalive_s: Annotated[int, Bounds(low=2, high=3600)] = 30
-    session_expiry_s: Annotated[int, Bounds(low=0, high=2**32 - 1)] = 7 * 24 * 3600
+    lease_s: Annotated[int, Bounds(low=3, high=5400)] = 45
     plain_text_allowed: bool = False
+
+    @property
+    def keepalive_s(self) -> int:
+        """The keep-alive that makes a broker wait for `lease_s`: two thirds of it, in whole seconds rounded down.
+
+        A broker waits one and a half keep-alives (MQTT 5, 3.1.2.10), which is `lease_s` where that divides by three,
+        and up to a second less where it does not. Of 3 to 5400 s that is 2 to 3600.
+        """
+        return 2 * self.lease_s // 3
 
     @property
     def identified(self) -> bool:

@@ -25,7 +25,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt.check import Role
-from mekt.link import LOGIN_S, QOS
+from mekt.link import LOGIN_S, QOS, SESSION_EXPIRES_S
 from mekt.login import BrokerSettings, explained, password, tls_context
 
 ACK_S, STEP_S = 2.0, 0.05
@@ -126,7 +126,7 @@ class Visit:
         """Log off. The session ends, but for one that was here before and is to be kept for whose it is."""
         properties = Properties(PacketTypes.DISCONNECT) if self.v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
-            properties.SessionExpiryInterval = self._settings.session_expiry_s if keep_session else 0
+            properties.SessionExpiryInterval = SESSION_EXPIRES_S if keep_session else 0
         if not self.lost:
             self._client.disconnect(properties=properties)
             self._until(lambda: False, ACK_S)

@@ -150,6 +150,29 @@ def test_messages_to_an_absent_client_arrive_when_it_is_back(sides: Sides) -> No
     assert [back.message().topic for _ in range(3)] == ["t/0", "t/1", "t/2"]
 
 
+def test_a_visitor_leaves_no_session_behind(sides: Sides) -> None:
+    for _ in range(2):
+        visitor = sides.side("visitor", "t/#", keeps_session=False)
+        assert not visitor.connected().session_present
+        visitor.link.stop()
+
+
+def test_a_silent_client_is_waited_for_until_its_lease_ends(broker: Broker, sides: Sides) -> None:
+    watcher = sides.side("watcher", "w")
+    watcher.connected()
+    with Weather(broker.port) as weather:
+        silent = Sides(weather.port).side("silent", settings={"lease_s": 3}, will=("w", b"gone"))
+        try:
+            silent.connected()
+            weather.stall()
+            began_s = time.monotonic()
+            assert watcher.message().payload == b"gone"
+            # The broker last heard of it at most a keep-alive before.
+            assert 0.5 < time.monotonic() - began_s < 3 + WAIT_S / 5
+        finally:
+            silent.link.stop(1.0)
+
+
 class Brittle(queue.Queue[Any]):
     """An inbox that breaks at the first message."""
 
@@ -521,7 +544,7 @@ def test_stop_keeps_its_word_when_the_broker_is_frozen_and_the_will_speaks_later
 
 
 def test_a_frozen_broker_is_noticed_after_two_keep_alives(broker: Broker, sides: Sides) -> None:
-    side = sides.side("a", settings={"keepalive_s": 2})
+    side = sides.side("a", settings={"lease_s": 3})
     side.connected()
     os.kill(broker.pid, signal.SIGSTOP)
     try:
@@ -538,7 +561,7 @@ def test_what_leaves_slowly_is_no_lost_connection(broker: Broker, sides: Sides) 
     """A ping leaves behind a message that takes longer than two keep-alives, and nothing is heard meanwhile."""
     quick = sides.side("quick", "t")
     with Weather(broker.port) as weather:
-        slow = Sides(weather.port).side("slow", settings={"keepalive_s": 2})
+        slow = Sides(weather.port).side("slow", settings={"lease_s": 3})
         try:
             slow.connected()
             weather.bytes_per_s = 8000.0
