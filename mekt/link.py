@@ -35,8 +35,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt import catalogue
+from mekt.credentials import Credentials
 from mekt.errors import LinkError
-from mekt.login import BrokerSettings, check_plain_text, entry_of, explained, password, tls_context
+from mekt.login import BrokerSettings, check_plain_text, entry_of, explained
 from mekt.traffic import Traffic, WireBytes
 
 log = logging.getLogger(__name__)
@@ -123,8 +124,7 @@ class Link:
         self._subscriptions = subscriptions
         self._will = will
         self._keeps_session = keeps_session
-        self._password = password(settings)
-        self._tls = None if settings.tls is None else tls_context(settings.tls)
+        self._credentials = Credentials(settings)
         self._traffic = Traffic()
         self._largest_packet: int | None = None
         self._largest_sent = 0
@@ -248,10 +248,7 @@ class Link:
             clean_session=None if v5 else not self._keeps_session,
         )
         settings = self._settings
-        if settings.username is not None:
-            client.username_pw_set(settings.username, self._password)
-        if self._tls is not None:
-            client.tls_set_context(self._tls)
+        self._credentials.equip(client)
         if self._will is not None:
             client.will_set(self._will[0], self._will[1], qos=QOS, retain=True)
         client.max_queued_messages_set(QUEUED_MESSAGES)
@@ -280,6 +277,8 @@ class Link:
     def _run(self) -> None:
         """The network thread: connect, move packets, wait, and again."""
         while not self._stopping.is_set():
+            if self._credentials.renew():
+                self._speak(self._client.protocol)
             client = self._client
             self._last_error, self._answered, self._pinged, self._asked_s = "", False, False, None
             dialled_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Where the broker is and how to log in: settings, files of certificates and keys, and why a login fails."""
+"""Where the broker is and how to log in: settings, and why a login fails."""
 
 import logging
 import socket
@@ -111,45 +111,3 @@ def entry_of(error: Exception) -> catalogue.Entry:
     if isinstance(error, ConnectionResetError):
         return catalogue.LOGIN_UNANSWERED
     return catalogue.HOST_UNKNOWN if isinstance(error, socket.gaierror) else catalogue.BROKER_UNREACHABLE
-
-
-def password(settings: BrokerSettings) -> str | None:
-    """The content of the password file, or None where there is none.
-
-    Raises:
-        SettingsError: when it cannot be read.
-    """
-    if settings.password_file is None:
-        return None
-    try:
-        return Path(settings.password_file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(
-            f"broker.password_file: {settings.password_file} cannot be read ({error})", catalogue.PASSWORD_FILE_UNUSABLE
-        ) from error
-    except UnicodeDecodeError:
-        # The error holds the content, which is nobody's business.
-        raise SettingsError(
-            f"broker.password_file: {settings.password_file} is not UTF-8 text; write it anew",
-            catalogue.PASSWORD_FILE_UNUSABLE,
-        ) from None
-
-
-def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with the broker's certificate checked against the authority and the host's name.
-
-    Raises:
-        SettingsError: when a file cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None:
-            # A daemon cannot be asked for the password of an encrypted key: there is none.
-            context.load_cert_chain(tls.certificate, tls.key, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key",
-            catalogue.TLS_FILES_UNUSABLE,
-        ) from error
-    return context

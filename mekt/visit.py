@@ -25,8 +25,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt.check import Role
+from mekt.credentials import Credentials
 from mekt.link import LOGIN_S, QOS, SESSION_EXPIRES_S
-from mekt.login import BrokerSettings, explained, password, tls_context
+from mekt.login import BrokerSettings, explained
 
 ACK_S, STEP_S = 2.0, 0.05
 # Of a session whose end the broker does not see, as when this process is killed.
@@ -79,10 +80,7 @@ class Visit:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        if settings.username is not None:
-            client.username_pw_set(settings.username, password(settings))
-        if settings.tls is not None:
-            client.tls_set_context(tls_context(settings.tls))
+        Credentials(settings).equip(client)
         client.connect_timeout = LOGIN_S
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect

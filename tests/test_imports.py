@@ -29,6 +29,7 @@ LEAN = {
         "mekt.blobs",
         "mekt.broker",
         "mekt.catalogue",
+        "mekt.credentials",
         "mekt.errors",
         "mekt.explain",
         "mekt.files",
