@@ -45,7 +45,8 @@ class BrokerSettings:
         """The keep-alive that makes a broker wait for `lease_s`: two thirds of it, in whole seconds rounded down.
 
         A broker waits one and a half keep-alives (MQTT 5, 3.1.2.10), which is `lease_s` where that divides by three,
-        and up to a second less where it does not. Of 3 to 5400 s that is 2 to 3600.
+        and up to a second less where it does not. Of 3 to 5400 s that is 2 to 3600. A broker may look for silent
+        clients only every few seconds; that comes on top.
         """
         return 2 * self.lease_s // 3
 

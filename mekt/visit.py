@@ -25,9 +25,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt.check import Role
+from mekt.connection import QOS, SESSION_EXPIRES_S, V5
 from mekt.credentials import Credentials
-from mekt.link import LOGIN_S, QOS, SESSION_EXPIRES_S
 from mekt.login import BrokerSettings, explained
+from mekt.patience import LOGIN_S
 
 ACK_S, STEP_S = 2.0, 0.05
 # Of a session whose end the broker does not see, as when this process is killed.
@@ -35,7 +36,6 @@ SESSION_S = 60
 PROBE_EXPIRES_S = 1
 # A map with a key that no envelope has: whoever gets it finds it unreadable, and has its origin in the log.
 PROBE: bytes = msgpack.packb({"mekt doctor tries what it may publish": True, "body": None})
-V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

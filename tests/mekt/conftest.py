@@ -1,6 +1,5 @@
 """A real broker, links to it, and certificates, for the tests of what speaks to a broker."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,10 @@ from mekt.broker import Broker
 from tests.mekt.links import Sides
 from tests.mekt.papers import Papers, papers_in
 
-NO_MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None
-
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     """A mosquitto that keeps nothing over its own death."""
-    if NO_MOSQUITTO:
-        pytest.skip("mosquitto is not installed")
     with Broker(tmp_path / "broker", kind="mosquitto") as running:
         yield running
 
@@ -39,8 +34,6 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 @pytest.fixture
 def tls_broker(tmp_path: Path, papers: Papers) -> Iterator[Broker]:
     """A mosquitto that speaks TLS alone, and asks who comes for a certificate."""
-    if NO_MOSQUITTO:
-        pytest.skip("mosquitto is not installed")
     lines = (
         f"cafile {papers.ca}",
         f"certfile {papers.server}",

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from mekt.login import BrokerSettings
 
 WAIT_S = 15.0 * float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
 
+needs_mosquitto = pytest.mark.skipif(
+    shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None,
+    reason="mosquitto is not installed",
+)
 # Paho leaves the socket of a failed handshake to the garbage collector.
 unclosed = pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")
 

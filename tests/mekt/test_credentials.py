@@ -17,9 +17,10 @@ from mekt.broker import Broker
 from mekt.credentials import Credentials, password, tls_context
 from mekt.errors import SettingsError
 from mekt.login import BrokerSettings, TlsSettings
-from tests.mekt.conftest import NO_MOSQUITTO
-from tests.mekt.links import Side, Sides, unclosed, wait_for_log
+from tests.mekt.links import Side, Sides, needs_mosquitto, unclosed, wait_for_log
 from tests.mekt.papers import Papers
+
+pytestmark = needs_mosquitto
 
 
 @pytest.fixture
@@ -38,8 +39,6 @@ def renewed(papers: Papers) -> tuple[str, str]:
 @pytest.fixture
 def guard(papers: Papers, tmp_path: Path) -> Iterator[Broker]:
     """A broker whose log has the names in the certificates of those who come."""
-    if NO_MOSQUITTO:
-        pytest.skip("mosquitto is not installed")
     lines = (
         f"cafile {papers.ca}",
         f"certfile {papers.server}",
