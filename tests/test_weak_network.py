@@ -45,6 +45,13 @@ class Ward:
             for name, value in what.items():
                 setattr(each, name, value)
 
+    def ends_as(self, undisturbed: dict[str, str]) -> None:
+        """Listen until all rounds are over, and find the release of a run that nobody disturbed."""
+        self.federation.finish()
+        self.every(delay_s=0.0, cut_every_s=float("inf"), bytes_per_s=float("inf"))
+        self.federation.stop()
+        assert tree(self.federation.release) == undisturbed
+
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Listen on until this is so."""
         ward = self.federation
@@ -116,10 +123,7 @@ def test_a_device_that_is_cut_off_in_the_middle_of_its_upload(ward: Ward, undist
     ward.federation.until(Presence, device="pi-acc", state="offline")
     ward.wait_for(lambda: cut_off.refused > 0)
     cut_off.clear()
-    ward.federation.finish()
-    cut_off.bytes_per_s = float("inf")
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturbed: dict[str, str]) -> None:
@@ -131,9 +135,7 @@ def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturb
         ward.federation.until(Offer, device=name, round=0)
     ward.wait_for(lambda: cut_off.refused > 0)
     cut_off.clear()
-    ward.federation.finish()
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_connections_that_stay_open_while_nothing_gets_through(ward: Ward, undisturbed: dict[str, str]) -> None:
@@ -146,9 +148,7 @@ def test_connections_that_stay_open_while_nothing_gets_through(ward: Ward, undis
     ward.wait_for(lambda: all(each.connections > before[name] for name, each in ward.weather.items()))
     for each in ward.weather.values():
         each.clear()
-    ward.federation.finish()
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_every_client_is_there_twice(ward: Ward, undisturbed: dict[str, str]) -> None:
@@ -157,9 +157,7 @@ def test_every_client_is_there_twice(ward: Ward, undisturbed: dict[str, str]) ->
         ward.federation.until(Presence, device="pi-acc", activity="training", round=number)
         for each in ward.weather.values():
             each.double()
-    ward.federation.finish()
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_clocks_that_are_wrong_by_hours(ward: Ward, undisturbed: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -28,6 +29,13 @@ from tests.mekt.links import WAIT_S, Sides, needs_mosquitto
 from tests.weather import Weather
 
 pytestmark = needs_mosquitto
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """One for each test, as many of them kill it."""
+    with Broker(tmp_path / "broker", kind="mosquitto") as running:
+        yield running
 
 
 class Brittle(queue.Queue[Any]):

@@ -18,7 +18,7 @@ from mekt.credentials import Credentials, password, tls_context
 from mekt.errors import SettingsError
 from mekt.login import BrokerSettings, TlsSettings
 from tests.mekt.links import Side, Sides, needs_mosquitto, unclosed, wait_for_log
-from tests.mekt.papers import Papers
+from tests.mekt.papers import Papers, papers_in, tls_broker
 
 pytestmark = needs_mosquitto
 
@@ -26,27 +26,14 @@ pytestmark = needs_mosquitto
 @pytest.fixture
 def tls(papers: Papers, tmp_path: Path) -> TlsSettings:
     """A device's own copies of its files, which may be renewed."""
-    own = [str(shutil.copy(each, tmp_path)) for each in (papers.ca, papers.device, papers.device_key)]
+    own = [str(shutil.copy(papers[name], tmp_path)) for name in ("ca.pem", "device.pem", "device.key")]
     return TlsSettings(ca=own[0], certificate=own[1], key=own[2])
-
-
-@pytest.fixture(scope="module")
-def renewed(papers: Papers) -> tuple[str, str]:
-    """Another certificate for the device, told by its name, and its key."""
-    return papers.sign("renewed", "subjectAltName=DNS:device")
 
 
 @pytest.fixture
 def guard(papers: Papers, tmp_path: Path) -> Iterator[Broker]:
     """A broker whose log has the names in the certificates of those who come."""
-    lines = (
-        f"cafile {papers.ca}",
-        f"certfile {papers.server}",
-        f"keyfile {papers.server_key}",
-        "require_certificate true",
-        "use_identity_as_username true",
-    )
-    with Broker(tmp_path / "guard", kind="mosquitto", more=lines) as running:
+    with tls_broker(tmp_path / "guard", papers) as running:
         yield running
 
 
@@ -75,14 +62,14 @@ def come_again(broker: Broker, device: Side) -> None:
 
 
 def test_a_certificate_that_is_renewed_is_used_for_the_next_connection(
-    guard: Broker, device: Side, tls: TlsSettings, renewed: tuple[str, str]
+    guard: Broker, device: Side, tls: TlsSettings, papers: Papers
 ) -> None:
     assert tls.certificate is not None and tls.key is not None
     assert names(guard) == ["device"]
     guard.kill()
     device.disconnected()
-    shutil.copy(renewed[0], tls.certificate)
-    shutil.copy(renewed[1], tls.key)
+    shutil.copy(papers["renewed.pem"], tls.certificate)
+    shutil.copy(papers["renewed.key"], tls.key)
     device.link.publish("t", b"said while the certificate was renewed")
     guard.start()
     device.connected()
@@ -93,37 +80,38 @@ def test_a_certificate_that_is_renewed_is_used_for_the_next_connection(
 
 
 def test_while_a_certificate_has_no_key_yet_the_former_ones_go_on(
-    guard: Broker, device: Side, tls: TlsSettings, renewed: tuple[str, str], caplog: pytest.LogCaptureFixture
+    guard: Broker, device: Side, tls: TlsSettings, papers: Papers, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert tls.certificate is not None and tls.key is not None
-    shutil.copy(renewed[0], tls.certificate)
+    shutil.copy(papers["renewed.pem"], tls.certificate)
     for _ in range(2):
         come_again(guard, device)
         assert names(guard)[-1] == "device"
     said = [line for line in caplog.messages if line.startswith("broker.tls: ")]
     assert len(said) == 1 and "check paths and key; until then the login goes on" in said[0]
-    shutil.copy(renewed[1], tls.key)
+    shutil.copy(papers["renewed.key"], tls.key)
     come_again(guard, device)
     assert names(guard)[-1] == "renewed"
 
 
 @unclosed
 def test_an_authority_that_is_replaced_is_believed_and_the_former_one_no_longer(
-    guard: Broker, device: Side, tls: TlsSettings, papers: Papers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    guard: Broker, device: Side, tls: TlsSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     guard.kill()
     device.disconnected()
-    shutil.copy(papers.other_ca, tls.ca)
+    (tmp_path / "others").mkdir()
+    others = papers_in(tmp_path / "others")
+    shutil.copy(others["ca.pem"], tls.ca)
     with guard:
         wait_for_log(caplog, "TLS fails (")
-    certificate, key = papers.sign("other-server", "subjectAltName=IP:127.0.0.1", authority="other")
-    lines = (f"certfile {certificate}", f"keyfile {key}")
+    lines = (f"certfile {others['server.pem']}", f"keyfile {others['server.key']}")
     with Broker(tmp_path / "successor", kind="mosquitto", port=guard.port, more=lines):
         device.connected()
 
 
 def test_files_are_read_again_only_when_they_have_changed(
-    tls: TlsSettings, renewed: tuple[str, str], caplog: pytest.LogCaptureFixture
+    tls: TlsSettings, papers: Papers, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert tls.certificate is not None and tls.key is not None
     credentials = Credentials(BrokerSettings(tls=tls))
@@ -135,8 +123,8 @@ def test_files_are_read_again_only_when_they_have_changed(
     assert equipped(credentials) is first
     assert len(caplog.messages) == 1
     Path(tls.certificate + ".old").rename(tls.certificate)
-    for source, target in zip(renewed, (tls.certificate, tls.key), strict=True):
-        shutil.copy(source, target)
+    for source, target in (("renewed.pem", tls.certificate), ("renewed.key", tls.key)):
+        shutil.copy(papers[source], target)
     assert credentials.renew() and not credentials.renew()
     assert equipped(credentials) is not first
     Path(tls.key).write_text("half a k")
@@ -181,15 +169,15 @@ def equipped(credentials: Credentials) -> ssl.SSLContext:
 
 def test_files_that_cannot_be_used_are_found_before_anything_starts(papers: Papers, tmp_path: Path) -> None:
     encrypted = tmp_path / "encrypted.key"
-    words = ("ec", "-in", papers.device_key, "-aes128", "-passout", "pass:x", "-out", str(encrypted))
+    words = ("ec", "-in", papers["device.key"], "-aes128", "-passout", "pass:x", "-out", str(encrypted))
     subprocess.run(["openssl", *words], check=True, stderr=subprocess.DEVNULL)
     missing = str(tmp_path / "missing")
-    tls = TlsSettings(ca=papers.ca, certificate=papers.device)
+    tls = papers.tls()
     for settings, says in (
         (BrokerSettings(username="pi", password_file=missing), r"broker\.password_file: .*missing cannot be read"),
         (BrokerSettings(tls=TlsSettings(ca=missing)), r"broker\.tls: .*missing"),
         (BrokerSettings(tls=replace(tls, key=str(encrypted))), "encrypted.key"),
-        (BrokerSettings(tls=replace(tls, key=papers.server_key)), "server.key"),
+        (BrokerSettings(tls=replace(tls, key=papers["server.key"])), "server.key"),
     ):
         with pytest.raises(SettingsError, match=says):
             Credentials(settings)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ from tests.weather import Weather
 ROOT = Path(__file__).parents[2]
 
 pytestmark = needs_mosquitto
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """One for each test, as many of them kill it."""
+    with Broker(tmp_path / "broker", kind="mosquitto") as running:
+        yield running
 
 
 def test_a_message_comes_back_with_its_topic_bytes_and_retained_flag(sides: Sides) -> None:

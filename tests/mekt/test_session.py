@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,26 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from mekt.broker import Broker, free_port
 from mekt.link import Connected, Link, Received
-from mekt.login import BrokerSettings, TlsSettings
+from mekt.login import BrokerSettings
 from tests.mekt.links import WAIT_S, Side, Sides, needs_mosquitto, refusal, unclosed, wait_for_log
-from tests.mekt.papers import Papers
+from tests.mekt.papers import Papers, tls_broker
 from tests.weather import Weather
 
 pytestmark = needs_mosquitto
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """One for each test, as many of them kill it."""
+    with Broker(tmp_path / "broker", kind="mosquitto") as running:
+        yield running
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, papers: Papers) -> Iterator[Broker]:
+    """One that speaks TLS alone, and asks who comes for a certificate."""
+    with tls_broker(tmp_path / "tls", papers) as running:
+        yield running
 
 
 def test_it_speaks_mqtt_5(sides: Sides) -> None:
@@ -77,10 +92,10 @@ def test_a_refused_login_names_the_remedy_and_the_right_one_is_accepted(tmp_path
         link.stop()
 
 
-def test_over_tls_large_messages_come_and_go(tls_broker: Broker, papers: Papers) -> None:
-    tls = TlsSettings(ca=papers.ca, certificate=papers.device, key=papers.device_key)
+def test_over_tls_large_messages_come_and_go(guarded: Broker, papers: Papers) -> None:
+    tls = papers.tls()
     inbox: queue.Queue[Any] = queue.Queue()
-    settings = BrokerSettings(port=tls_broker.port, tls=tls)
+    settings = BrokerSettings(port=guarded.port, tls=tls)
     link = Link(settings=settings, client_id="a", inbox=inbox, subscriptions=("t",))
     link.start()
     try:
@@ -95,33 +110,33 @@ def test_over_tls_large_messages_come_and_go(tls_broker: Broker, papers: Papers)
 
 
 @unclosed
-def test_a_broker_that_another_authority_signed_is_refused(tls_broker: Broker, papers: Papers) -> None:
-    text = refusal(BrokerSettings(port=tls_broker.port, tls=TlsSettings(ca=papers.other_ca)), within_s=3)
+def test_a_broker_that_another_authority_signed_is_refused(guarded: Broker, papers: Papers) -> None:
+    text = refusal(BrokerSettings(port=guarded.port, tls=papers.tls(ca="other.pem", own=None)), within_s=3)
     assert "TLS fails (" in text and "check the CA file" in text
 
 
 @unclosed
-def test_a_device_without_a_certificate_hears_about_certificates(tls_broker: Broker, papers: Papers) -> None:
-    text = refusal(BrokerSettings(port=tls_broker.port, tls=TlsSettings(ca=papers.ca)))
+def test_a_device_without_a_certificate_hears_about_certificates(guarded: Broker, papers: Papers) -> None:
+    text = refusal(BrokerSettings(port=guarded.port, tls=papers.tls(own=None)))
     assert "this side's certificate" in text
 
 
 @unclosed
-def test_tls_on_one_side_only(tls_broker: Broker, broker: Broker, papers: Papers) -> None:
-    assert "use TLS or neither" in refusal(BrokerSettings(port=tls_broker.port))
+def test_tls_on_one_side_only(guarded: Broker, broker: Broker, papers: Papers) -> None:
+    assert "use TLS or neither" in refusal(BrokerSettings(port=guarded.port))
     assert re.search(
         "TLS fails|use TLS or neither",
-        refusal(BrokerSettings(port=broker.port, tls=TlsSettings(ca=papers.ca)), within_s=12),
+        refusal(BrokerSettings(port=broker.port, tls=papers.tls(own=None)), within_s=12),
     )
 
 
 def test_a_login_that_takes_long_is_waited_for_in_the_same_protocol(
-    tls_broker: Broker, papers: Papers, monkeypatch: pytest.MonkeyPatch
+    guarded: Broker, papers: Papers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How long is long, connecting tells: here by the handshake."""
     monkeypatch.setattr("mekt.patience.LOGIN_S", 0.2)
-    tls = TlsSettings(ca=papers.ca, certificate=papers.device, key=papers.device_key)
-    with Weather(tls_broker.port, delay_s=0.6) as weather:
+    tls = papers.tls()
+    with Weather(guarded.port, delay_s=0.6) as weather:
         far = Sides(weather.port).side("far", settings={"tls": tls})
         try:
             assert far.connected().protocol == "5"
