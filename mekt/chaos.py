@@ -360,10 +360,11 @@ class _Ears:
         self._inbox: queue.Queue[Any] = queue.Queue(4096)
         self._post = Post(FEDERATION)
         self._link = Link(
-            settings=BrokerSettings(port=port, session_expiry_s=0),
+            settings=BrokerSettings(port=port),
             client_id=f"mekt:{FEDERATION}:chaos:{secrets.token_hex(6)}",
             inbox=self._inbox,
             subscriptions=(f"{ROOT}/{FEDERATION}/#",),
+            keeps_session=False,
         )
         self._link.start()
 

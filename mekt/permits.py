@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from mekt import catalogue
 from mekt.check import VISIT, Check, failed, ok, refused, skipped, warning
+from mekt.connection import QOS, V5, V311
 from mekt.errors import LinkError, SettingsError
-from mekt.link import PACKET_OVERHEAD_BYTES, QOS, UNSUPPORTED_PROTOCOL
 from mekt.messages import KINDS
+from mekt.outgoing import PACKET_OVERHEAD_BYTES
+from mekt.session import UNSUPPORTED_PROTOCOL
 from mekt.topics import Topic, for_coordinator, for_device
-from mekt.visit import V5, V311, Guest, Visit
+from mekt.visit import Guest, Visit
 
 # The largest message that has to pass, with room for the status of a federation of many devices.
 LEAST_PACKET_BYTES = 128 * 1024

@@ -24,7 +24,7 @@ PARTS = ("coordinator", *DEVICES)
 # Little to learn; but knowledge of 8 kilobytes, so that something can be interrupted.
 METHOD = 'knowledge_rows = 64\nhidden = 32\nfollow_epochs = 1\nencoding = "float32"'
 SMALL: dict[str, Any] = {"devices": DEVICES, "method": METHOD, "launch": forked, "duration_s": 100.0}
-KEEPALIVE_S = 3
+LEASE_S = 5
 LONG_PATIENCE_S = 900.0
 
 
@@ -77,7 +77,7 @@ def ward(tmp_path: Path, recordings: Path) -> Iterator[Ward]:
 
         def way(name: str, port: int) -> str:
             weather[name] = stack.enter_context(Weather(port, seed=PARTS.index(name)))
-            return f"port = {weather[name].port}\nkeepalive_s = {KEEPALIVE_S}"
+            return f"port = {weather[name].port}\nlease_s = {LEASE_S}"
 
         made = federation(tmp_path, recordings, broker_of=way, **SMALL)
         stack.callback(made.end)

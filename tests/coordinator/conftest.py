@@ -337,10 +337,7 @@ class Device:
 
     def vanish(self) -> None:
         """End without a farewell, as a power cut would: the broker speaks the will."""
-        self.link._abandon = True
-        self.link._stopping.set()
-        self.link._wake()
-        self.link._thread.join(WAIT_S)
+        self.link._session.stop(time.monotonic() + WAIT_S, farewell=False)
 
 
 @pytest.fixture

@@ -179,6 +179,7 @@ class HandMade:
     """
 
     def __init__(self, port: int, plan: Plan) -> None:
+        self.port = port
         self.plan = plan
         self.knowledge = knowledge_blobs(plan)
         self.blobs: dict[bytes, bytes] = {}

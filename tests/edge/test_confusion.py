@@ -33,7 +33,7 @@ def coordinator(tmp_path: Path) -> Iterator[HandMade]:
 
 def port_of(coordinator: HandMade) -> int:
     """Where its broker is."""
-    return coordinator.link._settings.port
+    return coordinator.port
 
 
 def confuse(coordinator: HandMade) -> int:

@@ -2,8 +2,6 @@
 
 import contextlib
 import fcntl
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,16 +9,13 @@ import pytest
 
 from mekt.broker import Broker
 from mekt.check import Check
+from tests.mekt.links import WAIT_S as WAIT_S
+from tests.mekt.links import Sides
+from tests.mekt.links import needs_mosquitto as needs_mosquitto
 from tests.mekt.papers import Papers, papers_in
 
-WAIT_S = 15.0 * float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
 # Of what comes to an end by itself, on however busy a machine.
 LIMIT_S = 120.0
-
-needs_mosquitto = pytest.mark.skipif(
-    shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None,
-    reason="mosquitto is not installed",
-)
 
 
 def named(checks: Iterable[Check], name: str) -> Check:
@@ -67,3 +62,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
     return papers_in(tmp_path_factory.mktemp("papers"))
+
+
+@pytest.fixture
+def sides(broker: Broker) -> Iterator[Sides]:
+    """Links to the broker; a module whose tests kill it has one of its own for each."""
+    opened = Sides(broker.port)
+    yield opened
+    opened.stop()

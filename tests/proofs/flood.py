@@ -130,7 +130,7 @@ def run(rounds: int, rate: int) -> Run:
 
 def reached(coordinator: Coordinator) -> int:
     """How many messages the coordinator has taken in and dropped."""
-    return coordinator._link._strays + sum(coordinator._post.rejected.values())
+    return coordinator._link.strays + sum(coordinator._post.rejected.values())
 
 
 def until(condition: Callable[[], bool], ended: "queue.Queue[JobDone]") -> None:
