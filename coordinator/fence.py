@@ -18,12 +18,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from coordinator.authority import Authority
 from mekt import catalogue
+from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
 from mekt.files import make_folder, write_atomically
 from mekt.identity import CA, tls_settings, write_certificate, write_identity, write_private
-from mekt.link import PACKET_OVERHEAD_BYTES
-from mekt.login import tls_context
 from mekt.messages import KINDS, LARGEST_MESSAGE
+from mekt.outgoing import PACKET_OVERHEAD_BYTES
 from mekt.topics import ROOT
 
 CONFIGURATION, ACCESS, REVOKED, PID = "mosquitto.conf", "access", "revoked.pem", "mosquitto.pid"

@@ -21,10 +21,11 @@ from coordinator.fence import CONFIGURATION, Fence, expel
 from coordinator.registrar import Registrar
 from edge.enrolment import enrol
 from mekt.broker import free_port
+from mekt.credentials import tls_context
 from mekt.errors import LinkError
 from mekt.identity import KEY, tls_settings, write_identity
 from mekt.link import Link, Received
-from mekt.login import BrokerSettings, tls_context
+from mekt.login import BrokerSettings
 from mekt.messages import Request
 from mekt.post import Post
 from mekt.token import Token
