@@ -107,7 +107,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("wire")
     # A slow machine's devices tell how far they are more often: the wire takes them to say each thing once.
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr("edge.daemon.PROGRESS_S", 1e6)
+    monkeypatch.setattr("edge.presence.PROGRESS_S", 1e6)
     with Broker(folder / "broker", kind="mosquitto") as broker:
         running = Watched(folder, broker.port, rounds=request.param)
         try:

@@ -21,7 +21,7 @@ PLAN = plan_of(ACC, GYRO)
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked for again, is asked for again soon."""
-    monkeypatch.setattr("edge.daemon.OFFER_S", 0.5)
+    monkeypatch.setattr("edge.upstream.OFFER_S", 0.5)
     monkeypatch.setattr("mekt.blobs.RETRY_S", 0.5)
 
 

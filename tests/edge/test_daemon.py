@@ -15,7 +15,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from edge.daemon import _Enough, run_edge
+from edge.course import Course, Enough
+from edge.daemon import run_edge
 from edge.lessons import Lesson
 from edge.memory import FILE, Memory
 from edge.settings import PrivateWindows
@@ -62,7 +63,7 @@ BOTH: dict[str, Architecture] = {"acc": "conv", "gyro": "conv"}
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked for again, is asked for again soon."""
-    monkeypatch.setattr("edge.daemon.OFFER_S", 0.5)
+    monkeypatch.setattr("edge.upstream.OFFER_S", 0.5)
     monkeypatch.setattr("mekt.blobs.RETRY_S", 0.5)
 
 
@@ -413,7 +414,7 @@ def test_a_coordinator_that_is_back_is_asked_and_offered_again_at_once(
     coordinator: HandMade, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lost what it had been sent, and would be asked again only when a test's patience is over."""
-    monkeypatch.setattr("edge.daemon.OFFER_S", 10 * WAIT_S)
+    monkeypatch.setattr("edge.upstream.OFFER_S", 10 * WAIT_S)
     monkeypatch.setattr("mekt.blobs.RETRY_S", 10 * WAIT_S)
     coordinator.mangle = lambda chunk: ()
     with start():
@@ -567,7 +568,7 @@ def test_what_a_plan_left_behind_is_passed_over(start: Callable[..., Running]) -
     before = device._state
     device._handle(JobDone(name="learning-7", error=StateError("of another plan")))
     device._handle(JobDone(name="learning-8", result={"acc": b"knowledge"}))
-    device._handle(_Enough(sensing=7))
+    device._handle(Enough(course=Course(PLAN, device._settings, device._sources, device._inbox)))
     assert device._state == before
 
 
