@@ -122,10 +122,10 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_the_bytes_of_the_rounds_are_those_that_the_kernel_counted(watched: Watched, device: str) -> None:
     coordinator = watched.coordinator
     real = coordinator._plan
-    knowledge = coordinator._learner.knowledge(0)
+    knowledge = coordinator._closing._learner.knowledge(0)
     of = Sized(device=device, modalities=dict.fromkeys(DEVICES[device], "conv"), windows=59)
     mine = {name: data for name, data in knowledge.items() if name in DEVICES[device]}
-    blobs = {name: coordinator._proxy_blobs[real.proxy[name].sha256] for name in DEVICES[device]}
+    blobs = {name: coordinator._downstream._proxy[real.proxy[name].sha256] for name in DEVICES[device]}
     wire = Wire(real)
     expected = wire.session(of, knowledge) + wire.proxy(of, blobs)
     for number in range(watched.rounds):

@@ -141,7 +141,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_en
     good.opened(1)
     bad.offer(blobs, 0)
     assert bad.receipt(0) == Receipt(state="refused", reason="round 1 is over")
-    assert running.coordinator._state.phase == "collecting" and running.coordinator._incoming == {}
+    assert running.coordinator._state.phase == "collecting" and running.coordinator._intake.devices == ()
 
 
 def test_an_offer_that_was_accepted_is_accepted_again_without_a_byte(
@@ -263,7 +263,7 @@ def test_a_device_that_dies_while_it_delivers_is_not_waited_for_without_end(
     assert len(blobs["gyro"]) > 2 * 96 * 1024
     dying.offer(blobs)
     dying.serve(blobs, most=1)
-    until(lambda: "pi-2" in running.coordinator._incoming)
+    until(lambda: "pi-2" in running.coordinator._intake.devices)
     dying.vanish()
     assert good.status(lambda status: status.online == ("pi-1",)).phase == "collecting"
     good.take_part()
@@ -489,11 +489,11 @@ def test_it_ends_in_time_also_while_it_learns_and_learns_anew_after(
     for each in pair:
         each.take_part()
     pair[0].status(lambda status: status.phase == "distilling" and "learning from 2 devices" in status.text)
-    job = first.coordinator._job
+    job = first.coordinator._closing._job
     assert first.stop() < 5 * UNIT and job is not None and not job._thread.is_alive()
     assert not any(isinstance(said.body, Chunk) for said in pair[0].heard)
     second = start(settings)
-    until(lambda: second.coordinator._job is not None and second.coordinator._job.share_done > 0)
+    until(lambda: second.coordinator._closing._job is not None and second.coordinator._closing._job.share_done > 0)
     assert second.coordinator._state.phase == "distilling"
     assert second.stop() < 5 * UNIT
 
