@@ -27,7 +27,7 @@ from sensors.recording import write_recording
 from sensors.settings import SensorSettings
 from sensors.simulator import MODALITIES, simulate
 from tests.bench.small import arena, plan
-from tests.coordinator.conftest import until
+from tests.waiting import until
 
 METHOD = Method(local_epochs=1, distil_epochs=1, knowledge_rows=256, encoding="float16")
 PROXY = 128
