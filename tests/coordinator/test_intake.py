@@ -5,14 +5,18 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coordinator.round import RoundRules
-from mekt.blobs import RETRY_S, blob_ref, read_chunk
+from coordinator.datasets import Datasets, plan_of
+from coordinator.delivery import Whole
+from coordinator.intake import Delivered, Intake, Refused
+from coordinator.round import RoundRules, RoundState
+from mekt.blobs import RETRY_S, ChunkError, blob_ref, proxy_hash, read_chunk
 from mekt.broker import Broker
-from mekt.messages import Receipt, Want
-from mekt.plan import BlobRef
+from mekt.messages import Chunk, Offer, Receipt, Want
+from mekt.plan import BlobRef, Plan
 from tests.coordinator.conftest import (
     BOTH,
     DEADLINE_S,
@@ -172,3 +176,103 @@ def test_a_delivery_whose_blob_was_lost_is_asked_for_anew(
     for each in pair:
         each.take_part()
     assert one.finished().knowledge == undisturbed and one.asked == 2
+
+
+# In memory
+
+
+@pytest.fixture(scope="module")
+def plan(datasets: Datasets) -> Plan:
+    return plan_of(settings_of(), datasets, "0a")
+
+
+OPEN = RoundState(phase="collecting", round=1, rounds=3, seed=0, participants=BOTH)
+CARRY = RoundRules(late="carry")
+
+
+def offer_of(data: bytes, **changes: Any) -> Offer:
+    return replace(Offer(knowledge={"acc": blob_ref(data)}, windows=10, metrics={}), **changes)
+
+
+def chunk_of(data: bytes) -> Chunk:
+    chunk = read_chunk(data, blob_ref(data), 0)
+    assert chunk is not None
+    return chunk
+
+
+@pytest.mark.parametrize(
+    ("changes", "trouble"),
+    [
+        ({"number": 0}, "old-round"),
+        ({"state": replace(OPEN, phase="distilling")}, "old-round"),
+        ({"number": 2}, "early-round"),
+        ({"device": "pi-9"}, "uninvited"),
+        ({"proxy": bytes(32)}, "other-proxy-set"),
+        ({"offer": offer_of(b"x", age=1)}, "old-round"),
+        ({"offer": offer_of(b"x", windows=10**9)}, "unfit-offer"),
+    ],
+)
+def test_an_offer_that_cannot_be_taken_is_refused_and_nothing_is_asked_for(
+    plan: Plan, changes: dict[str, Any], trouble: str
+) -> None:
+    intake = Intake(plan, RoundRules())
+    usual = {"device": "pi-1", "number": 1, "proxy": proxy_hash(plan.proxy), "offer": offer_of(b"x"), "state": OPEN}
+    arguments: dict[str, Any] = {**usual, **changes}
+    refused = intake.offered(**arguments)
+    assert isinstance(refused, Refused)
+    assert (refused.trouble, refused.age) == (trouble, arguments["offer"].age) and refused.reason
+    assert intake.devices == () and intake.due(0.0) == []
+
+
+def test_what_has_been_delivered_is_not_fetched_again_but_the_rounds_own_replaces_late_knowledge(plan: Plan) -> None:
+    intake, proxy = Intake(plan, CARRY), proxy_hash(plan.proxy)
+    received, late = replace(OPEN, received=("pi-1",)), replace(OPEN, late=("pi-1",))
+    assert intake.offered("pi-1", 1, proxy, offer_of(b"x"), received) == Delivered()
+    assert intake.offered("pi-1", 1, proxy, offer_of(b"x", age=1), received) == Delivered()
+    assert intake.offered("pi-1", 1, proxy, offer_of(b"x", age=1), late) == Delivered()
+    assert intake.devices == ()
+    assert intake.offered("pi-1", 1, proxy, offer_of(b"x"), late) is None
+    assert [*intake.devices] == ["pi-1"]
+
+
+def test_an_offer_that_comes_again_goes_on_and_another_one_takes_its_place(plan: Plan) -> None:
+    intake, proxy = Intake(plan, RoundRules()), proxy_hash(plan.proxy)
+    one, other = (random_knowledge(plan, seed) for seed in (1, 2))
+    assert intake.offered("pi-1", 1, proxy, offer_of(one), OPEN) is None
+    assert intake.due(0.0) == [("pi-1", Want(sha256=blob_ref(one).sha256, chunks=(0,)))]
+    assert intake.offered("pi-1", 1, proxy, offer_of(one), OPEN) is None and intake.due(0.0) == []
+    intake.ask_again("pi-9")
+    assert intake.due(0.0) == []
+    intake.ask_again("pi-1")
+    assert intake.due(0.0) == [("pi-1", Want(sha256=blob_ref(one).sha256, chunks=(0,)))]
+    assert intake.offered("pi-1", 1, proxy, offer_of(other), OPEN) is None
+    with pytest.raises(ChunkError):
+        intake.take("pi-1", chunk_of(one), OPEN)
+    assert intake.take("pi-1", chunk_of(other), OPEN) == Whole(offer=offer_of(other), blobs={"acc": other})
+    assert intake.devices == ()
+
+
+def test_a_chunk_that_nobody_asked_for_is_an_error_unless_all_of_it_is_there(plan: Plan) -> None:
+    intake = Intake(plan, RoundRules())
+    with pytest.raises(ChunkError, match="a chunk came that nobody asked for"):
+        intake.take("pi-1", chunk_of(b"x"), OPEN)
+    for delivered in (replace(OPEN, received=("pi-1",)), replace(OPEN, late=("pi-1",))):
+        assert intake.take("pi-1", chunk_of(b"x"), delivered) is None
+
+
+def test_what_was_offered_and_is_not_knowledge_is_refused_for_good(plan: Plan) -> None:
+    intake = Intake(plan, CARRY)
+    assert intake.offered("pi-1", 1, proxy_hash(plan.proxy), offer_of(b"garbage", age=2), OPEN) is None
+    refused = intake.take("pi-1", chunk_of(b"garbage"), OPEN)
+    assert isinstance(refused, Refused) and (refused.trouble, refused.age) == ("unfit-offer", 2)
+    assert intake.devices == ()
+
+
+def test_what_is_on_its_way_of_others_is_dropped(plan: Plan) -> None:
+    intake = Intake(plan, RoundRules())
+    for device in BOTH:
+        assert intake.offered(device, 1, proxy_hash(plan.proxy), offer_of(b"x"), OPEN) is None
+    intake.keep_only(("pi-2", "pi-9"))
+    assert intake.devices == ("pi-2",)
+    intake.keep_only(())
+    assert intake.due(0.0) == []

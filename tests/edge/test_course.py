@@ -1,5 +1,6 @@
 """Plans that are followed, and plans that cannot be."""
 
+import queue
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,22 +8,29 @@ from typing import Any
 
 import pytest
 
+from edge.course import Course, Enough, UnfitPlanError, sensed_by, shared_modalities
 from edge.settings import PrivateWindows
-from mekt.messages import Offer, Presence
+from mekt.messages import Offer, Presence, RoundOpen
 from mekt.modality import WindowSpec
 from mekt.plan import BlobRef
+from sensors.settings import open_source
 from tests.edge.conftest import (
     ACC,
     DEPTH,
+    DEVICE,
     GYRO,
     LONG,
     PLAN,
     HandMade,
     Running,
     another_run,
+    device_settings,
+    knowledge_blobs,
     memory_of,
     plan_of,
+    refs_of,
 )
+from tests.waiting import WAIT_S
 
 
 def test_another_run_begins_afresh_in_the_middle_of_learning(
@@ -129,3 +137,28 @@ def test_other_encoders_than_before_begin_afresh(
         assert running.rejected == {}
     assert first["acc"] != second["acc"]
     assert memory_of(tmp_path).progress.plan.endswith("acc=lstm gyro=conv")
+
+
+def test_the_modalities_that_plan_and_device_share_are_the_plans() -> None:
+    sensed = {each.name: each for each in (ACC, replace(GYRO, rate_hz=200.0))}
+    assert shared_modalities(plan_of(DEPTH, GYRO), sensed) == [GYRO], "at the plan's rate"
+    for plan in (plan_of(DEPTH), plan_of(replace(ACC, unit="m/s2"))):
+        with pytest.raises(UnfitPlanError):
+            shared_modalities(plan, sensed)
+
+
+def test_a_course_says_once_that_it_has_enough_windows_and_that_it_is_the_one(tmp_path: Path) -> None:
+    settings = device_settings(tmp_path, 1883, architectures={"gyro": "lstm"})
+    sources = [open_source(each, tmp_path) for each in settings.sensors]
+    assert sorted(sensed_by(sources)) == ["acc", "gyro"]
+    inbox: queue.Queue[Any] = queue.Queue()
+    course = Course(PLAN, settings, sources, inbox)
+    course.sensing.start()
+    enough = inbox.get(timeout=WAIT_S)
+    assert isinstance(enough, Enough) and enough.course is course
+    assert course.sensing.stop(WAIT_S) and inbox.empty()
+    assert course.model == f"{PLAN.identity} acc=conv gyro=lstm" and course.lost == frozenset()
+    word = RoundOpen(state="open", deadline_s=1, participants=(), plan=PLAN, knowledge=refs_of(knowledge_blobs(PLAN)))
+    lesson = course.lesson(3, word)
+    assert (lesson.device, lesson.round, lesson.plan) == (DEVICE, 3, PLAN)
+    assert lesson.architectures == {"acc": "conv", "gyro": "lstm"} and lesson.size_problem() is None

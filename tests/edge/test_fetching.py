@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from edge.fetching import ARRIVING_BYTES, Fetching
 from mekt.arrays import pack_knowledge
-from mekt.blobs import blob_ref
+from mekt.blobs import RETRY_S, ChunkError, blob_ref, read_chunk
+from mekt.files import BlobStore
 from mekt.messages import CHUNK_BYTES, Chunk, Want
 from tests.edge.conftest import (
     ACC,
@@ -82,3 +85,45 @@ def test_chunks_that_are_lost_doubled_or_damaged_are_asked_for_again(
     with start():
         knowledge = coordinator.round(0, plan=plan)
     assert {len(data) for data in knowledge.values()} == {len(pack_knowledge(noise(1024, 4), None, "float16"))}
+
+
+def chunk_of(data: bytes) -> Chunk:
+    chunk = read_chunk(data, blob_ref(data), 0)
+    assert chunk is not None
+    return chunk
+
+
+def test_only_what_is_missing_is_fetched_and_nothing_else_is_kept(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    old, here, missing = store.put(b"old"), store.put(b"here"), blob_ref(b"missing")
+    fetching = Fetching(store)
+    assert fetching.is_complete
+    fetching.begin([here, missing])
+    assert store.get(old) is None and not fetching.is_complete
+    assert fetching.due(0.0, 0) == [Want(sha256=missing.sha256, chunks=(0,))]
+    with pytest.raises(ChunkError, match="nobody asked for"):
+        fetching.take(chunk_of(b"old"))
+    assert fetching.take(chunk_of(b"missing")) and fetching.is_complete
+    assert store.get(missing) == b"missing" and fetching.due(1.0, 0) == []
+
+
+def test_what_still_comes_of_a_plan_that_was_left_is_passed_over(tmp_path: Path) -> None:
+    fetching = Fetching(BlobStore(tmp_path))
+    fetching.begin([blob_ref(b"missing")])
+    assert fetching.due(0.0, 0)
+    fetching.forget()
+    assert fetching.is_complete and not fetching.take(chunk_of(b"missing"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_while_bytes_arrive_nothing_is_asked_for_again(tmp_path: Path) -> None:
+    fetching, at_s, arrived_bytes = Fetching(BlobStore(tmp_path)), 0.0, 0
+    fetching.begin([blob_ref(b"missing")])
+    wants = fetching.due(at_s, arrived_bytes)
+    for _ in range(10):
+        at_s, arrived_bytes = at_s + 0.9 * RETRY_S, arrived_bytes + ARRIVING_BYTES
+        assert fetching.due(at_s, arrived_bytes) == []
+    # So few are no chunk.
+    assert fetching.due(at_s + RETRY_S, arrived_bytes + ARRIVING_BYTES - 1) == wants
+    fetching.ask_again()
+    assert fetching.due(at_s + RETRY_S, arrived_bytes) == wants

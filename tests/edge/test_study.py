@@ -1,11 +1,16 @@
 """Local learning that fails, and knowledge and weights that the disk has lost."""
 
+import queue
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge.memory import Memory
+from edge.study import Study
 from mekt.messages import Offer, Presence
+from mekt.process import JobDone
 from tests.edge.conftest import (
     ACC,
     GYRO,
@@ -71,3 +76,21 @@ def test_damaged_weights_are_put_aside_and_the_device_learns_from_the_start(
         coordinator.until(Presence, activity="idle")
     assert (tmp_path / "state" / "device.damaged").is_file()
     assert memory_of(tmp_path).progress.trained == 1
+
+
+def test_what_was_never_learned_cannot_be_computed_again(tmp_path: Path) -> None:
+    memory, inbox = Memory(tmp_path), queue.Queue[Any]()
+    study = Study(memory, inbox)
+    for number in (0, -1):
+        assert not study.recall(number, None)
+    assert not study.is_busy and study.share_done == 0.0 and inbox.empty()
+    memory.close()
+
+
+def test_the_end_of_work_that_was_left_is_not_that_of_the_work_at_hand(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    study = Study(memory, queue.Queue[Any]())
+    assert not study.has_ended(JobDone(name="learning-1"))
+    study.leave(0.0)
+    assert not study.is_busy
+    memory.close()

@@ -1,8 +1,13 @@
 """Offers: repeated until they are answered, kept over a restart, late ones too."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from mekt.messages import Offer, Presence, Receipt
+from edge.lessons import Late
+from edge.memory import Memory
+from edge.upstream import OFFER_S, Upstream
+from mekt.blobs import blob_ref
+from mekt.messages import Offer, Presence, Receipt, Want
 from tests.edge.conftest import (
     BOTH,
     HandMade,
@@ -95,3 +100,35 @@ def test_an_earlier_round_that_is_announced_anew_is_served_from_the_outbox(
         assert coordinator.round(1) == second
     activities = {each.body.activity for each in coordinator.heard if isinstance(each.body, Presence)}
     assert "training" not in activities
+
+
+def test_an_offer_is_due_again_a_while_after_the_last_one(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.trained(0, b"weights", {"acc": b"knowledge"}, 5, {})
+    upstream = Upstream(memory)
+    offer = upstream.offer(0, 100.0)
+    assert offer is not None and offer.knowledge == refs_of({"acc": b"knowledge"})
+    assert not upstream.is_due(100.0 + 0.9 * OFFER_S) and upstream.is_due(100.0 + OFFER_S)
+    assert upstream.late_offer(110.0) is None and not upstream.is_due(110.0)
+    assert upstream.offer(1, 120.0) is None and upstream.has_lost(1) and not upstream.has_lost(0)
+    memory.close()
+
+
+def test_late_knowledge_is_on_offer_to_a_later_round_until_it_is_forgotten(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    upstream = Upstream(memory)
+    late, want = Late(round=3, knowledge={"acc": b"late"}), Want(sha256=blob_ref(b"late").sha256, chunks=(0,))
+    assert not upstream.make_ready(late), "nothing was learned yet"
+    memory.trained(1, b"weights", {"acc": b"own"}, 5, {"transfer": 0.5})
+    assert not upstream.make_ready(Late(round=1, knowledge={"acc": b"late"}))
+    assert upstream.make_ready(late)
+    offer = upstream.late_offer(0.0)
+    assert offer == Offer(knowledge=refs_of({"acc": b"late"}), windows=5, metrics={"transfer": 0.5}, age=2)
+    chunks = upstream.chunks(want, 0)
+    assert chunks is not None and [each.data for each in chunks] == [b"late"]
+    assert upstream.chunks(want, 1) == (), "it has not left yet"
+    upstream.forget_late()
+    assert upstream.late_offer(0.0) is None and upstream.chunks(want, 0) is None
+    own = upstream.chunks(Want(sha256=blob_ref(b"own").sha256, chunks=(0, 1)), 0)
+    assert own is not None and [each.data for each in own] == [b"own"]
+    memory.close()
