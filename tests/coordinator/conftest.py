@@ -34,7 +34,7 @@ from tests.waiting import WAIT_S, until
 
 T = TypeVar("T", bound=Body)
 BOTH = ("pi-1", "pi-2")
-# Of rounds that have to end before it, and of all that is waited for.
+# Of rounds that must end by something else: the patience of a test is over before it.
 DEADLINE_S = 2 * WAIT_S
 FEDERATION = "ward-3"
 TINY = Method(
