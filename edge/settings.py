@@ -62,6 +62,10 @@ class DeviceSettings:
         """What the device senses."""
         return tuple(name for sensor in self.sensors for name in sensor.modalities)
 
+    def architecture(self, name: str) -> Architecture:
+        """That of the encoder for this modality."""
+        return self.architectures.get(name, "conv")
+
 
 def read_device(path: Path) -> DeviceSettings:
     """The settings in the file at `path`, with the paths of certificates and keys located.

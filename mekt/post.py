@@ -48,14 +48,16 @@ class Post:
         topic = Topic(federation=self.federation, direction=direction, kind=KIND_OF[type(body)], device=device)
         return str(topic), encode(envelope)
 
-    def send(self, body: Body, direction: Direction, *, device: str = "", round: int = 0, retain: bool = False) -> None:
-        """Send a message; one that cannot be sent is logged once per cause, and will be asked for again."""
+    def send(self, body: Body, direction: Direction, *, device: str = "", round: int = 0, retain: bool = False) -> bool:
+        """Send a message; False, and logged once per cause, when it cannot be sent. Most will be asked for again."""
         assert self._link is not None, "a post without a link"
         try:
             topic, raw = self.seal(body, direction, device=device, round=round)
             self._link.publish(topic, raw, retain=retain)
         except (WireError, LinkError) as error:
             self.reject("not-sent", f"not sent: {error}")
+            return False
+        return True
 
     def open(self, received: Received) -> Envelope | None:
         """The message that arrived, or None when it is none; that is logged once per cause."""
