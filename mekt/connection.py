@@ -123,6 +123,7 @@ class Connection:
         self._traffic = traffic
         self._listener = listener
         self._ping = Ping()
+        self._is_welcome = False
         self._client = self._make_client(credentials)
 
     @property
@@ -137,7 +138,7 @@ class Connection:
             OSError: when there is no connection; of TLS, as `ssl.SSLError`.
             ValueError: when the name of the host is none.
         """
-        self._ping.is_open = False
+        self._ping.is_open = self._is_welcome = False
         self._client.reconnect()
 
     def move(self, bell: Bell) -> None:
@@ -153,8 +154,9 @@ class Connection:
         client.loop_read()
         if client.want_write():
             client.loop_write()
-        # Paho would take the silence after a ping that has not left yet for a loss.
-        if not self._is_ping_on_its_way():
+        # Paho would take the silence of a busy broker before its welcome for a loss, and that after a ping that has
+        # not left yet.
+        if self._is_welcome and not self._is_ping_on_its_way():
             client.loop_misc()
 
     def subscribe(self) -> None:
@@ -230,6 +232,7 @@ class Connection:
 
     def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         limit_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._is_welcome = True
         self._listener.welcomed(reason, session_present=bool(flags.session_present), limit_bytes=limit_bytes)
 
     def _on_disconnect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:

@@ -7,7 +7,9 @@ nothing waits. The network thread alone uses it.
 import random
 
 # How long the first login may stay unanswered: some brokers that know 3.1.1 only read MQTT 5 as an endless packet.
-LOGIN_S = 3.0
+LOGIN_S = 5.0
+# How long a later one may: by then the broker is known to speak this protocol, and may only be busy.
+LATER_LOGIN_S = 10.0
 # ... and longer where connecting took long, which is such a multiple of the way there and back: words get lost.
 LOGIN_PER_CONNECT = 10.0
 # The time from one attempt to connect to the next, on average; it doubles until a connection lasts STEADY_S. With half
@@ -19,9 +21,9 @@ SUSPICIOUSLY_MANY = 3
 STRAYS, BEHIND_S = 1000, 5.0
 
 
-def login_patience_s(connecting_s: float) -> float:
-    """How long a first login is waited for, after connecting took so long."""
-    return LOGIN_S + LOGIN_PER_CONNECT * connecting_s
+def login_patience_s(connecting_s: float, *, is_first: bool) -> float:
+    """How long a login is waited for, after connecting took so long."""
+    return (LOGIN_S if is_first else LATER_LOGIN_S) + LOGIN_PER_CONNECT * connecting_s
 
 
 class BackOff:

@@ -172,14 +172,15 @@ def _may_hear(guest: Guest, visit: Visit, topic: str) -> Check:
         return failed(name, f"{topic}: no answer ({visit.lost})", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
     if answer.is_failure:
         return failed(name, f"{topic}: the broker refuses it ({answer})", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
-    if not topic.endswith("/+"):
+    if "+" not in topic:
         # What is there is the coordinator's retained word; a probe of ours would go to every device.
         if visit.got(lambda each: each == topic, RETAINED_S):
             return ok(name, f"{topic}: granted, and what is retained there arrives")
         seen = f"{topic}: granted, but nothing arrives: no coordinator was here yet, or it is withheld"
         return warning(name, seen, f"start the coordinator, then look again; if this stays, {remedy}")
-    stem = topic.removesuffix("/+/+") + f"/{NOBODY}" if topic.endswith("/+/+") else topic.removesuffix("/+")
-    return _round_trip(visit, topic, f"{stem}/{NO_KIND}", remedy)
+    stem, _, last = topic.rpartition("/")
+    own = f"{stem.replace('+', NOBODY)}/{NO_KIND if last == '+' else last}"
+    return _round_trip(visit, topic, own, remedy)
 
 
 def _round_trip(visit: Visit, topic: str, own: str, remedy: str) -> Check:

@@ -133,11 +133,11 @@ class Session:
         dialled_s = time.monotonic()
         connection.dial()
         began_s = time.monotonic()
-        patience_s = login_patience_s(began_s - dialled_s)
+        patience_s = login_patience_s(began_s - dialled_s, is_first=self._spoken is None)
         while connection.is_open and not self._stopping.is_set():
             self._move(connection)
             now_s = time.monotonic()
-            if self._spoken is None and now_s - began_s > patience_s:
+            if not self._answered and now_s - began_s > patience_s:
                 break
             if self.flood.asks(now_s):
                 connection.ask()

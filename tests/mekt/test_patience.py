@@ -7,6 +7,7 @@ import pytest
 from mekt.patience import (
     BEHIND_S,
     FIRST_DELAY_S,
+    LATER_LOGIN_S,
     LOGIN_PER_CONNECT,
     LOGIN_S,
     LONGEST_DELAY_S,
@@ -28,8 +29,8 @@ class Middle(random.Random):
 
 
 def test_a_login_is_waited_for_longer_where_connecting_took_long() -> None:
-    assert login_patience_s(0.0) == LOGIN_S
-    assert login_patience_s(2.0) == LOGIN_S + 2 * LOGIN_PER_CONNECT
+    assert login_patience_s(0.0, is_first=True) == LOGIN_S < LATER_LOGIN_S == login_patience_s(0.0, is_first=False)
+    assert login_patience_s(2.0, is_first=True) == LOGIN_S + 2 * LOGIN_PER_CONNECT
 
 
 def test_attempts_come_twice_as_late_each_time_up_to_the_longest_delay() -> None:
