@@ -21,6 +21,7 @@ from coordinator.downstream import Downstream
 from coordinator.intake import Delivered, Intake, Refused
 from coordinator.learner import Learner
 from coordinator.ledger import Delivery, Ledger
+from coordinator.registrar import Registrar, open_authority
 from coordinator.settings import FederationSettings, read_federation
 from coordinator.standing import Fleet, status_of
 from mekt import catalogue
@@ -28,10 +29,10 @@ from mekt.blobs import ChunkError, proxy_hash
 from mekt.errors import SettingsError, WireError
 from mekt.files import BlobStore
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundReport, Want
+from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, Renewal, Request, RoundReport, Want
 from mekt.post import Post
 from mekt.process import INBOX_EVENTS, LOOP_S, JobDone, Stop, only_process
-from mekt.topics import Topic, for_coordinator
+from mekt.topics import Direction, Topic, for_coordinator
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,10 @@ class Coordinator:
             torch.set_num_threads(settings.threads)
         compute = _compute(settings.compute)
         self._rules = settings.round
+        trust = settings.trust
+        self._registrar = (
+            None if trust is None else Registrar(open_authority(base / trust.authority, settings.federation))
+        )
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._link = Link(
             settings=settings.broker,
@@ -88,6 +93,7 @@ class Coordinator:
             architectures=settings.architectures,
             folder=folder,
             compute=compute,
+            sign=None if self._registrar is None else self._registrar.sign_release,
         )
         self._closing = Closing(
             learner=learner, ledger=self._ledger, blobs=self._blobs, rounds=settings.rounds, inbox=self._inbox
@@ -101,6 +107,7 @@ class Coordinator:
         self._statuses = Statuses()
         self._post = Post(settings.federation, proxy_hash(self._plan.proxy))
         self._post.use(self._link)
+        self._post.sign = None if self._registrar is None else self._registrar.sign
 
     def run(self, stop: Stop) -> None:
         """Work until asked to stop.
@@ -123,6 +130,8 @@ class Coordinator:
             self._closing.leave(STOP_S)
             self._link.stop(STOP_S)
             self._ledger.close()
+            if self._registrar is not None:
+                self._registrar.close()
 
     def _resume(self) -> None:
         """Take up where the ledger says that things stand."""
@@ -169,7 +178,7 @@ class Coordinator:
         device, number, now_s = envelope.device, envelope.round, time.monotonic()
         if self._fleet.is_back(device, envelope.body):
             self._intake.ask_again(device)
-        if not isinstance(envelope.body, Presence):
+        if not isinstance(envelope.body, Presence | Request):
             trouble = self._fleet.heard(device, envelope.sequence, now_s)
             if trouble is not None:
                 self._post.note(trouble)
@@ -182,6 +191,9 @@ class Coordinator:
                 self._on_chunk(device, chunk)
             case Want() as want:
                 self._on_want(device, want)
+            case Request() | Renewal() as request if self._registrar is not None:
+                way: Direction = "enroll" if isinstance(request, Request) else "down"
+                self._post.send(self._registrar.answer(device, request), way, device=device)
             case _:
                 self._post.reject("misplaced", f"{device}: a {envelope.kind} message is none of a device's")
 
@@ -199,6 +211,9 @@ class Coordinator:
             self._post.reject("twin", f"{device}: two processes say that they are it; end one, or rename it")
         if event is not None:
             self._advance(event)
+        reminder = None if self._registrar is None else self._registrar.reminder(device, now_s)
+        if reminder is not None:
+            self._answer(device, self._state.round, reminder)
 
     def _on_offer(self, device: str, number: int, proxy: bytes, offer: Offer) -> None:
         match self._intake.offered(device, number, proxy, offer, self._state):

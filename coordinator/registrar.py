@@ -1,10 +1,19 @@
-"""Who asks for a certificate over the broker gets an answer, and whose certificate ends soon is told."""
+"""What the coordinator does with the federation's authority: it certifies devices, and signs for all."""
 
+import importlib
 import logging
 import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from coordinator.authority import Authority
+from mekt import catalogue
+from mekt.errors import MissingPackageError, SettingsError
 from mekt.messages import Answer, Renewal, Request
+from mekt.signature import Purpose
+
+if TYPE_CHECKING:
+    from coordinator.authority import Authority
 
 log = logging.getLogger(__name__)
 
@@ -12,12 +21,58 @@ log = logging.getLogger(__name__)
 TELL_S = 3600.0
 
 
-class Registrar:
-    """The coordinator's side of certificates. One thread uses it."""
+def open_authority(folder: Path, federation: str) -> "Authority":
+    """The authority in `folder`.
 
-    def __init__(self, authority: Authority) -> None:
+    Raises:
+        MissingPackageError: when its package is not installed.
+        SettingsError: when there is none there, or another federation's.
+        StateError: when it cannot be read.
+    """
+    try:
+        module = importlib.import_module("coordinator.authority")
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            '[trust] authority needs cryptography; in the folder of Mekt: pip install -e ".[authority]"',
+            catalogue.PACKAGE_MISSING,
+        ) from error
+    authority: Authority = module.Authority(folder)
+    if authority.federation != federation:
+        authority.close()
+        raise SettingsError(
+            f"trust.authority: {folder} is that of {authority.federation}, not of {federation}; name another",
+            catalogue.AUTHORITY_MISSING,
+        )
+    return authority
+
+
+class Registrar:
+    """The coordinator's side of certificates and signatures. One thread uses it, but for `sign_release`."""
+
+    def __init__(self, authority: "Authority") -> None:
         self._authority = authority
         self._told_at_s: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Let the authority's files go."""
+        self._authority.close()
+
+    def sign(self, purpose: Purpose, content: bytes) -> bytes:
+        """The coordinator's signature.
+
+        Raises:
+            StateError: when its number cannot be kept.
+        """
+        return self._authority.sign(purpose, content)
+
+    def sign_release(self, manifest: bytes) -> bytes:
+        """The signature of a release, made on any thread.
+
+        Raises:
+            StateError: when its number cannot be kept.
+        """
+        with closing(open_authority(self._authority.folder, self._authority.federation)) as authority:
+            return authority.sign("release", manifest)
 
     def answer(self, device: str, request: Request | Renewal) -> Answer:
         """The answer to a request: by a token, where the device has but that, else by the certificate that it has.
@@ -36,7 +91,7 @@ class Registrar:
         return answer
 
     def reminder(self, device: str, now_s: float) -> Answer | None:
-        """What a device is to be told that has come online or was heard: to renew its certificate; mostly nothing."""
+        """What a device that was heard is to be told: that its certificate ends soon; mostly nothing."""
         told_at_s = self._told_at_s.get(device)
         if told_at_s is not None and now_s - told_at_s < TELL_S:
             return None

@@ -8,14 +8,14 @@ from typing import Any
 from edge.lessons import Lesson
 from edge.sensing import Sensing
 from edge.settings import DeviceSettings
-from mekt.errors import SensorError, WireError
+from mekt.errors import SensorError
 from mekt.messages import RoundOpen
 from mekt.modality import Modality
 from mekt.plan import Plan
 from sensors.source import Source
 
 
-class UnfitPlanError(WireError):
+class UnfitPlanError(ValueError):
     """A plan that this device cannot follow."""
 
 

@@ -19,13 +19,15 @@ from edge.fetching import Fetching
 from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
 from edge.presence import Presences
+from edge.renewal import Certificate
 from edge.settings import DeviceSettings, read_device
 from edge.study import Study
 from edge.upstream import Upstream
 from mekt.blobs import ChunkError, proxy_hash
 from mekt.errors import StateError
+from mekt.identity import KeptTrust
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.messages import Body, Chunk, Envelope, Receipt, RoundOpen, Want
+from mekt.messages import Answer, Body, Chunk, Envelope, Receipt, RoundOpen, Want
 from mekt.plan import Plan
 from mekt.post import Post
 from mekt.process import LOOP_S, JobDone, Stop, only_process
@@ -71,7 +73,14 @@ class Device:
         self._upstream = Upstream(self._memory)
         sensed = {name: settings.architecture(name) for name in sensed_by(self._sources)}
         self._presences = Presences(secrets.randbits(52), sensed)
+        self._certificate = Certificate(settings.device, settings.broker.tls)
         self._post = Post(settings.federation)
+        self._trust: KeptTrust | None = None
+        if settings.trust is not None:
+            self._trust = KeptTrust(base / settings.trust.coordinator, folder / "newest-round")
+            self._post.trust = self._trust.trust
+        elif not settings.broker.is_local:
+            log.warning("ANNOUNCEMENTS ARE NOT CHECKED: who has the broker can make them; add [trust] coordinator")
         self._link = Link(
             settings=settings.broker,
             # Names have no colon, so no device's id is another's, of this federation or of one with a like name.
@@ -154,10 +163,16 @@ class Device:
                 self._on_want(want)
             case Receipt() as receipt:
                 self._on_receipt(envelope.round, envelope.proxy, receipt)
+            case Answer() as answer:
+                renewal = self._certificate.answered(answer)
+                if renewal is not None:
+                    self._send(renewal, self._state.latest)
             case _:
                 self._post.reject("misplaced", f"a {envelope.kind} message is none for a device")
 
     def _on_round(self, number: int, word: RoundOpen) -> None:
+        if self._trust is not None:
+            self._trust.keep()
         try:
             course = self._follow(word.plan)
         except UnfitPlanError as error:

@@ -44,7 +44,7 @@ def enrol(token: Token, folder: Path, timeout_s: float = 60.0) -> float:
         StateError: when the disk does not take it.
     """
     make_folder(folder)
-    csr = key_and_request(folder, token.device)
+    csr = key_and_request(folder / KEY, token.device)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as place:
         bearer = Path(place)
         write_identity(bearer, ca=token.ca, certificate=token.certificate, key=token.key)

@@ -33,6 +33,13 @@ class PrivateWindows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrustSettings:
+    """Whom the device believes: the file with the public key of the coordinator, which signs its announcements."""
+
+    coordinator: PathText
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceSettings:
     """Which device this is, what it senses, and where it keeps its state.
 
@@ -47,6 +54,7 @@ class DeviceSettings:
     architectures: dict[ModalityName, Architecture] = field(default_factory=dict)
     windows: PrivateWindows = field(default_factory=PrivateWindows)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
+    trust: TrustSettings | None = None
 
     def __post_init__(self) -> None:
         names = self.modalities

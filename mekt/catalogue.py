@@ -520,6 +520,18 @@ RELEASE_HAS_NO_CLASSIFIER = Entry(
     "It was trained without labels, or without these modalities together.",
     "Ask for a set of modalities that the message lists, or give the coordinator labelled recordings.",
 )
+RELEASE_UNSIGNED = Entry(
+    610,
+    "The release is not signed by this device's coordinator.",
+    "It is another federation's, was changed, or was made without an authority.",
+    "Copy it again from the coordinator, whose settings name its authority under `[trust]`.",
+)
+RELEASE_REPLAYED = Entry(
+    611,
+    "The release is older than one that was used here before.",
+    "Somebody put an old release in the place of a newer one.",
+    "Take the newest one. To go back on purpose, remove the file beside the key that ends in `.newest-release`.",
+)
 
 # 7: state on disk
 

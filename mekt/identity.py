@@ -17,8 +17,9 @@ from pathlib import Path
 
 from mekt import catalogue, ed25519
 from mekt.errors import MissingPackageError, SettingsError, StateError
-from mekt.files import make_folder, write_atomically
+from mekt.files import write_atomically
 from mekt.login import TlsSettings
+from mekt.signature import Trust
 
 KEY, CERTIFICATE, CA, COORDINATOR = "key.pem", "certificate.pem", "ca.pem", "coordinator.pub"
 OPENSSL_S = 60.0
@@ -26,15 +27,13 @@ OPENSSL_S = 60.0
 OPENSSL_SETTINGS = b"[req]\ndistinguished_name = name\n[name]\n"
 
 
-def key_and_request(folder: Path, name: str) -> bytes:
-    """A request for a certificate under this name, in DER, for the key in `folder`, which is made if there is none.
+def key_and_request(key: Path, name: str) -> bytes:
+    """A request for a certificate under this name, in DER, for the key in this file, which is made if there is none.
 
     Raises:
         MissingPackageError: when there is no program `openssl`.
         StateError: when the key cannot be made or used.
     """
-    make_folder(folder)
-    key = folder / KEY
     if not key.exists():
         made = _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
         write_private(key, made)
@@ -112,6 +111,44 @@ def check_private(path: Path) -> None:
         raise SettingsError(
             f"{path}: others can read this secret (mode {mode:04o}); chmod 600 {path}", catalogue.SECRET_READABLE
         )
+
+
+class KeptTrust:
+    """Trust in a coordinator's signatures that lasts over a restart: the newest number seen is kept in a file."""
+
+    def __init__(self, key: Path, newest: Path) -> None:
+        """Take up what was kept.
+
+        Args:
+            key: the file with the coordinator's public key.
+            newest: the file for the number; there need not be one yet.
+
+        Raises:
+            SettingsError: when there is no such key.
+            StateError: when the number cannot be read.
+        """
+        self._path = newest
+        try:
+            number = int(newest.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            number = 0
+        except (OSError, ValueError) as error:
+            raise StateError(
+                f"{newest}: no number can be read there; remove it, and older signatures are taken once more",
+                catalogue.STATE_DAMAGED,
+            ) from error
+        self.trust = Trust(read_public(key), number)
+        self._kept = number
+
+    def keep(self) -> None:
+        """Have the newest number on disk.
+
+        Raises:
+            StateError: when the disk does not take it.
+        """
+        if self.trust.newest != self._kept:
+            write_atomically(self._path, str(self.trust.newest).encode())
+            self._kept = self.trust.newest
 
 
 def read_public(path: Path) -> bytes:

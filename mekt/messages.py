@@ -27,7 +27,8 @@ LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
 LONGEST_SENTENCE = 240
-LARGEST_CERTIFICATE = 2048
+# Of a P-256 key, with the longest name: 330 and 700 bytes.
+LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
 # Of a list or map: where devices and rounds are listed, and elsewhere. A list takes the memory for the length that it
 # declares, before its entries come, and a nest of a thousand is three thousand bytes: 32 MiB, and 1 MiB.
 MOST_ENTRIES = 4096
@@ -42,7 +43,7 @@ Seconds = Annotated[float, Bounds(low=0, high=1e9)]
 # Seconds since 1970 by a coordinator's clock.
 Time = Annotated[float, Bounds(low=0, high=1e11)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
-Csr = Annotated[bytes, Bounds(shortest=1, longest=LARGEST_CERTIFICATE)]
+Csr = Annotated[bytes, Bounds(shortest=1, longest=LARGEST_REQUEST)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
 Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
 Late = Literal["drop", "carry"]
@@ -245,9 +246,9 @@ KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
     "want": (Want, 2048, ("up", "down")),
     "chunk": (Chunk, CHUNK_BYTES + 1024, ("up", "down")),
     "receipt": (Receipt, 2048, ("down",)),
-    "request": (Request, LARGEST_CERTIFICATE + 1024, ("enroll",)),
-    "renewal": (Renewal, LARGEST_CERTIFICATE + 1024, ("up",)),
-    "answer": (Answer, LARGEST_CERTIFICATE + 1024, ("down", "enroll")),
+    "request": (Request, 2048, ("enroll",)),
+    "renewal": (Renewal, 2048, ("up",)),
+    "answer": (Answer, 2048, ("down", "enroll")),
 }
 KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
 LONG_KINDS = ("round", "status")

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 # What a wearable imports; of `export`, only these may be known to `edge`.
 LEAN_EXPORT = {"export.manifest", "export.release"}
 LEAN = {
-    *("edge.infer", "edge.runtime", "edge.score", "edge.turns"),
+    *("edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
     *LEAN_EXPORT,
     *(
         "mekt.arrays",
@@ -31,9 +31,11 @@ LEAN = {
         "mekt.catalogue",
         "mekt.connection",
         "mekt.credentials",
+        "mekt.ed25519",
         "mekt.errors",
         "mekt.explain",
         "mekt.files",
+        "mekt.identity",
         "mekt.inbox",
         "mekt.leash",
         "mekt.link",
@@ -51,6 +53,7 @@ LEAN = {
         "mekt.commands.questions",
         "mekt.commands.releases",
         "mekt.commands.trials",
+        "mekt.commands.trust",
         "mekt.demo",
         "mekt.doctor",
         "mekt.attempt",
@@ -67,7 +70,9 @@ LEAN = {
         "mekt.process",
         "mekt.scenes",
         "mekt.session",
+        "mekt.signature",
         "mekt.strikes",
+        "mekt.token",
         "mekt.traffic",
         "mekt.verdict",
         "mekt.watch",

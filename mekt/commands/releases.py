@@ -12,6 +12,7 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="a recording or a sensor (.toml)")
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="use only these (all that are there)")
     parser.add_argument("--speed", type=float, default=0.0, help="times real time; 0 (default) as fast as it is read")
+    parser.add_argument("--trust", type=Path, metavar="FILE", help="the coordinator's public key: only its releases")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
 
 
@@ -22,6 +23,7 @@ def _infer(options: argparse.Namespace) -> int:
         modalities=options.modalities,
         speed=options.speed,
         as_json=options.json,
+        trust=options.trust,
     )
     return code
 
