@@ -13,6 +13,7 @@ import paho.mqtt.client as mqtt
 
 from mekt import catalogue
 from mekt.errors import SettingsError
+from mekt.identity import check_private
 from mekt.login import BrokerSettings, TlsSettings
 
 log = logging.getLogger(__name__)
@@ -73,10 +74,11 @@ def password(settings: BrokerSettings) -> str | None:
     """The content of the password file, or None where there is none.
 
     Raises:
-        SettingsError: when it cannot be read.
+        SettingsError: when it cannot be read, or others can read it too.
     """
     if settings.password_file is None:
         return None
+    check_private(Path(settings.password_file))
     try:
         return Path(settings.password_file).read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -95,8 +97,10 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
     """TLS 1.2 or newer, with the broker's certificate checked against the authority and the host's name.
 
     Raises:
-        SettingsError: when a file cannot be used.
+        SettingsError: when a file cannot be used, or others can read the key.
     """
+    if tls.key is not None:
+        check_private(Path(tls.key))
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

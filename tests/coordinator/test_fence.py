@@ -3,7 +3,6 @@
 import contextlib
 import queue
 import ssl
-import subprocess
 import tempfile
 import threading
 import time
@@ -17,10 +16,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from coordinator.authority import Authority, write_part
-from coordinator.fence import CONFIGURATION, Fence, expel
+from coordinator.fence import expel
 from coordinator.registrar import Registrar
 from edge.enrolment import enrol
-from mekt.broker import free_port
 from mekt.credentials import tls_context
 from mekt.errors import LinkError
 from mekt.identity import KEY, tls_settings, write_identity
@@ -30,7 +28,9 @@ from mekt.messages import Request
 from mekt.post import Post
 from mekt.token import Token
 from mekt.topics import for_coordinator
+from tests.fences import fenced_broker
 from tests.mekt.conftest import needs_mosquitto
+from tests.waiting import until
 
 pytestmark = needs_mosquitto
 PATIENCE_S = 30.0
@@ -65,16 +65,10 @@ class Ward:
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     folder = tmp_path_factory.mktemp("ward")
     authority = Authority.create(folder / "authority", "ward")
-    port = free_port()
     write_part(authority, "coordinator", "ward", folder / "coordinator")
     write_part(authority, "watch", "alice", folder / "alice")
-    Fence(folder=folder / "broker", port=port, hosts=("127.0.0.1",), bind="127.0.0.1", user="root").write(authority)
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context((folder / "broker.log").open("wb"))
-        process = subprocess.Popen(["mosquitto", "-c", str(folder / "broker" / CONFIGURATION)], stdout=log, stderr=log)
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
-        wait_for(lambda: (folder / "broker" / "mosquitto.pid").exists())
+        port = stack.enter_context(fenced_broker(folder / "broker", authority))
         made = Ward(folder, authority, port)
         stack.callback(authority.close)
         made.enrol("pi-3")
@@ -134,12 +128,12 @@ class Client:
         self.client.on_disconnect = lambda *_: self.ended.set()
         self.client.connect("127.0.0.1", port, **more)
         self.client.loop_start()
-        wait_for(lambda: self.welcome is not None or self.ended.is_set())
+        until(lambda: self.welcome is not None or self.ended.is_set())
 
     def may_publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> bool:
         """Publish; whether the broker takes it. It does with 0, and with 16 where nobody listens."""
         mid = self.client.publish(topic, payload, qos=1, retain=retain).mid
-        wait_for(lambda: mid in self.codes)
+        until(lambda: mid in self.codes)
         assert self.codes[mid] in (0, 16, NOT_AUTHORISED)
         return self.codes[mid] != NOT_AUTHORISED
 
@@ -152,13 +146,6 @@ class Client:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    ends_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < ends_s, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -182,7 +169,7 @@ def test_a_device_publishes_under_its_own_name_and_the_coordinator_reads_it(clie
     coordinator.subscribe("mekt/1/ward/up/+/+")
     for kind in ("presence", "offer", "want", "chunk", "renewal"):
         assert device.may_publish(f"mekt/1/ward/up/pi-3/{kind}", kind.encode())
-    wait_for(lambda: len([each for each in coordinator.heard if each[1] != b""]) >= 5)
+    until(lambda: len([each for each in coordinator.heard if each[1] != b""]) >= 5)
 
 
 def test_the_coordinator_speaks_to_a_device_and_to_all(client: Make) -> None:
@@ -191,7 +178,7 @@ def test_the_coordinator_speaks_to_a_device_and_to_all(client: Make) -> None:
     device.subscribe("mekt/1/ward/round")
     assert coordinator.may_publish("mekt/1/ward/down/pi-3/receipt", b"one")
     assert coordinator.may_publish("mekt/1/ward/round", b"two")
-    wait_for(lambda: [payload for _, payload in device.heard] == [b"one", b"two"])
+    until(lambda: [payload for _, payload in device.heard] == [b"one", b"two"])
 
 
 @pytest.mark.parametrize(
@@ -228,7 +215,7 @@ def test_a_device_reads_nothing_of_others(client: Make, topic: str) -> None:
     assert other.may_publish("mekt/1/ward/up/pi-4/offer", b"knowledge of another")
     assert coordinator.may_publish("mekt/1/ward/down/pi-4/receipt", b"for another")
     assert coordinator.may_publish("mekt/1/ward/status", b"for who watches")
-    wait_for(lambda: bool(coordinator.heard))
+    until(lambda: bool(coordinator.heard))
     time.sleep(QUIET_S)
     own = ("mekt/1/ward/round", "mekt/1/ward/down/pi-3/")
     assert [topic for topic, _ in spy.heard if not topic.startswith(own)] == []
@@ -238,7 +225,7 @@ def test_who_watches_sees_the_status_and_changes_nothing(client: Make) -> None:
     coordinator, watcher = client("coordinator"), client("alice")
     watcher.subscribe("mekt/1/ward/status")
     assert coordinator.may_publish("mekt/1/ward/status", b"collecting")
-    wait_for(lambda: watcher.heard == [("mekt/1/ward/status", b"collecting")])
+    until(lambda: watcher.heard == [("mekt/1/ward/status", b"collecting")])
     for topic in (
         "mekt/1/ward/round",
         "mekt/1/ward/status",
