@@ -37,7 +37,6 @@ LARGEST_FILE_BYTES = 65_536
 # Of what waits for a device that is away: chunks of a round, each CHUNK_BYTES at most.
 QUEUED_MESSAGES, QUEUED_BYTES = 1000, 32 * 1024 * 1024
 MOST_CONNECTIONS = 5000
-SESSIONS_EXPIRE = "7d"
 PUSH_S = 10.0
 
 
@@ -106,11 +105,11 @@ class Fence:
             "# Small messages go out at once.",
             "set_tcp_nodelay true",
             "",
-            "# A restart forgets nothing; who is away for longer begins anew.",
+            "# A restart forgets nothing. Sessions do not expire, `mekt device revoke` ends them: a mosquitto 2 that",
+            "# reads its files anew crashes over sessions that do.",
             "persistence true",
             f"persistence_location {folder}/",
             "autosave_interval 10",
-            f"persistent_client_expiration {SESSIONS_EXPIRE}",
             "",
             f"pid_file {folder / PID}",
             f"user {self.user}",
@@ -214,7 +213,7 @@ def expel(folder: Path, authority: Authority, name: str) -> bool:
     """
     if not renew(folder, authority):
         return False
-    for each in (name,):
+    for each in (name, APPLICANT + name):
         if len(each) <= LONGEST_NAME:
             _push_out(each, folder, authority)
     return True

@@ -136,7 +136,7 @@ def _ask(token: Token, request: Request, tls: TlsSettings, timeout_s: float) -> 
         inbox=inbox,
         subscriptions=for_applicant(token.federation, token.device),
         # An answer to somebody who has gone is not for the next one.
-        keeps_session=True,
+        keeps_session=False,
     )
     post.use(link)
     link.start(timeout_s)
