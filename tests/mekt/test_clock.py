@@ -24,6 +24,7 @@ from mekt.login import BrokerSettings
 from tests.clocks import needs_compiler, wrong_clock
 from tests.fences import fenced_broker
 from tests.mekt.conftest import needs_mosquitto
+from tests.mekt.links import unclosed
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,7 @@ def is_let_in(identity: Path, port: int) -> bool:
     return True
 
 
+@unclosed
 @needs_mosquitto
 def test_a_broker_whose_certificate_has_ended_is_refused_by_the_bounded_time_too(tmp_path: Path) -> None:
     """Whoever has stolen its files of a year ago is not believed, where the clock is right or off by what can be."""
