@@ -246,3 +246,15 @@ def test_a_key_that_others_can_read_is_refused_at_the_start(ward: Ward, tmp_path
     (tmp_path / "device.toml").write_text(text.replace(str(ward.folder / "pi-acc" / "identity"), "identity"))
     said = ward.mekt("edge", "run", "--config", str(tmp_path / "device.toml"), code=SettingsError.exit_code)
     assert "others can read this secret (mode 0644); chmod 600" in said
+
+
+def test_a_revocation_says_whom_it_reached(ward: Ward) -> None:
+    """Somebody who only looks can be revoked too; a name that is misspelt is told; and so is that no broker runs here."""
+    ward.mekt("ca", "issue", "watch", "--name", "alice", "--out", "alice")
+    unknown = ward.mekt("device", "revoke", "pi-gyros", "--broker", "fence", code=SettingsError.exit_code)
+    assert "neither a certificate nor a token" in unknown
+    assert "its connection ended" in ward.mekt("device", "revoke", "watch:alice", "--broker", "fence")
+    ward.mekt("broker", "config", "--out", "elsewhere", "--user", "root")
+    said = ward.mekt("device", "revoke", "watch:alice", "--broker", "elsewhere")
+    assert "its connection ended" not in said and "No broker runs here" in ward.said[-1]
+    assert "no files of a broker" in ward.mekt("device", "revoke", "watch:alice", code=SettingsError.exit_code)
