@@ -15,7 +15,6 @@ It needs the package `cryptography`: pip install "mekt[authority]".
 """
 
 import hashlib
-import ipaddress
 import secrets
 import time
 from collections.abc import Callable
@@ -26,19 +25,26 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from coordinator.certificates import (
+    BEGINNING,
+    LONGEST_NAME,
+    certified_key,
+    check_name,
+    key_sha256,
+    of_authority,
+    of_holder,
+    private_pem,
+    requested_key,
+    serves,
+)
 from mekt import catalogue
 from mekt.clock import DAY_S, DEVICE_DAYS
 from mekt.database import Database
@@ -60,8 +66,6 @@ SCHEMA = (
         " ends_s REAL NOT NULL, der BLOB NOT NULL, revoked_s REAL)",
     ),
 )
-# Certificates begin at the time that a board without a clock takes for now.
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 AUTHORITY_DAYS = 20 * 365
 SERVER_DAYS = 5 * 365
 # A certificate is renewed when less than this share of its time is left.
@@ -72,8 +76,6 @@ LONGEST_TOKEN_HOURS = 30 * 24.0
 MINUTE_S = 60.0
 # A clock that shows less was never set: no Mekt is older.
 EARLIEST_NOW_S = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
-# Of the name in a certificate (RFC 5280, appendix A.1: ub-common-name).
-LONGEST_NAME = 64
 
 UNFIT_REQUEST = "it is no request for a P-256 key under this name, signed with that key"
 CLOCK_UNSET = "the clock of the coordinator's machine is not set; set it, then ask again"
@@ -148,7 +150,7 @@ class Authority:
                 makes it; or the disk does not take it.
         """
         _check_clock(now())
-        _check_name(f"coordinator:{federation}")
+        check_name(f"coordinator:{federation}")
         with only_process(folder):
             cls._make(folder, federation, now())
         return cls(folder, now)
@@ -168,19 +170,12 @@ class Authority:
             database.execute("DELETE FROM federation")
             database.execute("INSERT INTO federation VALUES (?, 1)", federation)
         key, signing = ec.generate_private_key(ec.SECP256R1()), Ed25519PrivateKey.generate()
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Mekt authority of {federation}"[:LONGEST_NAME])])
-        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        ca = (
-            _builder(name, name, key.public_key(), now_s + AUTHORITY_DAYS * DAY_S)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .sign(key, hashes.SHA256())
-        )
+        ca = of_authority(key, federation, now_s + AUTHORITY_DAYS * DAY_S)
         write_atomically(folder / "ca.pem", ca.public_bytes(Encoding.PEM))
         write_atomically(folder / COORDINATOR, signing.public_key().public_bytes_raw().hex().encode())
-        write_private(folder / "signing.key", _pem(signing))
+        write_private(folder / "signing.key", private_pem(signing))
         # The last one: with it the authority is there.
-        write_private(folder / "authority.key", _pem(key))
+        write_private(folder / "authority.key", private_pem(key))
 
     def close(self) -> None:
         """Let the files go."""
@@ -235,7 +230,7 @@ class Authority:
         Raises:
             StateError: when it cannot be kept.
         """
-        key = _requested(request.csr, device)
+        key = requested_key(request.csr, device)
         with self._db.transaction():
             row = self._db.row(
                 "SELECT expires_s, key_sha256, certificate FROM token WHERE secret_sha256 = ? AND device = ?",
@@ -246,7 +241,7 @@ class Authority:
             expires_s, used_for, certificate = row
             if key is None:
                 return self._refused(UNFIT_REQUEST)
-            if used_for == _key_sha256(key):
+            if used_for == key_sha256(key):
                 return self._issued(certificate)
             if used_for is not None:
                 return self._refused("this token has been used; if not by this device, revoke it; then make a new one")
@@ -254,12 +249,12 @@ class Authority:
                 return self._refused("this token has expired; make a new one with `mekt enroll token`")
             if self._now() < EARLIEST_NOW_S:
                 return self._refused(CLOCK_UNSET)
-            if _key_sha256(key) in [_certified_key(der) for der in self._revoked(device)]:
+            if key_sha256(key) in [certified_key(der) for der in self._revoked(device)]:
                 return self._refused(KEY_REVOKED)
             answer = self._certify(device, key)
             self._db.execute(
                 "UPDATE token SET key_sha256 = ?, certificate = ? WHERE secret_sha256 = ?",
-                *(_key_sha256(key), answer.certificate, _sha256(request.token)),
+                *(key_sha256(key), answer.certificate, _sha256(request.token)),
             )
         return answer
 
@@ -271,11 +266,11 @@ class Authority:
         Raises:
             StateError: when it cannot be kept.
         """
-        key = _requested(request.csr, device)
+        key = requested_key(request.csr, device)
         if key is None:
             return self._refused(UNFIT_REQUEST)
         with self._db.transaction():
-            mine = [each for each in self._good(device) if _certified_key(each.der) == _key_sha256(key)]
+            mine = [each for each in self._good(device) if certified_key(each.der) == key_sha256(key)]
             if not mine:
                 return self._refused("no certificate for this key counts any more; enrol the device anew")
             newest = max(mine, key=lambda each: each.ends_s)
@@ -355,18 +350,8 @@ class Authority:
 
     def serves(self, certificate: bytes, key: bytes, hosts: tuple[str, ...]) -> bool:
         """Whether a broker can go on with these files in PEM: of this authority, for these hosts, not ending soon."""
-        try:
-            broker, private = x509.load_pem_x509_certificate(certificate), load_pem_private_key(key, None)
-            broker.verify_directly_issued_by(self._ca)
-            names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
-            return False
-        left_s = broker.not_valid_after_utc.timestamp() - self._now()
-        return (
-            broker.public_key() == private.public_key()
-            and list(names) == [_host(each) for each in hosts]
-            and left_s > RENEWED_AT * SERVER_DAYS * DAY_S
-        )
+        ends_s = self._now() + RENEWED_AT * SERVER_DAYS * DAY_S
+        return serves(self._ca, certificate, key, hosts, ends_s)
 
     def sign(self, purpose: Purpose, content: bytes) -> bytes:
         """The coordinator's signature on this, under a number larger than every one before.
@@ -402,7 +387,7 @@ class Authority:
 
     def _certify(self, device: str, key: ec.EllipticCurvePublicKey) -> Answer:
         """Issue a certificate, within a transaction."""
-        certificate = self._certificate(device, key, self._now() + DEVICE_DAYS * DAY_S)
+        certificate = of_holder((self._ca, self._key), device, key, self._now() + DEVICE_DAYS * DAY_S)
         return self._issued(self._keep(certificate, device))
 
     def _issued(self, certificate: bytes) -> Answer:
@@ -414,27 +399,9 @@ class Authority:
     def _issue(self, name: str, ends_s: float, hosts: tuple[str, ...] = (), *, kept: bool = True) -> Credentials:
         _check_clock(self._now())
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._certificate(name, key.public_key(), ends_s, hosts)
+        certificate = of_holder((self._ca, self._key), name, key.public_key(), ends_s, hosts)
         der = self._keep(certificate, name) if kept else certificate.public_bytes(Encoding.DER)
-        return Credentials(certificate=der, key=_pem(key))
-
-    def _certificate(
-        self, name: str, key: ec.EllipticCurvePublicKey, ends_s: float, hosts: tuple[str, ...] = ()
-    ) -> x509.Certificate:
-        _check_name(name)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = (
-            _builder(subject, self._ca.subject, key, ends_s)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        if hosts:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([_host(each) for each in hosts]), critical=False
-            )
-        return builder.sign(self._key, hashes.SHA256())
+        return Credentials(certificate=der, key=private_pem(key))
 
     def _keep(self, certificate: x509.Certificate, name: str) -> bytes:
         der = certificate.public_bytes(Encoding.DER)
@@ -469,65 +436,6 @@ def _check_clock(now_s: float) -> None:
             "end by it",
             catalogue.CLOCK_UNSET,
         )
-
-
-def _check_name(name: str) -> None:
-    if len(name) > LONGEST_NAME:
-        raise SettingsError(
-            f"{name}: a certificate's name has at most {LONGEST_NAME} characters, this one {len(name)}; shorten it",
-            catalogue.NAME_TOO_LONG,
-        )
-
-
-def _certified_key(der: bytes) -> bytes:
-    """The hash of the key in a certificate of ours."""
-    key = x509.load_der_x509_certificate(der).public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    return _key_sha256(key)
-
-
-def _requested(csr: bytes, device: str) -> ec.EllipticCurvePublicKey | None:
-    """The key in a request under this name, P-256 and with its holder's signature; None when that is not what it is."""
-    try:
-        request = x509.load_der_x509_csr(csr)
-        key, names = request.public_key(), request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        fits = request.is_signature_valid and [each.value for each in names] == [device]
-    except Exception:  # a stranger's bytes: the library names many errors, and all mean the same here
-        return None
-    if not fits or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        return None
-    return key
-
-
-def _key_sha256(key: ec.EllipticCurvePublicKey) -> bytes:
-    return _sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, ends_s: float
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(BEGINNING)
-        .not_valid_after(datetime.fromtimestamp(ends_s, UTC))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _host(text: str) -> x509.GeneralName:
-    check_host(text)
-    try:
-        return x509.IPAddress(ipaddress.ip_address(text))
-    except ValueError:
-        return x509.DNSName(text)
-
-
-def _pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _sha256(data: bytes) -> bytes:

@@ -19,7 +19,8 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from coordinator.authority import LONGEST_NAME, Authority
+from coordinator.authority import Authority
+from coordinator.certificates import LONGEST_NAME
 from mekt import catalogue
 from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
