@@ -17,7 +17,7 @@ import torch
 from coordinator import round as rounds
 from coordinator.datasets import plan_of, read_datasets
 from coordinator.delivery import Incoming, Unusable, Whole, offer_problem
-from coordinator.learner import Learner
+from coordinator.learner import Closed, Learner
 from coordinator.ledger import Delivery, Ledger
 from coordinator.settings import FederationSettings, read_federation
 from coordinator.signs import news
@@ -104,6 +104,7 @@ class Coordinator:
             architectures=settings.architectures,
             folder=folder,
             compute=compute,
+            rules=settings.round,
         )
         self._proxy_blobs = {blob_ref(data).sha256: data for data in datasets.blobs.values()}
         self._knowledge: dict[str, BlobRef] = {}
@@ -196,8 +197,8 @@ class Coordinator:
                     self._receive(envelope)
             case JobDone(error=BaseException() as error):
                 raise error
-            case JobDone(result=(RoundReport() as report, knowledge)):
-                self._closed(report, knowledge)
+            case JobDone(result=(Closed() as closed, knowledge)):
+                self._closed(closed, knowledge)
             case _:
                 raise AssertionError(f"nobody puts {event!r} into the inbox")
 
@@ -352,21 +353,21 @@ class Coordinator:
                 case rounds.Finish():
                     log.info("all %d rounds are done", self._state.rounds)
 
-    def _closing(self, number: int) -> Callable[[Callable[[int, int], None]], tuple[RoundReport, dict[str, bytes]]]:
-        deliveries = self._ledger.deliveries(number)
+    def _closing(self, number: int) -> Callable[[Callable[[int, int], None]], tuple[Closed, dict[str, bytes]]]:
+        deliveries, standings = self._ledger.deliveries(number), self._ledger.standings()
         collect_s = time.monotonic() - self._opened_at_s
 
-        def work(progress: Callable[[int, int], None]) -> tuple[RoundReport, dict[str, bytes]]:
-            report = self._learner.close_round(number, deliveries, self._blobs, progress, collect_s)
-            return report, self._learner.knowledge(number + 1)
+        def work(progress: Callable[[int, int], None]) -> tuple[Closed, dict[str, bytes]]:
+            closed = self._learner.close_round(number, deliveries, self._blobs, progress, collect_s, standings)
+            return closed, self._learner.knowledge(number + 1)
 
         return work
 
-    def _closed(self, report: RoundReport, knowledge: dict[str, bytes]) -> None:
-        self._job = None
+    def _closed(self, closed: Closed, knowledge: dict[str, bytes]) -> None:
+        self._job, report = None, closed.report
         for line in news(self._reports, report):
             log.warning("%s", line)
-        self._ledger.report(report)
+        self._ledger.report(report, closed.standings)
         self._reports = self._ledger.reports()
         log.info(
             "after round %d of %d: %s",

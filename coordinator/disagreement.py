@@ -1,17 +1,20 @@
-"""How far each device's knowledge lies from that of the others in a round: one number for each, by its modality. Pure.
+"""How far each device's knowledge lies from that of the fleet in a round: one number by modality. Pure.
 
-    distance      d_i = median over rows n of |k_in - r_in| / (|k_in| + |r_in|), between 0 (the same) and 1 (opposite,
-                  constant, or out of all scale), where k_i is the device's centred knowledge and r_i the median, per
-                  coordinate, of all others'
+    distance      d_i = median over rows n of |k_in - r_n| / (|k_in| + |r_n|), between 0 (the same) and 1 (opposite,
+                  constant, or out of all scale); unrelated of one size: 0.71. k_i is the device's centred knowledge,
+                  r the median, per coordinate, of everybody's
     disagreement  d_i / median over devices of d
 
 A modality's distances are divided by its own median, so that 1 is usual in each, however hard it is to learn and
-whatever its encoders. The reference holds as long as less than half of the devices err, alike or not.
+whatever its encoders. The global knowledge that the round began with is one more voice in r: with it one of two devices
+that errs is seen, and two of four. The reference is of all and not of all others: of five of which two err, each of the
+three honest ones would see as many wrong as right (docs/lab.md, 2026-11-26).
 
-Shapes: K devices, N rows, D width of an embedding.
+Shapes: K devices, V voices (devices, and perhaps the global knowledge), N rows, D width of an embedding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,70 +23,75 @@ from mekt.learning import Arrays
 
 Exact = NDArray[np.float64]
 
-# Of two, nobody can tell which one errs.
-FEWEST_COMPARED = 3
+# Of two voices, nobody can tell which one errs.
+FEWEST_VOICES = 3
 # Distances whose median is below this, as where knowledge is all but equal, are told apart by rounding alone.
 LEAST_USUAL = 0.02
-# Values of all devices that are held at once; bounds the memory, and changes no result.
+# Values of all voices that are held at once; bounds the memory, and changes no result.
 VALUES_AT_ONCE = 1 << 22
 
 _TINY = 1e-300
 
 
-def disagreement(knowledge: Mapping[str, Arrays]) -> dict[str, dict[str, float]]:
-    """Device -> modality -> how far it is from the others as a multiple of what is usual; in order of names.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distance:
+    """Of one device and modality: from the fleet, 0 to 1; and how many times what is usual that is."""
 
-    `knowledge`: per device and modality (N, D), of the same rows. Modalities that fewer than three devices have are
-    left out.
+    distance: float
+    disagreement: float
+
+
+def disagreement(knowledge: Mapping[str, Arrays], known: Arrays | None = None) -> dict[str, dict[str, Distance]]:
+    """Device -> modality -> how far it is from the fleet, in order of names.
+
+    Args:
+        knowledge: per device and modality (N, D), of the same rows.
+        known: the global knowledge of these rows, per modality, where it has been learned.
+
+    Modalities with fewer than three voices are left out, and devices that have no other.
     """
     devices = sorted(knowledge)
-    found: dict[str, dict[str, float]] = {device: {} for device in devices}
+    found: dict[str, dict[str, Distance]] = {device: {} for device in devices}
     for name in sorted({name for arrays in knowledge.values() for name in arrays}):
         having = [device for device in devices if name in knowledge[device]]
-        if len(having) < FEWEST_COMPARED:
+        voices = [knowledge[device][name] for device in having]
+        voices += [known[name]] if known and name in known else []
+        if len(voices) < FEWEST_VOICES:
             continue
-        far = distances([knowledge[device][name] for device in having])
-        usual = max(LEAST_USUAL, float(np.median(far)))
-        for device, distance in zip(having, far.tolist(), strict=True):
-            found[device][name] = distance / usual
+        far = distances(voices)[: len(having)]
+        # The lower one of two in the middle, so that half of the devices may err.
+        usual = max(LEAST_USUAL, float(np.sort(far)[(len(far) - 1) // 2]))
+        for device, each in zip(having, far.tolist(), strict=True):
+            found[device][name] = Distance(distance=each, disagreement=each / usual)
     return {device: scores for device, scores in found.items() if scores}
 
 
-def distances(arrays: list[NDArray[np.float32]]) -> Exact:
-    """(K,): each one's distance, from 0 to 1, from the median of the others; K arrays (N, D), two at least."""
-    means_KD = np.stack([array.mean(axis=0, dtype=np.float64) for array in arrays])
-    rows = max(1, VALUES_AT_ONCE // (len(arrays) * arrays[0].shape[1]))
+def worst(scores: Mapping[str, Mapping[str, Distance]]) -> dict[str, float]:
+    """Each device's disagreement in the modality in which it is largest."""
+    return {device: max(each.disagreement for each in of.values()) for device, of in scores.items()}
+
+
+def distances(voices: Sequence[NDArray[np.float32]]) -> Exact:
+    """(V,): each one's distance, from 0 to 1, from the median of all; V arrays (N, D)."""
+    means_VD = np.stack([array.mean(axis=0, dtype=np.float64) for array in voices])
+    rows = max(1, VALUES_AT_ONCE // (len(voices) * voices[0].shape[1]))
     parts = [
-        _row_distances(np.stack([array[first : first + rows] for array in arrays]) - means_KD[:, None])
-        for first in range(0, len(arrays[0]), rows)
+        _of_rows(np.stack([array[first : first + rows] for array in voices]) - means_VD[:, None])
+        for first in range(0, len(voices[0]), rows)
     ]
     whole: Exact = np.median(np.concatenate(parts, axis=1), axis=1)
     return whole
 
 
-def _row_distances(x_KND: Exact) -> Exact:
-    """(K, N): of every row the distance from the median of the other devices' rows, by the length of both."""
-    apart = _size(x_KND - median_of_others(x_KND))
-    both = _size(x_KND) + _size(median_of_others(x_KND))
+def _of_rows(x_VND: Exact) -> Exact:
+    """(V, N): of every row the distance from the median of all, by the length of both."""
+    middle_ND = np.median(x_VND, axis=0)
     # Where both are nothing they agree.
-    rows: Exact = apart / np.maximum(both, _TINY)
+    both = np.maximum(_size(x_VND) + _size(middle_ND), _TINY)
+    rows: Exact = _size(x_VND - middle_ND) / both
     return rows
 
 
-def median_of_others(x_KND: Exact) -> Exact:
-    """(K, N, D): per coordinate the median over all devices but the one itself, found in one sorting of all."""
-    count = len(x_KND)
-    order = np.argsort(x_KND, axis=0, kind="stable")
-    values = np.take_along_axis(x_KND, order, axis=0)
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(count)[:, None, None], axis=0)
-    # Without the value of this rank, those behind it move up by one.
-    low, high = (count - 2) // 2, (count - 1) // 2
-    both = (np.take_along_axis(values, at + (rank <= at), axis=0) for at in (low, high))
-    others: Exact = sum(both) / 2  # type: ignore[assignment]
-    return others
-
-
-def _size(x_KND: Exact) -> Exact:
-    size: Exact = np.sqrt(np.square(x_KND).sum(axis=2))
+def _size(x_ND: Exact) -> Exact:
+    size: Exact = np.sqrt(np.square(x_ND).sum(axis=-1))
     return size

@@ -38,7 +38,7 @@ Metrics = Annotated[dict[Label, float], Bounds(longest=64)]
 Seconds = Annotated[float, Bounds(low=0, high=1e9)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
-Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
+Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device", "quarantined"]
 Late = Literal["drop", "carry"]
 # What can be wrong with a message: each is counted under its name, and does no harm.
 Trouble = Literal[
@@ -167,7 +167,8 @@ class Finding:
 class RoundReport:
     """A round that is over: who delivered, the metrics of the global encoders after it, the seconds of each phase.
 
-    `findings`: the signs of trouble that were seen when it was learned from.
+    `findings`: the signs of trouble that were seen when it was learned from. `disagreement`: how far each device's
+    knowledge was from the fleet's, 1 as far as usual, where that could be told.
     """
 
     round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
@@ -176,6 +177,9 @@ class RoundReport:
     seconds: Annotated[dict[Label, Seconds], Bounds(longest=16)]
     release: Annotated[str, Bounds(longest=128)] = ""
     findings: Annotated[tuple[Finding, ...], Bounds(longest=FINDINGS_KEPT)] = ()
+    disagreement: Annotated[dict[Name, Annotated[float, Bounds(low=0)]], Bounds(longest=MOST_ENTRIES)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

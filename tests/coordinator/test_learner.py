@@ -12,8 +12,9 @@ import pytest
 from coordinator.aggregate import aggregate
 from coordinator.datasets import Datasets, plan_of, read_datasets
 from coordinator.distil import Distiller
-from coordinator.learner import FUSED, Learner
+from coordinator.learner import FUSED, NOBODY, Closed, Learner
 from coordinator.ledger import Delivery
+from coordinator.quarantine import Standings
 from export.release import read_release
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.augment import view
@@ -50,8 +51,13 @@ class Bench:
         return Delivery(device=device, windows=windows, knowledge=refs)
 
     def close(self, number: int = 0, deliveries: list[Delivery] | None = None) -> RoundReport:
+        return self.closed(number, deliveries).report
+
+    def closed(
+        self, number: int = 0, deliveries: list[Delivery] | None = None, standings: Standings = NOBODY
+    ) -> Closed:
         given = self.deliveries if deliveries is None else deliveries
-        return self.learner.close_round(number, given, self.blobs, lambda done, whole: None, 1.5)
+        return self.learner.close_round(number, given, self.blobs, lambda done, whole: None, 1.5, standings)
 
     def digests(self) -> dict[str, str]:
         """Of every file that the rounds left but manifests, which hold how torch rounded."""

@@ -49,6 +49,8 @@ def dear(share: int) -> dict[str, bytes]:
         "numbers for findings": reports(250, findings=[0] * entries),
         "bad names": reports(230, devices=[""] * entries),
         "good names": reports(REPORTS_KEPT, devices=["ab"] * entries),
+        "scores of devices": reports(REPORTS_KEPT, disagreement={f"d{number:x}": 1.0 for number in range(entries)}),
+        "bad scores of devices": reports(REPORTS_KEPT, disagreement={f"{number:x}": "" for number in range(entries)}),
         "more reports than are kept": reports(2000 // share, devices=["ab"] * 100),
         "findings of unknown keys": reports(6, findings=[{f"d{number}": 0 for number in range(10)}] * entries),
         "good findings": reports(REPORTS_KEPT, findings=[FINDING] * FINDINGS_KEPT),
