@@ -4,8 +4,8 @@
     trimmed-mean      per coordinate the mean of what is left when a third of the weight is cut off at either end
     median            per coordinate the value with half of the weight on either side (both: Yin et al., ICML 2018,
                       arXiv 1803.01498)
-    geometric-median  the (N, D) with the least weighted sum of distances to the devices' whole knowledge, by smoothed
-                      Weiszfeld (RFA: Pillutla et al., IEEE TSP 2022, arXiv 1912.13445)
+    geometric-median  the (N, D) with the least weighted sum of distances to the devices' whole knowledge (RFA: Pillutla
+                      et al., IEEE TSP 2022, arXiv 1912.13445), by Weiszfeld's steps (Vardi and Zhang, PNAS 2000)
 
 The median and the geometric median hold as long as the devices that err have less than half of the weight, the trimmed
 mean less than a third; the mean never. How many windows a device has is its own word, so in the three that shall hold
@@ -43,8 +43,8 @@ ROUNDING = 1e-9
 # any case after so many steps. Each step lowers the sum of distances, so that it is of use wherever it ends.
 CONVERGED = 1e-6
 MOST_STEPS = 100
-# Distances below this share of the same are taken for it, so that a device's own point does not hold the search up.
-SMOOTHING = 1e-6
+# Nearer than this share of the same it is at a device's own knowledge.
+AT_DEVICE = 1e-9
 # Values of all devices that are held at once; bounds the memory, and changes no result.
 VALUES_AT_ONCE = 1 << 22
 
@@ -114,20 +114,29 @@ def median(arrays: Arrays, weights_K: Exact) -> Exact:
 
 
 def geometric_median(arrays: Arrays, weights_K: Exact) -> Exact:
-    """(N, D): the weighted geometric median, from the median on by smoothed Weiszfeld steps."""
+    """(N, D): the weighted geometric median, from the median on by Weiszfeld's steps.
+
+    RFA's smoothed steps would stay at a device's own knowledge where the search comes by it. Vardi and Zhang's leave
+    it, unless its weight is more than the pull of all others, and then that is the minimum.
+    """
     z_ND = median(arrays, weights_K)
     far_K = _distances(arrays, z_ND)
     scale = float(np.median(far_K))
     for _ in range(MOST_STEPS if scale > 0 else 0):
-        pull_K = weights_K / np.maximum(far_K, SMOOTHING * scale)
-        pull_K /= pull_K.sum()
-        moved_ND = np.zeros_like(z_ND)
-        for pull, array in zip(pull_K.tolist(), arrays, strict=True):
-            moved_ND += pull * array.astype(np.float64)
-        step = _length(moved_ND - z_ND)
-        z_ND, far_K = moved_ND, _distances(arrays, moved_ND)
-        if step <= CONVERGED * scale:
+        here_K = far_K <= AT_DEVICE * scale
+        pull_K = np.where(here_K, 0.0, weights_K / np.maximum(far_K, AT_DEVICE * scale))
+        to_ND = np.zeros_like(z_ND)
+        for pull, array in zip((pull_K / pull_K.sum()).tolist(), arrays, strict=True):
+            to_ND += pull * array.astype(np.float64)
+        step_ND = to_ND - z_ND
+        weight, away = float(weights_K[here_K].sum()), float(pull_K.sum()) * _length(step_ND)
+        if weight >= away:
             break
+        step_ND *= 1 - weight / away
+        z_ND = z_ND + step_ND
+        if _length(step_ND) <= CONVERGED * scale:
+            break
+        far_K = _distances(arrays, z_ND)
     return z_ND
 
 

@@ -83,7 +83,7 @@ def _suspects(
 ) -> dict[str, Finding]:
     """The first finding of each odd device.
 
-    Where half of a modality's voices or more are odd, nobody can tell who errs, and nobody becomes suspect by it. Voices
+    Where half of a modality's voices or more are odd, nobody can tell who errs, and nobody becomes suspect by it. These
     are the devices, and the global knowledge where it is `known`.
     """
     having = dict.fromkeys(known or {}, 1)

@@ -94,7 +94,7 @@ def test_standings_change_with_the_report_of_their_round_and_no_sooner(tmp_path:
     assert ledger.standings() == {"a": odd, "b": out} and list(ledger.standings()) == ["a", "b"]
     ledger.report(report(1))
     assert ledger.standings() == {"a": odd, "b": out}, "a report that says nothing of them leaves them"
-    broken = MappingProxyType({"c": odd, "d": None})
+    broken = MappingProxyType({"c": odd, "d": object()})
     with pytest.raises(TypeError):
         ledger.report(report(2), broken)  # type: ignore[arg-type]
     assert ledger.standings() == {"a": odd, "b": out} and len(ledger.reports()) == 2, "all of it or nothing"
