@@ -90,7 +90,7 @@ def told_apart(found: dict[str, float]) -> tuple[float, float]:
 @pytest.mark.parametrize(("good", "bad"), [(2, 1), (4, 2), (6, 3), (20, 8)])
 def test_a_third_and_more_of_many_that_err_alike_are_odd(name: str, good: int, bad: int) -> None:
     least, most = told_apart(scores(fleet(good, **{f"bad_{n}": BAD[name] for n in range(bad)})))
-    assert least > FAR and most < 1.2
+    assert least > FAR > most
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -108,7 +108,7 @@ def test_a_bare_minority_that_errs_alike_is_farther_than_the_others_if_not_alway
 def test_with_the_global_knowledge_half_may_err(name: str, good: int, bad: int) -> None:
     voices = fleet(good, **{f"bad_{n}": BAD[name] for n in range(bad)})
     least, most = told_apart(scores(voices, honest(99, 0.2)))
-    assert least > FAR and most < 1.2
+    assert least > FAR > most
 
 
 def test_of_two_voices_nobody_can_tell_which_one_errs() -> None:

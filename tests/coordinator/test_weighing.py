@@ -23,9 +23,9 @@ def device(name: str, seed: int, *, lies: dict[str, Callable[[Floats], Floats]] 
     """An honest device, but for the modalities that it lies about."""
     rng = np.random.default_rng(seed)
     known = {modality: (x + rng.normal(0, 0.5, x.shape)).astype(np.float32) for modality, x in TRUTH.items()}
-    said = {modality: (lies or {}).get(modality, lambda x: x)(x) for modality, x in known.items()}
+    lied = {modality: lie(known[modality]) for modality, lie in (lies or {}).items()}
     return Contribution(
-        device=name, windows=10, knowledge={modality: Knowledge(embedding=x) for modality, x in said.items()}
+        device=name, windows=10, knowledge={modality: Knowledge(embedding=x) for modality, x in (known | lied).items()}
     )
 
 
