@@ -2,18 +2,20 @@
 
     distance      d_i = median over rows n of |k_in - r_n| / (|k_in| + |r_n|), between 0 (the same) and 1 (opposite,
                   constant, or out of all scale); unrelated of one size: 0.71. k_i is the device's centred knowledge,
-                  r the median, per coordinate, of everybody's
-    disagreement  d_i / median over devices of d
+                  r the median, per coordinate, of all voices'
+    disagreement  d_i / median over trusted devices of d
 
 A modality's distances are divided by its own median, so that 1 is usual in each, however hard it is to learn and
-whatever its encoders. The global knowledge that the round began with is one more voice in r: with it one of two devices
-that errs is seen, and two of four. The reference is of all and not of all others: of five of which two err, each of the
-three honest ones would see as many wrong as right (docs/lab.md, 2026-11-26).
+whatever its encoders. Voices are the trusted devices: who is in quarantine is measured and says nothing, so that what
+earlier rounds told holds where those that err meet in one round. The global knowledge that the round began with is one
+more voice: with it one of two devices that errs is seen, and two of four. The reference is of all and not of all
+others: of five of which two err, each of the three honest ones would see as many wrong as right (docs/lab.md,
+2026-11-26).
 
-Shapes: K devices, V voices (devices, and perhaps the global knowledge), N rows, D width of an embedding.
+Shapes: K devices and perhaps the global knowledge, N rows, D width of an embedding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +25,11 @@ from mekt.learning import Arrays
 
 Exact = NDArray[np.float64]
 
-# Of two voices, nobody can tell which one errs.
+# Of two, nobody can tell which one errs.
 FEWEST_VOICES = 3
 # Distances whose median is below this, as where knowledge is all but equal, are told apart by rounding alone.
 LEAST_USUAL = 0.02
-# Values of all voices that are held at once; bounds the memory, and changes no result.
+# Values of all devices that are held at once; bounds the memory, and changes no result.
 VALUES_AT_ONCE = 1 << 22
 
 _TINY = 1e-300
@@ -41,12 +43,15 @@ class Distance:
     disagreement: float
 
 
-def disagreement(knowledge: Mapping[str, Arrays], known: Arrays | None = None) -> dict[str, dict[str, Distance]]:
+def disagreement(
+    knowledge: Mapping[str, Arrays], known: Arrays | None = None, unheard: Container[str] = ()
+) -> dict[str, dict[str, Distance]]:
     """Device -> modality -> how far it is from the fleet, in order of names.
 
     Args:
         knowledge: per device and modality (N, D), of the same rows.
         known: the global knowledge of these rows, per modality, where it has been learned.
+        unheard: devices that are measured and have no voice.
 
     Modalities with fewer than three voices are left out, and devices that have no other.
     """
@@ -54,13 +59,17 @@ def disagreement(knowledge: Mapping[str, Arrays], known: Arrays | None = None) -
     found: dict[str, dict[str, Distance]] = {device: {} for device in devices}
     for name in sorted({name for arrays in knowledge.values() for name in arrays}):
         having = [device for device in devices if name in knowledge[device]]
-        voices = [knowledge[device][name] for device in having]
-        voices += [known[name]] if known and name in known else []
-        if len(voices) < FEWEST_VOICES:
+        heard = [device not in unheard for device in having]
+        arrays = [knowledge[device][name] for device in having]
+        is_known = known is not None and name in known
+        if known is not None and is_known:
+            arrays.append(known[name])
+        if not any(heard) or sum(heard) + is_known < FEWEST_VOICES:
             continue
-        far = distances(voices)[: len(having)]
+        far = distances(arrays, [*heard, *[True] * is_known])[: len(having)]
         # The lower one of two in the middle, so that half of the devices may err.
-        usual = max(LEAST_USUAL, float(np.sort(far)[(len(far) - 1) // 2]))
+        trusted = np.sort(far[heard])
+        usual = max(LEAST_USUAL, float(trusted[(len(trusted) - 1) // 2]))
         for device, each in zip(having, far.tolist(), strict=True):
             found[device][name] = Distance(distance=each, disagreement=each / usual)
     return {device: scores for device, scores in found.items() if scores}
@@ -71,24 +80,25 @@ def worst(scores: Mapping[str, Mapping[str, Distance]]) -> dict[str, float]:
     return {device: max(each.disagreement for each in of.values()) for device, of in scores.items()}
 
 
-def distances(voices: Sequence[NDArray[np.float32]]) -> Exact:
-    """(V,): each one's distance, from 0 to 1, from the median of all; V arrays (N, D)."""
-    means_VD = np.stack([array.mean(axis=0, dtype=np.float64) for array in voices])
-    rows = max(1, VALUES_AT_ONCE // (len(voices) * voices[0].shape[1]))
+def distances(arrays: Sequence[NDArray[np.float32]], heard: Sequence[bool] | None = None) -> Exact:
+    """(K,): each one's distance, from 0 to 1, from the median of those that are heard (None: all); K arrays (N, D)."""
+    voices = np.ones(len(arrays), dtype=bool) if heard is None else np.array(heard, dtype=bool)
+    means_KD = np.stack([array.mean(axis=0, dtype=np.float64) for array in arrays])
+    rows = max(1, VALUES_AT_ONCE // (len(arrays) * arrays[0].shape[1]))
     parts = [
-        _of_rows(np.stack([array[first : first + rows] for array in voices]) - means_VD[:, None])
-        for first in range(0, len(voices[0]), rows)
+        _of_rows(np.stack([array[first : first + rows] for array in arrays]) - means_KD[:, None], voices)
+        for first in range(0, len(arrays[0]), rows)
     ]
     whole: Exact = np.median(np.concatenate(parts, axis=1), axis=1)
     return whole
 
 
-def _of_rows(x_VND: Exact) -> Exact:
-    """(V, N): of every row the distance from the median of all, by the length of both."""
-    middle_ND = np.median(x_VND, axis=0)
+def _of_rows(x_KND: Exact, voices: NDArray[np.bool_]) -> Exact:
+    """(K, N): of every row the distance from the median of the voices, by the length of both."""
+    middle_ND = np.median(x_KND[voices], axis=0)
     # Where both are nothing they agree.
-    both = np.maximum(_size(x_VND) + _size(middle_ND), _TINY)
-    rows: Exact = _size(x_VND - middle_ND) / both
+    both = np.maximum(_size(x_KND) + _size(middle_ND), _TINY)
+    rows: Exact = _size(x_KND - middle_ND) / both
     return rows
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from coordinator import quarantine, signs
 from coordinator.aggregate import Contribution, aggregate
-from coordinator.disagreement import disagreement, worst
+from coordinator.disagreement import Distance, disagreement, worst
 from coordinator.quarantine import Standings
 from coordinator.round import RoundRules
 from mekt.learning import Arrays, Knowledge
@@ -44,11 +44,11 @@ def weigh(
         rules: say how to aggregate, and whom to leave out.
         number: of the round, counted from 0.
     """
-    scores, findings = _looked_at(contributions, known, rules)
-    if rules.quarantine == "off":
-        standings = {}
-    else:
-        standings = quarantine.after(standings, _suspects(contributions, known, findings), scores, rules, number)
+    standings = standings if rules.quarantine == "odd" else {}
+    out = frozenset(device for device in standings if quarantine.is_out(standings, device))
+    scores, findings = _looked_at(contributions, known, out, rules)
+    if rules.quarantine == "odd":
+        standings = quarantine.after(standings, _suspects(contributions, known, out, findings), scores, rules, number)
     trusted = [each for each in contributions if not quarantine.is_out(standings, each.device)]
     return Weighed(
         aggregate=aggregate(trusted, rules.aggregator),
@@ -59,9 +59,12 @@ def weigh(
 
 
 def _looked_at(
-    contributions: Sequence[Contribution], known: Arrays | None, rules: RoundRules
+    contributions: Sequence[Contribution], known: Arrays | None, out: frozenset[str], rules: RoundRules
 ) -> tuple[dict[str, float], tuple[Finding, ...]]:
-    """How far each device is from the fleet, and what is odd about it. A failure here never costs the round."""
+    """How far each device is from the fleet, and what is odd about it; those that are `out` are compared with the rest.
+
+    A failure here never costs the round.
+    """
     if not contributions:
         return {}, ()
     try:
@@ -70,31 +73,49 @@ def _looked_at(
         sent = {
             each.device: {name: one.embedding[rows] for name, one in each.knowledge.items()} for each in contributions
         }
-        far = disagreement(sent, None if known is None else {name: array[rows] for name, array in known.items()})
+        known = None if known is None else {name: array[rows] for name, array in known.items()}
+        far = disagreement(sent, known, out)
         collapsed = (finding for device in sorted(sent) for finding in signs.collapse(sent[device], device))
-        return worst(far), (*collapsed, *signs.odd_devices(sent, far, rules.odd_above))
+        return worst(far), (*collapsed, *_odd(sent, far, out, rules))
     except Exception:
         log.exception("nothing can be said of this round's devices; the round goes on with those that were trusted")
         return {}, ()
 
 
+def _odd(
+    sent: Mapping[str, Arrays],
+    far: Mapping[str, Mapping[str, Distance]],
+    out: frozenset[str],
+    rules: RoundRules,
+) -> list[Finding]:
+    """Trusted devices that are odd among themselves, and those that are out and odd among some of the trusted."""
+    trusted = {device: arrays for device, arrays in sent.items() if device not in out}
+    odd = list(signs.odd_devices(trusted, far, rules.odd_above))
+    names = sorted(trusted)
+    some = {names[at]: trusted[names[at]] for at in signs.rows_of(len(names), signs.MOST_REFERENCES)} if names else {}
+    for device in sorted(out & sent.keys()):
+        found = signs.odd_devices({**some, device: sent[device]}, far, rules.odd_above)
+        odd += [finding for finding in found if finding.device == device]
+    return odd
+
+
 def _suspects(
-    contributions: Sequence[Contribution], known: Arrays | None, findings: Iterable[Finding]
+    contributions: Sequence[Contribution], known: Arrays | None, out: frozenset[str], findings: Iterable[Finding]
 ) -> dict[str, Finding]:
     """The first finding of each odd device.
 
-    Where half of a modality's voices or more are odd, nobody can tell who errs, and nobody becomes suspect by it. These
-    are the devices, and the global knowledge where it is `known`.
+    Where half of a modality's voices or more are odd, nobody can tell who errs, and nobody becomes suspect by it. The
+    voices are the trusted devices, and the global knowledge where it is `known`.
     """
-    having = dict.fromkeys(known or {}, 1)
+    voices = dict.fromkeys(known or {}, 1)
     for each in contributions:
-        for name in each.knowledge:
-            having[name] = having.get(name, 0) + 1
+        for name in each.knowledge if each.device not in out else ():
+            voices[name] = voices.get(name, 0) + 1
     by_modality: dict[str, dict[str, Finding]] = {}
     for finding in findings:
         by_modality.setdefault(finding.modality, {}).setdefault(finding.device, finding)
     suspects: dict[str, Finding] = {}
-    for name in sorted(by_modality):
-        if 2 * len(by_modality[name]) < having[name]:
-            suspects = by_modality[name] | suspects
+    for name, odd in sorted(by_modality.items()):
+        if 2 * len(odd.keys() - out) < voices.get(name, 0):
+            suspects = odd | suspects
     return suspects
