@@ -33,7 +33,7 @@ from mekt.errors import ReleaseError, StateError
 from mekt.files import BlobStore, make_folder, write_atomically
 from mekt.learning import Arrays, Knowledge, Progress, tensors
 from mekt.losses import reconstruction_distance
-from mekt.messages import Finding, RoundReport
+from mekt.messages import SCORES_KEPT, Finding, RoundReport
 from mekt.plan import Architecture, Plan
 from mekt.scores import weighted_f1
 from sensors.source import Floats
@@ -154,7 +154,7 @@ class Learner:
         distil_s = max(0.0, time.monotonic() - began_s - sum(report.seconds.values()))
         devices = tuple(each.device for each in deliveries)
         seconds = {"collect": collect_s, "distil": distil_s, **report.seconds}
-        disagreement = {device: round(score, SCORE_DIGITS) for device, score in weighed.scores.items()}
+        disagreement = _farthest(weighed.scores)
         report = replace(report, devices=devices, seconds=seconds, findings=findings, disagreement=disagreement)
         return Closed(report=report, standings=weighed.standings)
 
@@ -376,6 +376,12 @@ class Learner:
                 _remove(path)
         for path in self._folder.glob(".encoders-*.tmp"):
             _remove(path)
+
+
+def _farthest(scores: Mapping[str, float]) -> dict[str, float]:
+    """As many of the devices' scores as a report holds, in order of names."""
+    kept = sorted(scores, key=lambda device: (-scores[device], device))[:SCORES_KEPT]
+    return {device: round(scores[device], SCORE_DIGITS) for device in sorted(kept)}
 
 
 def _remove(path: Path) -> None:

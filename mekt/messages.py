@@ -24,6 +24,7 @@ CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
+SCORES_KEPT = 256
 LONGEST_SENTENCE = 240
 # Of a list or map: where devices and rounds are listed, and elsewhere. A list takes the memory for the length that it
 # declares, before its entries come, and a nest of a thousand is three thousand bytes: 32 MiB, and 1 MiB.
@@ -168,7 +169,7 @@ class RoundReport:
     """A round that is over: who delivered, the metrics of the global encoders after it, the seconds of each phase.
 
     `findings`: the signs of trouble that were seen when it was learned from. `disagreement`: how far each device's
-    knowledge was from the fleet's, 1 as far as usual, where that could be told.
+    knowledge was from the fleet's, 1 as far as usual, where that could be told; of many, those farthest from it.
     """
 
     round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
@@ -177,7 +178,7 @@ class RoundReport:
     seconds: Annotated[dict[Label, Seconds], Bounds(longest=16)]
     release: Annotated[str, Bounds(longest=128)] = ""
     findings: Annotated[tuple[Finding, ...], Bounds(longest=FINDINGS_KEPT)] = ()
-    disagreement: Annotated[dict[Name, Annotated[float, Bounds(low=0)]], Bounds(longest=MOST_ENTRIES)] = field(
+    disagreement: Annotated[dict[Name, Annotated[float, Bounds(low=0)]], Bounds(longest=SCORES_KEPT)] = field(
         default_factory=dict
     )
 
