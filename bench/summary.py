@@ -93,7 +93,7 @@ class Row:
     """What equal runs gave. Bytes are per device and round, without what crosses once; None where nothing crossed.
 
     `scores` are those of the method's own heads where it has any, else of the probe; `probe` those of the probe.
-    `loss` is how much lower the main group's mean is than where it is counted from; None where it is from nowhere.
+    `loss` is how much lower each run's main score is than that of the run that it is measured by, where there is one.
     """
 
     keys: tuple[str, ...]
@@ -114,7 +114,7 @@ class Row:
     proxy_windows: int
     points: tuple[Point, ...]
     measured_by: str = ""
-    loss: float | None = None
+    loss: Sample | None = None
     ratio: float | None = None
     to_target: tuple[float, float] | None = None
 
@@ -136,7 +136,7 @@ class Row:
             "scores": {group: sample.plain() for group, sample in self.scores.items()},
             "probe": {group: sample.plain() for group, sample in self.probe.items()},
             "start": {group: sample.plain() for group, sample in self.start.items()},
-            "loss": self.loss,
+            "loss": self.loss and self.loss.plain(),
             "per_device_and_round": {name: each and each.plain() for name, each in samples.items()},
             "parameter_exchange_over_this": self.ratio,
             "megabytes_to_target": self.to_target and dict(zip(("alone", "with_proxy"), self.to_target, strict=True)),
@@ -177,24 +177,31 @@ def summarise(experiment: Experiment, kept: Mapping[Cell, Kept]) -> tuple[Sectio
     tables: dict[str, list[Entry]] = {}
     for entry in experiment.entries:
         tables.setdefault(entry.section or entry.cell.protocol, []).append(entry)
-    return _with_losses([_section(name, entries, kept) for name, entries in tables.items()])
+    sections = tuple(_section(name, entries, kept) for name, entries in tables.items())
+    return tuple(_with_losses(section, tables, kept) for section in sections)
 
 
-def _with_losses(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """With what each row lost to the first row of the table that it is measured by."""
-    means = {
-        (section.name, row.keys): row.scores[section.main].mean
-        for section in sections
-        for row in section.rows
-        if section.main is not None and section.main in row.scores
-    }
-    whole = {section.name: means.get((section.name, section.rows[0].keys)) for section in sections}
+def _with_losses(section: Section, tables: Mapping[str, Sequence[Entry]], kept: Mapping[Cell, Kept]) -> Section:
+    """With what each row lost to the first row of the table that it is measured by, run by run."""
 
-    def with_loss(section: Section, row: Row) -> Row:
-        before, after = whole.get(row.measured_by), means.get((section.name, row.keys))
-        return row if before is None or after is None else replace(row, loss=before - after)
+    def scores(name: str, keys: tuple[str, ...]) -> dict[tuple[int, int], float]:
+        """Of each run, by what equal runs differ in."""
+        found = {}
+        for entry in tables[name]:
+            if entry.keys == keys and entry.cell in kept:
+                measures = kept[entry.cell].outcome.last.scores.get(section.main or "", {})
+                if MEASURE in measures:
+                    found[entry.cell.rotation, entry.cell.seed] = measures[MEASURE]
+        return found
 
-    return tuple(replace(section, rows=tuple(with_loss(section, row) for row in section.rows)) for section in sections)
+    def with_loss(row: Row) -> Row:
+        if not row.measured_by:
+            return row
+        whole, own = scores(row.measured_by, tables[row.measured_by][0].keys), scores(section.name, row.keys)
+        lost = tuple(whole[run] - own[run] for run in sorted(whole.keys() & own.keys()))
+        return replace(row, loss=Sample(lost) if lost else None)
+
+    return replace(section, rows=tuple(with_loss(row) for row in section.rows))
 
 
 def _section(name: str, entries: Sequence[Entry], kept: Mapping[Cell, Kept]) -> Section:
