@@ -36,6 +36,8 @@ class Cell:
     0 proxy windows and an empty proxy choice leave both to the protocol. `only` names the one modality that everybody
     has, empty for all; `models` names who has which architecture, empty for the protocol's own; 0 participants leave
     the share of a round's devices to the protocol. Of a `timed` one seconds are taken, neither scores nor bytes.
+    `aggregator` and `quarantine` are empty for the product's own; `attack` names what the share `attackers` of the
+    devices does, empty for nobody, 0 for the attack's own share.
     """
 
     protocol: str
@@ -52,6 +54,10 @@ class Cell:
     participants: int = 0
     timed: bool = False
     quick: bool = False
+    aggregator: str = ""
+    quarantine: str = ""
+    attack: str = ""
+    attackers: float = 0.0
 
     @property
     def key(self) -> str:

@@ -62,6 +62,7 @@ def _columns(experiment: Experiment, section: Section) -> list[tuple[str, Conten
         shown.append(("windows had", lambda _, row: str(row.proxy_windows or NOTHING)))
     if experiment.name != "speed":
         shown += [(f"{group} F1 (%)", _score(section, group)) for group in section.groups]
+        shown.append(("lost (points)", lambda _, row: share(row.loss)))
     if experiment.name == "bytes":
         return [*shown, *_bytes_columns(section)]
     if experiment.name == "speed":
@@ -163,6 +164,12 @@ def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
         )
     if any(section.best for section in sections) and experiment.name != "speed":
         lines.append("Bold: the best federated row of its column.")
+    if any(row.loss is not None for section in sections for row in section.rows):
+        lines.append(
+            f"lost: {sections[0].main} F1 points below the run of the same seed in the first row of the first table, a "
+            "federation that nobody spoils and that does not guard itself. Attackers are a fifth of the devices, "
+            "colluders a third, unless `--attackers` says otherwise."
+        )
     if any(row.up for section in sections for row in section.rows):
         lines.append(
             "up, down: as encoded for the wire, mean of a device and round, 1 kB = 1000 bytes; "

@@ -1,12 +1,18 @@
-"""FedMEKT (arXiv 2307.13214): the product's own trainer, aggregate and distiller, without broker, disk and release."""
+"""FedMEKT (arXiv 2307.13214): the product's own trainer, aggregate and distiller, without broker, disk and release.
+
+Devices that attack lie before anything is encoded: what crosses the wire is as large as ever.
+"""
 
 from collections.abc import Mapping
 
 from bench.arena import Arena
+from bench.attacks import Moment, told
 from bench.contender import Payload
 from bench.contenders.local import global_architectures, private_windows
-from coordinator.aggregate import Contribution, aggregate
+from coordinator.aggregate import Contribution
 from coordinator.distil import Distiller
+from coordinator.quarantine import Standings
+from coordinator.weighing import weigh
 from edge.trainer import LocalTrainer
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.augment import view
@@ -24,6 +30,10 @@ class FedMekt:
 
     def __init__(self, arena: Arena, plan: Plan) -> None:
         self._plan = plan
+        self._rules = arena.rules
+        self._attack, self._attackers = arena.attack, arena.attackers
+        self._first: dict[str, dict[str, Knowledge]] = {}
+        self._standings: Standings = {}
         self._proxy = self._view = arena.datasets.normalised_proxy()
         self._distiller = Distiller(plan, global_architectures(arena))
         self._trainers = {each.name: LocalTrainer(plan, each.architectures) for each in arena.devices}
@@ -38,12 +48,20 @@ class FedMekt:
         return {name: data for name, data in self._announced[1].items() if name in self._private[device]}
 
     def learn(self, device: str, number: int, received: Payload) -> Payload:
-        """Local learning; gives the device's knowledge."""
-        trainer = self._trainers[device]
-        proxy = {name: self._view[name] for name in self._private[device]}
-        seed = derived_seed(self._plan.seed, device, number)
-        trainer.learn(self._private[device], proxy, self._unpacked(received), number, seed)
-        return self._packed(trainer.knowledge(proxy))
+        """Local learning; gives the device's knowledge, or what it says instead."""
+        known = self._unpacked(received)
+        if self._attack is None or device not in self._attackers:
+            return self._packed(self._learned(device, number, known))
+        match self._attack.base:
+            case "received":
+                pass
+            case "own":
+                known = self._learned(device, number, known)
+            case "first":
+                if device not in self._first:
+                    self._first[device] = self._learned(device, number, known)
+                known = self._first[device]
+        return self._packed(told(self._attack, known, Moment(device=device, round=number, seed=self._plan.seed)))
 
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
         """Aggregation and distillation."""
@@ -51,11 +69,22 @@ class FedMekt:
             Contribution(device=name, windows=self._count(name), knowledge=self._unpacked(payload))
             for name, payload in sent.items()
         ]
-        self._distiller.distil(self._proxy, aggregate(contributions), number)
+        known = self._distiller.embed(self._view) if number else None
+        weighed = weigh(contributions, known, self._standings, self._rules, number)
+        self._standings = weighed.standings
+        self._distiller.distil(self._proxy, weighed.aggregate, number)
 
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By the global encoders."""
         return (self._distiller.embed(windows),)
+
+    def _learned(self, device: str, number: int, received: Mapping[str, Knowledge]) -> dict[str, Knowledge]:
+        """What the device knows after it has learned."""
+        trainer = self._trainers[device]
+        proxy = {name: self._view[name] for name in self._private[device]}
+        seed = derived_seed(self._plan.seed, device, number)
+        trainer.learn(self._private[device], proxy, received, number, seed)
+        return trainer.knowledge(proxy)
 
     def _count(self, device: str) -> int:
         return len(next(iter(self._private[device].values())))
