@@ -216,7 +216,7 @@ class Request:
     `token`: the secret of the token that allows it, as the device has no certificate yet.
     """
 
-    token: Annotated[bytes, Bounds(shortest=16, longest=16)]
+    token: Annotated[bytes, Bounds(shortest=16, longest=16)] = field(repr=False)
     csr: Csr
 
 
