@@ -29,6 +29,7 @@ LEAN = {
         "mekt.blobs",
         "mekt.broker",
         "mekt.catalogue",
+        "mekt.clock",
         "mekt.connection",
         "mekt.credentials",
         "mekt.ed25519",

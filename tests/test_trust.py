@@ -1,11 +1,11 @@
 """A federation as it is to be deployed: certificates by tokens, a broker that lets nobody do more, signed releases."""
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +76,10 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     made = Ward(folder, 0)
     made.mekt("ca", "init", "--federation", "ward")
     made.mekt("ca", "issue", "coordinator", "--out", "coordinator/identity")
-    with closing(Authority(folder / "authority")) as authority, fenced_broker(folder / "fence", authority) as made.port:
+    with (
+        contextlib.closing(Authority(folder / "authority")) as authority,
+        fenced_broker(folder / "fence", authority) as made.port,
+    ):
         shutil.move(folder / "coordinator", folder / "issued")
         recordings = tmp_path_factory.mktemp("recordings")
         sizes = {"devices": DEVICES, "rounds": ROUNDS, "duration_s": 100.0}
@@ -108,7 +111,14 @@ def test_a_key_never_leaves_its_device(ward: Ward) -> None:
     for name in DEVICES:
         key = (ward.folder / name / "identity" / "key.pem").read_text().splitlines()[1]
         others = [path for path in ward.folder.rglob("*") if path.is_file() and path.parent.name != "identity"]
-        assert [path for path in others if key.encode() in path.read_bytes()] == []
+        assert len(others) > 20 and [path for path in others if key.encode() in content(path)] == []
+
+
+def content(path: Path) -> bytes:
+    """What a file holds that may be one of those that are written, renamed and gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return b""
 
 
 def test_the_release_is_signed_and_a_wearable_takes_no_other(ward: Ward, tmp_path: Path) -> None:
