@@ -9,6 +9,8 @@ from typing import Any
 OUT = Path("bench-results")
 SEEDS, ROUNDS = 3, 12
 QUICK_SEEDS, QUICK_ROUNDS = 2, 2
+# A run with an attack takes minutes, and trains and attacks devices that nobody else does.
+PRIVACY_SEEDS, PRIVACY_ROUNDS = 2, 4
 # Seconds are less uncertain than scores.
 SPEED_SEEDS, SPEED_ROUNDS = 1, 3
 LARGEST = 1_000_000
@@ -23,6 +25,7 @@ COMMANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("encodings", "Knowledge as float32, float16, int8 and int4.", ("hapt",)),
     ("mixed", "Devices of one architecture and of several.", ("hapt",)),
     ("ablate", "The method with one part changed at a time.", ("hapt",)),
+    ("privacy", "What knowledge and parameters tell about private windows, and what protecting it costs.", ("hapt",)),
     ("speed", "Windows a second, and the seconds of a round by part.", ("hapt",)),
 )
 # These run every method unless told which.
@@ -58,11 +61,13 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
 
 def defaults(name: str, *, quick: bool) -> tuple[int, int]:
     """Seeds and rounds of a command when nothing is said."""
-    usual = (SPEED_SEEDS, SPEED_ROUNDS) if name == "speed" else (SEEDS, ROUNDS)
+    usual = {"speed": (SPEED_SEEDS, SPEED_ROUNDS), "privacy": (PRIVACY_SEEDS, PRIVACY_ROUNDS)}.get(
+        name, (SEEDS, ROUNDS)
+    )
     if not quick:
         return usual
     # Three protocols would take more than a minute or two.
-    return (1 if name in ("compare", "speed") else QUICK_SEEDS), QUICK_ROUNDS
+    return (1 if name in ("compare", "privacy", "speed") else QUICK_SEEDS), QUICK_ROUNDS
 
 
 def _common() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ REMEDY = 'in the folder of Mekt: pip install -c constraints.txt -e ".[privacy]"'
 
 
 def mu_of(sensitivity: float, noise: float) -> float:
-    """mu of one release; infinite without noise."""
+    """What one release gives away, as mu; infinite without noise."""
     return math.inf if noise == 0 else sensitivity / noise
 
 

@@ -83,11 +83,25 @@ class RoundOpen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Privacy:
+    """What a device that protects its knowledge has given away of its private data: epsilon at `delta`, of a `budget`.
+
+    `is_spent`: another round would exceed it, and the device takes part in none.
+    """
+
+    epsilon: Annotated[float, Bounds(low=0, high=1e12)]
+    delta: Annotated[float, Bounds(low=0, high=1)]
+    budget: Annotated[float, Bounds(low=0, high=1e12)]
+    is_spent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Presence:
     """A device's word on itself, retained; with `offline` it is also the last will. `modalities`: name -> encoder.
 
     `progress` is the share of the activity that is done, `windows` the private windows kept, `up_bytes` and
-    `down_bytes` what crossed the device's connection in this session, as its kernel counted it.
+    `down_bytes` what crossed the device's connection in this session, as its kernel counted it. `privacy` is there
+    where the device protects its knowledge.
     """
 
     state: Literal["online", "offline"]
@@ -98,6 +112,7 @@ class Presence:
     windows: Annotated[int, Bounds(low=0, high=10**9)] = 0
     up_bytes: Bytes = 0
     down_bytes: Bytes = 0
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

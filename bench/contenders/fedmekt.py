@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from bench.arena import Arena
 from bench.contender import Payload
 from bench.contenders.local import global_architectures, private_windows
 from coordinator.aggregate import Contribution, aggregate
 from coordinator.distil import Distiller
+from edge.privacy import protected
 from edge.trainer import LocalTrainer
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.augment import view
+from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, Knowledge
-from mekt.plan import Plan, derived_seed
+from mekt.noise import Mechanism
+from mekt.plan import Architecture, Plan, derived_seed
 
 
 class FedMekt:
@@ -23,10 +28,13 @@ class FedMekt:
     uses_proxy = True
 
     def __init__(self, arena: Arena, plan: Plan) -> None:
+        # What devices protect their knowledge with, if anything.
+        self.mechanism: Mechanism | None = None
         self._plan = plan
         self._proxy = self._view = arena.datasets.normalised_proxy()
         self._distiller = Distiller(plan, global_architectures(arena))
         self._trainers = {each.name: LocalTrainer(plan, each.architectures) for each in arena.devices}
+        self._architectures = {each.name: each.architectures for each in arena.devices}
         self._private = {each.name: private_windows(arena, each) for each in arena.devices}
         self._announced: tuple[int, Payload] = (-1, {})
 
@@ -42,29 +50,50 @@ class FedMekt:
         trainer = self._trainers[device]
         proxy = {name: self._view[name] for name in self._private[device]}
         seed = derived_seed(self._plan.seed, device, number)
-        trainer.learn(self._private[device], proxy, self._unpacked(received), number, seed)
-        return self._packed(trainer.knowledge(proxy))
+        known = self.opened(received)
+        trainer.learn(self._private[device], proxy, known, number, seed)
+        knowledge = trainer.knowledge(proxy)
+        if self.mechanism is not None:
+            # Noise is drawn from the seed: a run can be repeated, and devices in the field do otherwise.
+            bits = np.random.default_rng(derived_seed(self._plan.seed, "noise", device, number)).bytes
+            knowledge = protected(knowledge, known, self.mechanism, bits)
+        return self._packed(knowledge)
 
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
         """Aggregation and distillation."""
-        contributions = [
-            Contribution(device=name, windows=self._count(name), knowledge=self._unpacked(payload))
-            for name, payload in sent.items()
-        ]
-        self._distiller.distil(self._proxy, aggregate(contributions), number)
+        self._distiller.distil(self._proxy, self.mean(sent), number)
 
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By the global encoders."""
         return (self._distiller.embed(windows),)
 
-    def _count(self, device: str) -> int:
-        return len(next(iter(self._private[device].values())))
+    # What only a coordinator that is curious looks at
 
-    def _packed(self, knowledge: Mapping[str, Knowledge]) -> Payload:
-        encoding = self._plan.method.encoding
-        return {name: pack_knowledge(each.embedding, each.hidden, encoding) for name, each in knowledge.items()}
+    @property
+    def global_model(self) -> SplitAutoencoder:
+        """The coordinator's encoders and decoders, of all modalities."""
+        return self._distiller.model
 
-    def _unpacked(self, payload: Payload) -> dict[str, Knowledge]:
+    @property
+    def seen(self) -> Arrays:
+        """The proxy set as the round that was announced last looks at it."""
+        return self._view
+
+    def architectures(self, device: str) -> Mapping[str, Architecture]:
+        """Of the device's modalities."""
+        return self._architectures[device]
+
+    def mean(self, sent: Mapping[str, Payload]) -> dict[str, Knowledge]:
+        """The aggregate of what these devices sent."""
+        return aggregate(
+            [
+                Contribution(device=name, windows=self._count(name), knowledge=self.opened(payload))
+                for name, payload in sent.items()
+            ]
+        )
+
+    def opened(self, payload: Payload) -> dict[str, Knowledge]:
+        """The knowledge in these bytes."""
         method = self._plan.method
         knowledge = {}
         for name, data in payload.items():
@@ -76,3 +105,10 @@ class FedMekt:
             )
             knowledge[name] = Knowledge(embedding=embedding_ND, hidden=hidden_NH)
         return knowledge
+
+    def _count(self, device: str) -> int:
+        return len(next(iter(self._private[device].values())))
+
+    def _packed(self, knowledge: Mapping[str, Knowledge]) -> Payload:
+        encoding = self._plan.method.encoding
+        return {name: pack_knowledge(each.embedding, each.hidden, encoding) for name, each in knowledge.items()}
