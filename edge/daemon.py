@@ -16,15 +16,17 @@ from typing import Any
 import torch
 
 from edge import agent
+from edge.budget import budget_of
 from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
+from edge.protection import Protection
 from edge.sensing import Sensing
 from edge.settings import DeviceSettings, read_device
 from mekt.blobs import ChunkError, Fetch, Serving, blob_ref, proxy_hash, read_chunk
 from mekt.database import DamagedStateError
 from mekt.errors import SensorError, StateError
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Want
+from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Privacy, Receipt, RoundOpen, Want
 from mekt.modality import Modality
 from mekt.plan import Architecture, BlobRef, Plan
 from mekt.post import Post
@@ -69,7 +71,10 @@ class Device:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._settings = settings
-        self._memory = Memory(folder)
+        self._budget = budget_of(settings.privacy)
+        self._memory = Memory(folder, keeps_budget=self._budget is not None)
+        if self._budget is not None and self._memory.progress.trained > agent.NEVER and not self._memory.spent:
+            log.warning("knowledge of earlier rounds was shown without noise; no epsilon counts that")
         self._sources = [open_source(each, base) for each in settings.sensors]
         self._sensed: dict[str, Modality] = {each.name: each for source in self._sources for each in source.modalities}
         self._state = agent.AgentState()
@@ -332,7 +337,10 @@ class Device:
             self._remarked.add(name)
             log.warning("%s", learned.remarks[name])
         metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
-        self._memory.trained(learned.round, learned.weights, learned.knowledge, learned.windows, metrics)
+        if learned.cost:
+            # They are of private windows, and under no noise.
+            metrics = {}
+        self._memory.trained(learned.round, learned.weights, learned.knowledge, learned.windows, metrics, learned.cost)
         self._late, self._late_offer = {}, None
         log.info(
             "round %d: learned from %d windows, reconstruction %.4f, transfer %.4f",
@@ -378,11 +386,22 @@ class Device:
         lesson, sensing = self._lesson, self._sensing
         assert lesson is not None and sensing is not None, "learning needs a plan"
         windows, weights, blobs = sensing.arrays(), self._weights(), self._memory.blobs
+        protection = None
+        if self._budget is not None:
+            cost = self._budget.cost(lesson.plan, len(windows))
+            protection = Protection(mechanism=self._budget.settings.mechanism, cost=cost)
+            # What was learned before would be shown once more, of other views: at the price of another round.
+            late = False
+            if not self._budget.allows(self._memory.spent, cost):
+                refusal = self._budget.refusal(self._memory.spent, cost)
+                log.warning("round %d: %s; this device sits it out", lesson.round + 1, refusal)
+                self._advance(agent.TrainingFailed(round=lesson.round))
+                return
 
         def work(progress: Callable[[int, int], None]) -> Learned:
             if late and weights is not None:
                 self._inbox.put(Late(round=lesson.round, knowledge=lesson.recall(weights, blobs)))
-            return lesson.learn(windows, weights, blobs, progress)
+            return lesson.learn(windows, weights, blobs, progress, protection)
 
         self._start_job(work)
 
@@ -409,9 +428,13 @@ class Device:
             self._recall(number)
 
     def _recall(self, number: int) -> None:
-        """Compute anew what was offered and has since been lost from the disk; only the last round's can be."""
+        """Compute anew what was offered and has since been lost from the disk; only the last round's can be.
+
+        What was shown under noise cannot: it would be shown twice. The round is learned again, and paid for again.
+        """
         lesson, blobs = self._announced, self._memory.blobs
-        weights = self._weights() if number == self._memory.progress.trained else None
+        recallable = number == self._memory.progress.trained and self._budget is None
+        weights = self._weights() if recallable else None
         if weights is None or lesson is None or lesson.round != number:
             self._advance(agent.KnowledgeLost(round=number))
             return
@@ -454,9 +477,14 @@ class Device:
             windows=0 if self._sensing is None else self._sensing.count,
             up_bytes=wire.up,
             down_bytes=wire.down,
+            privacy=self._privacy(),
         )
         said = self._said
-        changed = said is None or (said.activity, said.modalities) != (presence.activity, presence.modalities)
+        changed = said is None or (said.activity, said.modalities, said.privacy) != (
+            presence.activity,
+            presence.modalities,
+            presence.privacy,
+        )
         moved = said is not None and said.progress != presence.progress
         if changed or (moved and now_s - self._said_at_s >= PROGRESS_S):
             self._said, self._said_at_s = presence, now_s
@@ -465,8 +493,21 @@ class Device:
 
     def _farewell(self) -> tuple[str, bytes]:
         """What is said when this device is gone: by itself, or by the broker as its last will."""
-        presence = Presence(state="offline", session=self._session, activity="idle", modalities=self._modalities())
+        presence = Presence(
+            state="offline",
+            session=self._session,
+            activity="idle",
+            modalities=self._modalities(),
+            privacy=self._privacy(),
+        )
         return self._post.seal(presence, "up", device=self._settings.device)
+
+    def _privacy(self) -> Privacy | None:
+        """How much of its private data this device has given away, where that is counted."""
+        if self._budget is None:
+            return None
+        cost = None if self._plan is None else self._budget.cost(self._plan, len(self._architectures))
+        return self._budget.told(self._memory.spent, cost)
 
     def _modalities(self) -> dict[str, str]:
         """What this device senses at present, and by which encoder."""

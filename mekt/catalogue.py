@@ -556,6 +556,14 @@ DELIVERY_GONE = Entry(
     "Start again: the coordinator collects it anew. Keep other programs out of the state folder.",
 )
 
+BUDGET_LOST = Entry(
+    712,
+    "How much of the privacy budget is spent cannot be read any more.",
+    "The device's state is damaged. Begun anew, as without a budget, it would take what it has shown for unseen.",
+    "Restore `device.sqlite` from a copy of its state folder. Remove the file only if what the device has shown so far "
+    "shall not count, or if its private windows are others by now.",
+)
+
 # 8: what is installed
 
 INSTALLATION = Entry(

@@ -30,6 +30,8 @@ LONGEST_SENTENCE = 240
 MOST_ENTRIES = 4096
 FEW_ENTRIES = 128
 PROBLEMS_TOLD = 3
+# Far beyond where it says anything.
+LARGEST_EPSILON = 1e12
 
 Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
@@ -89,9 +91,9 @@ class Privacy:
     `is_spent`: another round would exceed it, and the device takes part in none.
     """
 
-    epsilon: Annotated[float, Bounds(low=0, high=1e12)]
+    epsilon: Annotated[float, Bounds(low=0, high=LARGEST_EPSILON)]
     delta: Annotated[float, Bounds(low=0, high=1)]
-    budget: Annotated[float, Bounds(low=0, high=1e12)]
+    budget: Annotated[float, Bounds(low=0, high=LARGEST_EPSILON)]
     is_spent: bool = False
 
 

@@ -9,7 +9,7 @@ from bench.contender import Payload
 from bench.contenders.local import global_architectures, private_windows
 from coordinator.aggregate import Contribution, aggregate
 from coordinator.distil import Distiller
-from edge.privacy import protected
+from edge.protection import protected
 from edge.trainer import LocalTrainer
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.augment import view

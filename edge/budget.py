@@ -1,19 +1,17 @@
-"""What a device shows of its knowledge under differential privacy, and how much it has to show yet. Pure.
+"""How much a device may show of its private data, and how much it has shown: epsilon, and a budget of it. Pure.
 
 The unit that is protected is the whole device: any private windows exchanged for any others, as many. Its model is a
 function of all of them, and so every row of its knowledge may be. Nothing is promised about a single window beyond what
 follows from that. docs/privacy.md says what else is told, and not protected.
 """
 
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from mekt.accounting import Accountant, accountant
-from mekt.learning import Knowledge
-from mekt.messages import Privacy
-from mekt.noise import Bits, Mechanism
+from mekt.messages import LARGEST_EPSILON, Privacy
+from mekt.noise import Mechanism
 from mekt.plan import Plan
 from mekt.schema import Bounds
 
@@ -38,7 +36,10 @@ class PrivacySettings:
 
 
 class Budget:
-    """What may be shown: costs are mu^2 of the Gaussian mechanism, which add up over everything that is shown."""
+    """What may be shown: costs are mu^2 of the Gaussian mechanism, which add up over everything that is shown.
+
+    `spent` is always all that a device has ever spent; it keeps that, not this.
+    """
 
     def __init__(self, settings: PrivacySettings) -> None:
         """Take up the settings.
@@ -47,7 +48,9 @@ class Budget:
             MissingPackageError: when they name an accountant that is not installed.
         """
         self.settings = settings
-        self._epsilon: Callable[[float, float], float] = accountant(settings.accountant)
+        self._accountant: Callable[[float, float], float] = accountant(settings.accountant)
+        # It is asked for many times a second, and changes with the rounds.
+        self._known: dict[float, float] = {}
 
     def cost(self, plan: Plan, modalities: int) -> float:
         """Of one round: a matrix for each modality, and one for its hidden layer where the plan asks for that."""
@@ -56,7 +59,9 @@ class Budget:
 
     def epsilon(self, spent: float) -> float:
         """What a device has given away that has spent so much."""
-        return self._epsilon(spent, self.settings.delta)
+        if spent not in self._known:
+            self._known = dict(list(self._known.items())[-1:]) | {spent: self._accountant(spent, self.settings.delta)}
+        return self._known[spent]
 
     def allows(self, spent: float, cost: float) -> bool:
         """Whether so much more may be spent."""
@@ -73,29 +78,11 @@ class Budget:
     def told(self, spent: float, cost: float | None) -> Privacy:
         """What a presence says of it; `cost` is that of a round of the plan that is followed, if one is."""
         return Privacy(
-            epsilon=self.epsilon(spent),
+            epsilon=min(self.epsilon(spent), LARGEST_EPSILON),
             delta=self.settings.delta,
             budget=self.settings.epsilon_budget,
             is_spent=cost is not None and not self.allows(spent, cost),
         )
-
-
-def protected(
-    knowledge: Mapping[str, Knowledge],
-    known: Mapping[str, Knowledge],
-    mechanism: Mechanism,
-    bits: Bits = secrets.token_bytes,
-) -> dict[str, Knowledge]:
-    """A device's knowledge as it may be shown: clipped around the global one that was `known` before, under noise."""
-    shown = {}
-    for name, own in sorted(knowledge.items()):
-        around = known.get(name)
-        hidden = None
-        if own.hidden is not None:
-            hidden = mechanism.release(own.hidden, None if around is None else around.hidden, bits)
-        embedding = mechanism.release(own.embedding, None if around is None else around.embedding, bits)
-        shown[name] = Knowledge(embedding=embedding, hidden=hidden)
-    return shown
 
 
 def budget_of(settings: PrivacySettings | None) -> Budget | None:
