@@ -240,6 +240,13 @@ FEDERATION_FULL = Entry(
     "More devices announce themselves than one coordinator takes, or something announces ever new names.",
     "Start another federation for the rest.",
 )
+SECURE_ROUND_FAILS = Entry(
+    307,
+    "A round under secure aggregation gives no sum.",
+    "Too few devices are left in it, or a message is not what the protocol has at that point.",
+    "Nothing for a single round: nobody's knowledge was seen, and the next one begins with new keys. If it goes on, "
+    "give rounds more time or a lower threshold, and look at the device that the message names.",
+)
 
 # 4: the broker and the way to it
 
