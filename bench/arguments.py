@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,22 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
             )
         if name == "compare":
             command.add_argument("--rotations", action="store_true", help="the other rotations too, with seed 0")
+    text = "What secure aggregation takes: bytes, seconds, and how exact its sums are."
+    command = within.add_parser("secure", parents=parents, help=text, description=text)
+    command.set_defaults(run=_secure)
+    command.add_argument("--json", action="store_true", help="JSON instead of the table")
+    command.add_argument("--quick", action="store_true", help="few devices, once")
     text = "Say which methods and protocols there are."
     command = within.add_parser("list", parents=parents, help=text, description=text)
     command.set_defaults(run=show)
     command.add_argument("--json", action="store_true", help="JSON instead of text")
+
+
+def _secure(options: argparse.Namespace) -> int:
+    # Only here, as it needs a package that nothing else does.
+    from bench.secure import show_secure
+
+    return show_secure(as_json=options.json, quick=options.quick, out=sys.stdout)
 
 
 def defaults(name: str, *, quick: bool) -> tuple[int, int]:
