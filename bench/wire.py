@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bench.contender import Payload
 from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, blob_ref, proxy_hash, read_chunk
-from mekt.link import QOS
+from mekt.connection import QOS
 from mekt.messages import Body, Chunk, Offer, Presence, Receipt, RoundOpen
 from mekt.plan import BlobRef, Plan
 from mekt.post import Post

@@ -1,4 +1,4 @@
-"""Offers on their way in: what a device may offer, which chunks to ask it for, when all is there. Pure."""
+"""One offer on its way in: what a device may offer, which chunks to ask it for, when all is there. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ The encoders are durable before anything else is tried; a failure behind them co
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class Learner:
         architectures: Mapping[str, Architecture],
         folder: Path,
         compute: torch.device | str = "cpu",
+        sign: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._federation = federation
         self._plan = plan
@@ -73,6 +74,7 @@ class Learner:
             each.name: architectures.get(each.name, "conv") for each in plan.modalities
         }
         self._compute = compute
+        self._sign = sign
         self._distiller = self._fresh()
 
     def restore(self, rounds_done: int) -> None:
@@ -230,6 +232,7 @@ class Learner:
                 labels=self._datasets.classes if fitted else (),
                 windows=self._datasets.proxy,
                 metrics=metrics,
+                sign=self._sign,
             )
         except ReleaseError as error:
             log.error("no release of this round: %s", error)

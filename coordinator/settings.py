@@ -21,6 +21,13 @@ KINDS: tuple[Kind, ...] = ("proxy", "labelled", "test")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrustSettings:
+    """The folder of the authority that certifies devices and signs announcements and releases."""
+
+    authority: PathText
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FederationSettings:
     """What a federation learns, from what, and where its coordinator keeps its state.
 
@@ -44,6 +51,7 @@ class FederationSettings:
     method: Method = field(default_factory=Method)
     round: RoundRules = field(default_factory=RoundRules)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
+    trust: TrustSettings | None = None
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.modalities]

@@ -39,6 +39,20 @@ class AgentState:
     late: bool = False
     offers_late: bool = False
 
+    @property
+    def is_offering(self) -> bool:
+        """Whether something waits for the coordinator's receipt."""
+        return self.phase == "sending" or self.offers_late
+
+    @property
+    def latest(self) -> int:
+        """The round that the device is at, or else the last that it has delivered, or NEVER."""
+        return self.delivered if self.round == NEVER else self.round
+
+    def awaits(self, number: int, late: bool) -> bool:
+        """Whether a receipt of this round is an answer to what is on offer, late knowledge or the round's own."""
+        return number == self.round and (self.offers_late if late else self.phase == "sending")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundOpened:

@@ -15,6 +15,7 @@ from export.manifest import Manifest
 from export.release import Release, read_release
 from mekt import catalogue
 from mekt.errors import SensorError
+from mekt.identity import KeptTrust
 from mekt.schema import Bounds
 from mekt.settings import read_toml
 from sensors.recording import read_recording
@@ -73,13 +74,16 @@ def run_infer(
     modalities: Sequence[str] | None = None,
     speed: float = 0.0,
     as_json: bool = False,
+    trust: Path | None = None,
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
     """Classify what `source` senses until it ends, one line per window to `out`; the exit code.
 
     `source` is a recording (`.npz`), played `speed` times faster than real time (0: as fast as it is read), or a
-    settings file (`.toml`) with `[[sensors]]` tables. Only `modalities` are used, by default all.
+    settings file (`.toml`) with `[[sensors]]` tables. Only `modalities` are used, by default all. With `trust`, the
+    file of the coordinator's public key, the release must be signed with it, and no older than any before: that is
+    remembered in a file beside the key.
 
     Raises:
         ReleaseError: when the release is damaged or has no classifier for what is sensed.
@@ -88,7 +92,10 @@ def run_infer(
     """
     out = sys.stdout if out is None else out
     err = sys.stderr if err is None else err
-    loaded = read_release(release)
+    kept = None if trust is None else KeptTrust(trust, trust.with_name(f"{trust.name}.newest-release"))
+    loaded = read_release(release, None if kept is None else kept.trust)
+    if kept is not None:
+        kept.keep()
     opened = _source(source, loaded.manifest, modalities, speed)
     count = 0
     for verdict in verdicts(loaded, opened, err, modalities):

@@ -34,6 +34,13 @@ class PrivateWindows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrustSettings:
+    """Whom the device believes: the file with the public key of the coordinator, which signs its announcements."""
+
+    coordinator: PathText
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceSettings:
     """Which device this is, what it senses, and where it keeps its state.
 
@@ -50,6 +57,7 @@ class DeviceSettings:
     windows: PrivateWindows = field(default_factory=PrivateWindows)
     privacy: PrivacySettings | None = None
     broker: BrokerSettings = field(default_factory=BrokerSettings)
+    trust: TrustSettings | None = None
 
     def __post_init__(self) -> None:
         names = self.modalities
@@ -64,6 +72,10 @@ class DeviceSettings:
     def modalities(self) -> tuple[str, ...]:
         """What the device senses."""
         return tuple(name for sensor in self.sensors for name in sensor.modalities)
+
+    def architecture(self, name: str) -> Architecture:
+        """That of the encoder for this modality."""
+        return self.architectures.get(name, "conv")
 
 
 def read_device(path: Path) -> DeviceSettings:

@@ -16,6 +16,8 @@ from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, Scaling
 from mekt.schema import Bounds, Count, Name, SchemaError, build, plain
 
 FORMAT = 1
+# The coordinator's signature on the bytes of the manifest (mekt.signature); where there is no authority, there is none.
+SIGNATURE = "signature"
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 1 << 28

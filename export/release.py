@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.manifest import LARGEST_MANIFEST_BYTES, MANIFEST, Manifest, unpack_manifest
+from export.manifest import LARGEST_MANIFEST_BYTES, MANIFEST, SIGNATURE, Manifest, unpack_manifest
 from mekt import catalogue
 from mekt.errors import ReleaseError
+from mekt.signature import SIGNATURE_BYTES, Refusal, Trust
 
 AGAIN = "copy the release again from the coordinator"
 
@@ -25,12 +26,12 @@ class Release:
     models: Mapping[str, bytes]
 
 
-def read_release(path: Path) -> Release:
-    """The release in folder `path`, every file of it verified.
+def read_release(path: Path, trust: Trust | None = None) -> Release:
+    """The release in folder `path`, every file of it verified; with `trust`, its signature too.
 
     Raises:
-        ReleaseError: when the folder is missing, a file is missing, damaged, unknown or not a plain file, or the
-            release was written by a newer Mekt.
+        ReleaseError: when the folder is missing, a file is missing, damaged, unknown or not a plain file, the
+            release was written by a newer Mekt, or it is not signed or older than one that was read before.
     """
     try:
         if not path.is_dir():
@@ -48,11 +49,15 @@ def read_release(path: Path) -> Release:
         raise ReleaseError(
             f"{path}: has no {MANIFEST}, so it is no release; name the folder that holds one", catalogue.RELEASE_MISSING
         )
+    packed = _content(path / MANIFEST, LARGEST_MANIFEST_BYTES)
+    if trust is not None:
+        signature = _content(path / SIGNATURE, SIGNATURE_BYTES) if SIGNATURE in there else b""
+        _check_signature(path, trust.refusal("release", packed, signature))
     try:
-        manifest = unpack_manifest(_content(path / MANIFEST, LARGEST_MANIFEST_BYTES))
+        manifest = unpack_manifest(packed)
     except ReleaseError as error:
         raise ReleaseError(f"{path}: {error}", error.entry) from error
-    unknown = sorted(there - {MANIFEST} - set(manifest.files))
+    unknown = sorted(there - {MANIFEST, SIGNATURE} - set(manifest.files))
     if unknown:
         raise ReleaseError(
             f"{path}: holds {unknown[0]!r}, which its manifest does not name; remove it, or {AGAIN}",
@@ -75,6 +80,22 @@ def read_release(path: Path) -> Release:
             )
         models[name] = data
     return Release(path=path, manifest=manifest, models=models)
+
+
+def _check_signature(path: Path, refusal: Refusal | None) -> None:
+    match refusal:
+        case "unsigned":
+            raise ReleaseError(
+                f"{path}: is not signed by this device's coordinator; {AGAIN}, or name another key with --trust",
+                catalogue.RELEASE_UNSIGNED,
+            )
+        case "replayed":
+            raise ReleaseError(
+                f"{path}: is older than a release that was used here before; take the newest one from the coordinator",
+                catalogue.RELEASE_REPLAYED,
+            )
+        case None:
+            pass
 
 
 def _content(path: Path, largest: int) -> bytes:

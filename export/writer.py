@@ -7,7 +7,7 @@ import copy
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 
 from export.graphs import EMBEDDING, EMBEDDINGS, PROBABILITIES, classifier_model, encoder_model
 from export.layers import OPSET, Floats
-from export.manifest import MANIFEST, ClassifierEntry, EncoderEntry, FileEntry, Manifest, pack_manifest
+from export.manifest import MANIFEST, SIGNATURE, ClassifierEntry, EncoderEntry, FileEntry, Manifest, pack_manifest
 from export.release import read_release
 from mekt import catalogue
 from mekt.encoders import Encoder
@@ -43,12 +43,13 @@ def write_release(
     labels: Sequence[str],
     windows: Mapping[str, Floats],
     metrics: Mapping[str, float],
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> Manifest:
     """Write the release of these encoders and classifiers as folder `out`; durable when this returns.
 
     A classifier is (modalities in the order of its features, weight (K, sum of D), bias (K,)). `windows` are real
     ones as sensed (N, T, ...), not normalised; the export is checked on them. Writing what is already there, as after
-    a crash, changes nothing.
+    a crash, changes nothing. `sign` gives the coordinator's signature on the manifest, which names every other file.
 
     Raises:
         ReleaseError: when the export does not compute what was trained, the parts do not fit together, or `out`
@@ -89,11 +90,12 @@ def write_release(
         )
     except ValueError as error:
         raise ReleaseError(f"{out}: not written, {error}", catalogue.RELEASE_NOT_MADE) from error
-    files = {**models, MANIFEST: pack_manifest(manifest)}
     if out.exists():
         _must_be_the_same(out, manifest)
     else:
-        _publish(out, files)
+        packed = pack_manifest(manifest)
+        signature = {} if sign is None else {SIGNATURE: sign(packed)}
+        _publish(out, {**models, MANIFEST: packed, **signature})
     return manifest
 
 

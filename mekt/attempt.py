@@ -28,6 +28,8 @@ from mekt.catalogue import BY_NUMBER, Entry
 from mekt.errors import MektError, SensorError
 
 READ_S = 0.5
+# Whoever is at work needs more of the processor in this time than the kernel's unit, 0.01 s, or waits for a disk.
+IDLE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,9 +58,10 @@ class Died:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hung:
-    """No answer came in time; the process was ended."""
+    """No answer came in time; the process was ended. `idle`: it waited for something, and computed and read nothing."""
 
     after_s: float
+    idle: bool = False
 
 
 Outcome = Done | Refused | Died | Hung
@@ -81,14 +84,27 @@ class Attempt:
         )
 
     def outcome(self, limit_s: float) -> Outcome:
-        """What came of it, at most `limit_s` from its start; then it is ended, and whatever it has started."""
+        """What came of it, at most `limit_s` from its start; then it is ended, and whatever it has started.
+
+        What it does in the last `IDLE_S` tells one that hangs from one that is slow; that long is looked in any case.
+        """
         try:
-            said, _ = self._process.communicate(timeout=max(0.05, self._began_s + limit_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return Hung(after_s=limit_s)
+            said = self._answer(limit_s - IDLE_S, 0.05)
+            before = None if said is not None else _work_of(self._process.pid)
+            said = self._answer(limit_s, IDLE_S) if said is None else said
+            if said is None:
+                return Hung(after_s=limit_s, idle=before is not None and before == _work_of(self._process.pid))
         finally:
             self._end()
         return _outcome(said, self._process.returncode)
+
+    def _answer(self, limit_s: float, least_s: float) -> bytes | None:
+        """All that it has said, once it has ended; None where it has not by `limit_s` from its start."""
+        try:
+            said, _ = self._process.communicate(timeout=max(least_s, self._began_s + limit_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return None
+        return said
 
     def _end(self) -> None:
         if self._process.poll() is None:
@@ -109,6 +125,25 @@ def _outcome(said: bytes, code: int) -> Outcome:
         return Refused(problem=answer["problem"], error=answer["error"], exit_code=code, entry=entry)
     except (ValueError, KeyError, TypeError):
         return Died(how=f"exit code {code} without a word")
+
+
+def _work_of(session: int) -> int | None:
+    """Processor time of all processes of a session, in the kernel's unit.
+
+    None where that is not known, and while one of them waits for the processor or a disk: then it is at work.
+    """
+    used = 0
+    for path in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        try:
+            # After the name, which may hold anything: state, parent, group, session, ...
+            state, *fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue
+        if int(fields[2]) == session:
+            if state in ("R", "D"):
+                return None
+            used += int(fields[10]) + int(fields[11])
+    return used or None
 
 
 def _signal_name(number: int) -> str:

@@ -203,6 +203,12 @@ class Serving:
     def __init__(self) -> None:
         self._handed: dict[str, set[tuple[bytes, int]]] = {}
 
+    def chunks(self, receiver: str, data: bytes, want: Want, leaving: int) -> tuple[Chunk, ...]:
+        """Those of `due`, of the blob `data`."""
+        ref = BlobRef(sha256=want.sha256, size_bytes=len(data))
+        found = (read_chunk(data, ref, index) for index in self.due(receiver, ref, want, leaving))
+        return tuple(chunk for chunk in found if chunk is not None)
+
     def due(self, receiver: str, ref: BlobRef, want: Want, leaving: int) -> tuple[int, ...]:
         """Which chunks of a blob to send now, a few at most; `leaving`: how many to this receiver are on the link."""
         if leaving == 0:

@@ -15,6 +15,7 @@ from typing import Literal, Self
 from mekt import catalogue
 from mekt.errors import LinkError, MissingPackageError
 from mekt.files import make_folder, write_atomically
+from mekt.leash import leashed
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
@@ -26,7 +27,8 @@ Kind = Literal["mosquitto", "amqtt"]
 class Broker:
     """A broker process on 127.0.0.1. `folder` holds its configuration and log and, with `persistent`, its memory.
 
-    `more` are further lines for mosquitto's configuration: passwords, certificates, other limits.
+    `more` are further lines for mosquitto's configuration: passwords, certificates, other limits. On Linux it does not
+    outlive this process.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Broker:
         log_path = self.folder / "broker.log"
         with log_path.open("ab") as log_file:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
+                leashed(command), stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
             )
         try:
             self._wait(self._process, log_path)

@@ -195,6 +195,30 @@ OUT_UNUSABLE = Entry(
     "It holds something already, which is never overwritten, or it cannot be made.",
     "Name another folder with `--out`, or remove what is there.",
 )
+TOKEN_UNUSABLE = Entry(
+    223,
+    "This is no token, or not a whole one.",
+    "It was cut while it was copied, or another Mekt made it.",
+    "Copy the whole line that `mekt enroll token` printed, or make a new one.",
+)
+SECRET_READABLE = Entry(
+    224,
+    "Others on this machine can read a secret.",
+    "A key or password file was copied or made without regard to its permissions.",
+    "`chmod 600` the file that the message names. If others may have read it, revoke it and enrol anew.",
+)
+KEY_UNUSABLE = Entry(
+    225,
+    "The coordinator's public key cannot be read.",
+    "The file is not there, was cut, or is no such key.",
+    "Correct the path in `[trust] coordinator`, or enrol the device anew.",
+)
+AUTHORITY_MISSING = Entry(
+    226,
+    "There is no authority in this folder.",
+    "It was not made yet, or is in another folder.",
+    "Make one with `mekt ca init`, or name the right folder with `--authority` or `[trust] authority`.",
+)
 
 # 3: bytes of peers
 
@@ -333,6 +357,24 @@ BROKER_LACKS = Entry(
     "The broker is set up without something that Mekt needs.",
     "QoS 1, retained messages or subscriptions with wildcards are switched off.",
     "Allow them in the broker's configuration.",
+)
+ENROLMENT_REFUSED = Entry(
+    413,
+    "The coordinator refuses to enrol this device.",
+    "The token was used or has expired, or it is another device's.",
+    "Make a new token with `mekt enroll token`. If this device has not used the old one, revoke it: somebody else has.",
+)
+ENROLMENT_UNANSWERED = Entry(
+    414,
+    "The coordinator does not answer to a token.",
+    "It is not running, or has no authority: `[trust] authority` is missing in its settings.",
+    "Start the coordinator with its authority and enrol again; the token is still good.",
+)
+BROKER_NOT_TOLD = Entry(
+    415,
+    "The broker runs and could not be told of what has changed.",
+    "It belongs to another user than the one who runs Mekt.",
+    "Reload it: `systemctl reload mosquitto`, or give the command again as root.",
 )
 
 # 5: sensors and recordings
@@ -485,6 +527,18 @@ RELEASE_HAS_NO_CLASSIFIER = Entry(
     "It was trained without labels, or without these modalities together.",
     "Ask for a set of modalities that the message lists, or give the coordinator labelled recordings.",
 )
+RELEASE_UNSIGNED = Entry(
+    610,
+    "The release is not signed by this device's coordinator.",
+    "It is another federation's, was changed, or was made without an authority.",
+    "Copy it again from the coordinator, whose settings name its authority under `[trust]`.",
+)
+RELEASE_REPLAYED = Entry(
+    611,
+    "The release is older than one that was used here before.",
+    "Somebody put an old release in the place of a newer one.",
+    "Take the newest one. To go back on purpose, remove the file beside the key that ends in `.newest-release`.",
+)
 
 # 7: state on disk
 
@@ -562,9 +616,27 @@ DELIVERY_GONE = Entry(
     "A file was removed or damaged after it had been acknowledged.",
     "Start again: the coordinator collects it anew. Keep other programs out of the state folder.",
 )
+IDENTITY_DAMAGED = Entry(
+    712,
+    "A device's key cannot be used.",
+    "The file was damaged, or is no key.",
+    "Remove the identity's folder and enrol the device with a new token.",
+)
+AUTHORITY_THERE = Entry(
+    713,
+    "There is an authority in this folder already.",
+    "`mekt ca init` was given twice.",
+    "Use the one that is there: a new one would make every device's certificate worthless. Else name another folder.",
+)
+AUTHORITY_DAMAGED = Entry(
+    714,
+    "The authority's keys cannot be read.",
+    "A file was removed or damaged.",
+    "Restore the folder from its copy. Without one, make a new authority and enrol every device anew.",
+)
 
 BUDGET_LOST = Entry(
-    712,
+    715,
     "How much of the privacy budget is spent cannot be read any more.",
     "The device's state is damaged. Begun anew, as without a budget, it would take what it has shown for unseen.",
     "Restore `device.sqlite` from a copy of its state folder. Remove the file only if what the device has shown so far "
@@ -604,6 +676,12 @@ PYTHON_UNFIT = Entry(
     "This Python cannot run Mekt.",
     "It is older than 3.11, or for a 32-bit system, for which there is no torch and no onnxruntime.",
     "Make an environment with Python 3.11 or later on a 64-bit operating system.",
+)
+OPENSSL_MISSING = Entry(
+    805,
+    "The program openssl is not there.",
+    "A minimal image came without it.",
+    "Install it: `apt-get install openssl`.",
 )
 
 ENTRIES: tuple[Entry, ...] = tuple(

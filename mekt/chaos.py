@@ -29,7 +29,18 @@ from mekt.plan import derived_seed
 from mekt.post import Post
 from mekt.process import Stop
 from mekt.scenes import FEDERATION, Scene, Work, choose_scene, write_settings
-from mekt.strikes import BROKER, COORDINATOR, STEPS, Moment, Standing, Strike, draw_strikes, is_work, speaker_of
+from mekt.strikes import (
+    BROKER,
+    CLOSINGS,
+    COORDINATOR,
+    STEPS,
+    Moment,
+    Standing,
+    Strike,
+    draw_strikes,
+    is_work,
+    speaker_of,
+)
 from mekt.topics import ROOT, Direction, parse_topic
 from mekt.verdict import HEADING, Played, Struck, closing_step, differences, hashes, results, summary
 
@@ -48,6 +59,7 @@ SMALL = Work(
 # So long after the last kill or the end of a round, the next round's end has to be there.
 PATIENCE_S = 300.0
 LISTEN_S = 0.1
+CLOSE_LOOK_S = 0.002
 # What a service manager waits before it starts again what ended because the broker was away.
 RESTART_S = 0.5
 # The clients of a broker that was started come back within about this time.
@@ -171,8 +183,7 @@ class _Run:
         while left or not self._standing.is_finished:
             if left and left[0].is_due(self._standing.moment(left[0].witness), self._stage.rounds):
                 strike, lengths = left.popleft(), reference or self._standing
-                is_first = strike.moment == (0, STEPS.index("opening"))
-                self._wait(strike.share * (lengths.start_up_s if is_first else lengths.length_s(strike.step)))
+                self._approach(strike, lengths)
                 self._strike(strike, lengths.start_up_s)
             else:
                 self._listen(LISTEN_S)
@@ -185,6 +196,20 @@ class _Run:
         )
 
     # Killing and starting
+
+    def _approach(self, strike: Strike, lengths: Standing) -> None:
+        """From the step's beginning until the moment within it."""
+        length_s = lengths.length_s(strike.step)
+        if strike.moment == (0, STEPS.index("opening")):
+            self._wait(strike.share * lengths.start_up_s)
+        elif strike.closing == CLOSINGS[0]:
+            self._wait(strike.share * length_s)
+        else:
+            wanted, state, number = CLOSINGS.index(strike.closing), self._folder / "state", self._standing.round
+            ends_s = time.monotonic() + 2 * length_s
+            # An export takes some milliseconds.
+            while time.monotonic() < ends_s and CLOSINGS.index(closing_step(state, number)) < wanted:
+                self._listen(CLOSE_LOOK_S)
 
     def _strike(self, strike: Strike, start_up_s: float) -> None:
         at_s, self._still_s = time.monotonic(), 0.0
@@ -335,10 +360,11 @@ class _Ears:
         self._inbox: queue.Queue[Any] = queue.Queue(4096)
         self._post = Post(FEDERATION)
         self._link = Link(
-            settings=BrokerSettings(port=port, session_expiry_s=0),
+            settings=BrokerSettings(port=port),
             client_id=f"mekt:{FEDERATION}:chaos:{secrets.token_hex(6)}",
             inbox=self._inbox,
             subscriptions=(f"{ROOT}/{FEDERATION}/#",),
+            keeps_session=False,
         )
         self._link.start()
 

@@ -179,6 +179,10 @@ def _settings(
         case Died(how=how):
             seen, remedy = f"{question.config}: reading them ends a process ({how})", "install the packages anew"
             yield failed("settings", seen, remedy, MissingPackageError, catalogue.PACKAGE_UNUSABLE), None
+        case Hung(after_s=after_s, idle=True):
+            seen = f"{question.config}: reading them hangs: after {after_s:.0f} s it waits for something"
+            remedy = "bring back the network disk that they or their recordings are on, or copy them to this machine"
+            yield failed("settings", seen, remedy, SettingsError, catalogue.SETTINGS_FILE_UNREADABLE), None
         case Hung(after_s=after_s):
             seen = f"{question.config}: not read after {after_s:.0f} s: this machine is slow or busy, or its disk hangs"
             yield warning("settings", seen, "try again when it has less to do"), None

@@ -15,8 +15,8 @@ from mekt.plan import BlobRef
 log = logging.getLogger(__name__)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Give `path` the content `data`, wholly or not at all, durable when this returns.
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Give `path` the content `data`, wholly or not at all, durable when this returns; `mode` says who may read it.
 
     Raises:
         StateError: when the disk is full or read-only; a former content is then still there.
@@ -24,7 +24,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     # No other living thread on this machine has this number.
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

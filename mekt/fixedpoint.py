@@ -76,6 +76,6 @@ class FixedPoint:
         return mean_ND.astype(np.float32), weight
 
 
-# Half the bytes, for few devices whose weights are told in fifteenths. It is finer than int4, which no score was seen to
-# mind, of every dimension whose largest value is over 0.44.
+# Half the bytes, for few devices whose weights are told in fifteenths. It is finer than int4, which no score was seen
+# to mind, of every dimension whose largest value is over 0.44.
 COARSE = FixedPoint(bits=16, fraction=4, largest=8, most_weight=15, most_devices=15)

@@ -1,4 +1,4 @@
-"""Where the broker is and how to log in: settings, files of certificates and keys, and why a login fails."""
+"""Where the broker is and how to log in: settings, and why a login fails."""
 
 import logging
 import socket
@@ -27,16 +27,28 @@ class TlsSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BrokerSettings:
-    """Where the broker is and how to log in. Plain text beyond this machine needs `plain_text_allowed`."""
+    """Where the broker is and how to log in. Plain text beyond this machine needs `plain_text_allowed`.
+
+    `lease_s` is how long a silent client is waited for until the broker speaks its last will.
+    """
 
     host: Annotated[str, Bounds(shortest=1, longest=255)] = "127.0.0.1"
     port: Annotated[int, Bounds(low=1, high=65535)] = 1883
     username: Annotated[str, Bounds(longest=256)] | None = None
     password_file: FilePath | None = None
     tls: TlsSettings | None = None
-    keepalive_s: Annotated[int, Bounds(low=2, high=3600)] = 30
-    session_expiry_s: Annotated[int, Bounds(low=0, high=2**32 - 1)] = 7 * 24 * 3600
+    lease_s: Annotated[int, Bounds(low=3, high=5400)] = 45
     plain_text_allowed: bool = False
+
+    @property
+    def keepalive_s(self) -> int:
+        """The keep-alive that makes a broker wait for `lease_s`: two thirds of it, in whole seconds rounded down.
+
+        A broker waits one and a half keep-alives (MQTT 5, 3.1.2.10), which is `lease_s` where that divides by three,
+        and up to a second less where it does not. Of 3 to 5400 s that is 2 to 3600. A broker may look for silent
+        clients only every few seconds; that comes on top.
+        """
+        return 2 * self.lease_s // 3
 
     @property
     def identified(self) -> bool:
@@ -100,45 +112,3 @@ def entry_of(error: Exception) -> catalogue.Entry:
     if isinstance(error, ConnectionResetError):
         return catalogue.LOGIN_UNANSWERED
     return catalogue.HOST_UNKNOWN if isinstance(error, socket.gaierror) else catalogue.BROKER_UNREACHABLE
-
-
-def password(settings: BrokerSettings) -> str | None:
-    """The content of the password file, or None where there is none.
-
-    Raises:
-        SettingsError: when it cannot be read.
-    """
-    if settings.password_file is None:
-        return None
-    try:
-        return Path(settings.password_file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(
-            f"broker.password_file: {settings.password_file} cannot be read ({error})", catalogue.PASSWORD_FILE_UNUSABLE
-        ) from error
-    except UnicodeDecodeError:
-        # The error holds the content, which is nobody's business.
-        raise SettingsError(
-            f"broker.password_file: {settings.password_file} is not UTF-8 text; write it anew",
-            catalogue.PASSWORD_FILE_UNUSABLE,
-        ) from None
-
-
-def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with the broker's certificate checked against the authority and the host's name.
-
-    Raises:
-        SettingsError: when a file cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None:
-            # A daemon cannot be asked for the password of an encrypted key: there is none.
-            context.load_cert_chain(tls.certificate, tls.key, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key",
-            catalogue.TLS_FILES_UNUSABLE,
-        ) from error
-    return context

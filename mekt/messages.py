@@ -1,13 +1,14 @@
 """Every message of wire version 1: its fields, its limits, and the codec that accepts nothing else.
 
-A message is a msgpack map: {"v", "kind", "federation", "round", "device", "seq", "proxy", "body"}. `KINDS` is the
-whitelist. Whatever bytes arrive, `decode` gives a valid `Envelope` or raises `WireError`, in bounded time and memory.
+A message is a msgpack map: {"v", "kind", "federation", "round", "device", "seq", "proxy", "body"}, and "sig" where it
+is signed. `KINDS` is the whitelist. Whatever bytes arrive, `decode` gives a valid `Envelope` or raises `WireError`, in
+bounded time and memory.
 No body can hold a window or a weight: the only bulk is `Chunk`, whose content is named beforehand by a `BlobRef` that
 the receiver has asked for and whose size it has checked.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import msgpack
@@ -17,6 +18,7 @@ from mekt.errors import WireError
 from mekt.modality import ModalityName
 from mekt.plan import BlobRef, Plan
 from mekt.schema import NAME_PATTERN, Bounds, Count, Name, SchemaError, build, plain
+from mekt.signature import SIGNATURE_BYTES
 from mekt.topics import Direction, Topic
 
 VERSION = 1
@@ -25,6 +27,8 @@ LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
 LONGEST_SENTENCE = 240
+# Of a P-256 key, with the longest name: 330 and 700 bytes.
+LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
 # Of a list or map: where devices and rounds are listed, and elsewhere. A list takes the memory for the length that it
 # declares, before its entries come, and a nest of a thousand is three thousand bytes: 32 MiB, and 1 MiB.
 MOST_ENTRIES = 4096
@@ -38,7 +42,10 @@ Label = Annotated[str, Bounds(longest=32)]
 Devices = Annotated[tuple[Name, ...], Bounds(longest=MOST_ENTRIES)]
 Metrics = Annotated[dict[Label, float], Bounds(longest=64)]
 Seconds = Annotated[float, Bounds(low=0, high=1e9)]
+# Seconds since 1970 by a coordinator's clock.
+Time = Annotated[float, Bounds(low=0, high=1e11)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
+Csr = Annotated[bytes, Bounds(shortest=1, longest=LARGEST_REQUEST)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
 Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
 Late = Literal["drop", "carry"]
@@ -62,6 +69,8 @@ Trouble = Literal[
     "unasked-chunk",
     "damaged-chunk",  # one that does not fit its blob, or the last one of a blob that arrived damaged
     "unknown-blob",  # asked for, and not here
+    "unsigned",  # without the coordinator's signature, or with one that is not the coordinator's
+    "replayed",  # signed by the coordinator, and older than what it has signed since
     "not-sent",  # over the broker's limit, or too many were waiting
 ]
 # How many rounds ago something was learned; 0 in this one.
@@ -212,7 +221,38 @@ class Status:
     trouble: Annotated[dict[Trouble, Count], Bounds(longest=32)] = field(default_factory=dict)
 
 
-Body = RoundOpen | Presence | Offer | Want | Chunk | Receipt | Status
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """Please certify this key under this device's name: a PKCS#10 request in DER, signed with the key.
+
+    `token`: the secret of the token that allows it, as the device has no certificate yet.
+    """
+
+    token: Annotated[bytes, Bounds(shortest=16, longest=16)]
+    csr: Csr
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """The same of a device that has a certificate: that it may ask under its name is what the broker has seen to."""
+
+    csr: Csr
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The coordinator's answer to a request: the certificate in DER, or none and why; or that it is time to ask again.
+
+    `time_s` is for a device that has no clock.
+    """
+
+    state: Literal["issued", "refused", "due"]
+    certificate: Annotated[bytes, Bounds(longest=LARGEST_CERTIFICATE)] = b""
+    reason: Annotated[str, Bounds(longest=200)] = ""
+    time_s: Time
+
+
+Body = RoundOpen | Presence | Offer | Want | Chunk | Receipt | Status | Request | Renewal | Answer
 
 # kind -> body, the largest message in bytes, and the directions in which it may travel.
 KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
@@ -223,6 +263,9 @@ KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
     "want": (Want, 2048, ("up", "down")),
     "chunk": (Chunk, CHUNK_BYTES + 1024, ("up", "down")),
     "receipt": (Receipt, 2048, ("down",)),
+    "request": (Request, 2048, ("enroll",)),
+    "renewal": (Renewal, 2048, ("up",)),
+    "answer": (Answer, 2048, ("down", "enroll")),
 }
 KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
 LONG_KINDS = ("round", "status")
@@ -231,7 +274,10 @@ LARGEST_MESSAGE = max(size for _, size, _ in KINDS.values())
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Envelope:
-    """A message and where it belongs. `device` is the one it comes from or goes to, "" for all; `proxy` its hash."""
+    """A message and where it belongs. `device` is the one it comes from or goes to, "" for all; `proxy` its hash.
+
+    `signature`: of `unsigned(envelope)`, as `mekt.signature` makes it, or b"".
+    """
 
     federation: str
     round: int
@@ -239,6 +285,7 @@ class Envelope:
     sequence: int
     proxy: bytes
     body: Body
+    signature: bytes = b""
 
     @property
     def kind(self) -> str:
@@ -255,6 +302,12 @@ class _Header:
     device: Annotated[str, Bounds(pattern=f"({NAME_PATTERN})?")]
     seq: Annotated[int, Bounds(low=0, high=2**53)]
     proxy: Annotated[bytes, Bounds(longest=32)]
+    sig: Annotated[bytes, Bounds(longest=SIGNATURE_BYTES)] = b""
+
+
+def unsigned(envelope: Envelope) -> bytes:
+    """What is signed of a message: its bytes, all but the signature."""
+    return encode(replace(envelope, signature=b""))
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -272,6 +325,8 @@ def encode(envelope: Envelope) -> bytes:
         "seq": envelope.sequence,
         "proxy": envelope.proxy,
     }
+    if envelope.signature:
+        header["sig"] = envelope.signature
     body = plain(envelope.body)
     try:
         build(_Header, header)
@@ -316,6 +371,7 @@ def decode(raw: bytes, topic: Topic | None = None) -> Envelope:
             device=header.device,
             sequence=header.seq,
             proxy=header.proxy,
+            signature=header.sig,
             body=build(cls, body, header.kind, PROBLEMS_TOLD),
         )
     except SchemaError as error:

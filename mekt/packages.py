@@ -105,8 +105,11 @@ def _package(package: Package, outcome: Outcome, role: Role) -> Check:
         case Died(how=how):
             seen = f"ends the process when it is imported or computes ({how})"
             return failed(package.name, seen, _other_build(package), MissingPackageError, catalogue.PACKAGE_UNUSABLE)
+        case Hung(after_s=after_s, idle=True):
+            seen = f"is not imported after {after_s:.0f} s: it hangs, waiting for something and not at work"
+            return failed(package.name, seen, _other_build(package), MissingPackageError, catalogue.PACKAGE_UNUSABLE)
         case Hung(after_s=after_s):
-            seen = f"is not imported after {after_s:.0f} s, and was given up: it hangs, or this machine is slow or busy"
+            seen = f"is not imported after {after_s:.0f} s, and was given up at work: this machine is slow or busy"
             remedy = f"try again when it has less to do; else: {_other_build(package)}"
             return warning(package.name, seen, remedy)
 

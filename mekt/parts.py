@@ -12,6 +12,7 @@ from pathlib import Path
 from mekt import catalogue
 from mekt.errors import MektError, SettingsError
 from mekt.files import make_folder
+from mekt.leash import leashed
 
 END_S = 5.0
 
@@ -32,7 +33,7 @@ def ended(code: int, text: str, entry: catalogue.Entry | None = None) -> MektErr
 
 
 class Parts:
-    """Processes of the `mekt` command, by name; each writes its log into the folder."""
+    """Processes of the `mekt` command, by name; each writes its log into the folder. On Linux none outlives us."""
 
     def __init__(self, folder: Path) -> None:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -46,7 +47,7 @@ class Parts:
         self._arguments[name] = arguments
         with self.log_path(name).open("ab") as log_file:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "mekt", *arguments],
+                leashed([sys.executable, "-m", "mekt", *arguments]),
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from mekt import catalogue
 from mekt.check import VISIT, Check, failed, ok, refused, skipped, warning
+from mekt.connection import QOS, V5, V311
 from mekt.errors import LinkError, SettingsError
-from mekt.link import PACKET_OVERHEAD_BYTES, QOS, UNSUPPORTED_PROTOCOL
 from mekt.messages import KINDS
+from mekt.outgoing import PACKET_OVERHEAD_BYTES
+from mekt.session import UNSUPPORTED_PROTOCOL
 from mekt.topics import Topic, for_coordinator, for_device
-from mekt.visit import V5, V311, Guest, Visit
+from mekt.visit import Guest, Visit
 
 # The largest message that has to pass, with room for the status of a federation of many devices.
 LEAST_PACKET_BYTES = 128 * 1024
@@ -170,14 +172,15 @@ def _may_hear(guest: Guest, visit: Visit, topic: str) -> Check:
         return failed(name, f"{topic}: no answer ({visit.lost})", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
     if answer.is_failure:
         return failed(name, f"{topic}: the broker refuses it ({answer})", remedy, LinkError, catalogue.TOPIC_FORBIDDEN)
-    if not topic.endswith("/+"):
+    if "+" not in topic:
         # What is there is the coordinator's retained word; a probe of ours would go to every device.
         if visit.got(lambda each: each == topic, RETAINED_S):
             return ok(name, f"{topic}: granted, and what is retained there arrives")
         seen = f"{topic}: granted, but nothing arrives: no coordinator was here yet, or it is withheld"
         return warning(name, seen, f"start the coordinator, then look again; if this stays, {remedy}")
-    stem = topic.removesuffix("/+/+") + f"/{NOBODY}" if topic.endswith("/+/+") else topic.removesuffix("/+")
-    return _round_trip(visit, topic, f"{stem}/{NO_KIND}", remedy)
+    stem, _, last = topic.rpartition("/")
+    own = f"{stem.replace('+', NOBODY)}/{NO_KIND if last == '+' else last}"
+    return _round_trip(visit, topic, own, remedy)
 
 
 def _round_trip(visit: Visit, topic: str, own: str, remedy: str) -> Check:

@@ -2,16 +2,23 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 from mekt.errors import LinkError, WireError
 from mekt.link import Link, Received
-from mekt.messages import KIND_OF, Body, Envelope, Trouble, decode, encode
+from mekt.messages import KIND_OF, Body, Envelope, RoundOpen, Trouble, decode, encode, unsigned
+from mekt.signature import Purpose, Refusal, Trust
 from mekt.topics import Direction, Topic, parse_topic
 
 log = logging.getLogger(__name__)
 
 # Causes told apart; a peer cannot fill the memory by inventing more.
 MOST_CAUSES = 256
+REFUSALS: dict[Refusal, str] = {
+    "unsigned": "an announcement without the coordinator's signature; somebody else may have made it",
+    "replayed": "an announcement that is older than one that was seen; somebody may have kept it",
+}
 LONGEST_CAUSE = 160
 
 
@@ -23,6 +30,9 @@ class Post:
         self.proxy = proxy
         self.trouble: Counter[Trouble] = Counter()
         self.rejected: Counter[str] = Counter()
+        # How the coordinator signs what it says to all, and whose signature a device takes; None where nobody does.
+        self.sign: Callable[[Purpose, bytes], bytes] | None = None
+        self.trust: Trust | None = None
         self._link: Link | None = None
         self._sequence = 0
 
@@ -46,16 +56,20 @@ class Post:
             body=body,
         )
         topic = Topic(federation=self.federation, direction=direction, kind=KIND_OF[type(body)], device=device)
+        if self.sign is not None and isinstance(body, RoundOpen):
+            envelope = replace(envelope, signature=self.sign("round", unsigned(envelope)))
         return str(topic), encode(envelope)
 
-    def send(self, body: Body, direction: Direction, *, device: str = "", round: int = 0, retain: bool = False) -> None:
-        """Send a message; one that cannot be sent is logged once per cause, and will be asked for again."""
+    def send(self, body: Body, direction: Direction, *, device: str = "", round: int = 0, retain: bool = False) -> bool:
+        """Send a message; False, and logged once per cause, when it cannot be sent. Most will be asked for again."""
         assert self._link is not None, "a post without a link"
         try:
             topic, raw = self.seal(body, direction, device=device, round=round)
             self._link.publish(topic, raw, retain=retain)
         except (WireError, LinkError) as error:
             self.reject("not-sent", f"not sent: {error}")
+            return False
+        return True
 
     def open(self, received: Received) -> Envelope | None:
         """The message that arrived, or None when it is none; that is logged once per cause."""
@@ -64,10 +78,21 @@ class Post:
             self.reject("foreign", "a topic of another federation or version")
             return None
         try:
-            return decode(received.payload, topic)
+            envelope = decode(received.payload, topic)
         except WireError as error:
             self.reject("malformed", f"{topic.device or 'coordinator'}, {topic.kind}: {error}")
             return None
+        refusal = self._refusal(envelope)
+        if refusal is not None:
+            self.reject(refusal, f"round {envelope.round + 1}: {REFUSALS[refusal]}")
+            return None
+        return envelope
+
+    def _refusal(self, envelope: Envelope) -> Refusal | None:
+        """Why a round's announcement is not taken for the coordinator's newest; None where it is, or nobody checks."""
+        if self.trust is None or not isinstance(envelope.body, RoundOpen):
+            return None
+        return self.trust.refusal("round", unsigned(envelope), envelope.signature)
 
     def note(self, trouble: Trouble) -> None:
         """Count what was taken in spite of something, and did no harm."""

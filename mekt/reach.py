@@ -19,8 +19,9 @@ from typing import Any
 
 from mekt import catalogue
 from mekt.check import REACH, Check, failed, ok, refused, skipped, warning
+from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
-from mekt.login import BrokerSettings, TlsSettings, check_plain_text, entry_of, explained, tls_context
+from mekt.login import BrokerSettings, TlsSettings, check_plain_text, entry_of, explained
 from mekt.machine import moment
 
 STEP_S = 4.0

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
-from mekt.messages import Chunk, Envelope, Offer, Presence, Receipt, RoundOpen, Status, Want
+from mekt.messages import Answer, Chunk, Envelope, Offer, Presence, Receipt, Renewal, Request, RoundOpen, Status, Want
 from mekt.topics import Direction
 
 # The first one is what lies between two rounds, and before the first. "distilling" also is classifying and exporting.
@@ -20,6 +20,9 @@ STEPS: tuple[Step, ...] = get_args(Step)
 COORDINATOR, BROKER = "coordinator", "broker"
 # What is drawn from, in turns: every step and everybody gets their share, and the one that is several a larger one.
 STEP_TURNS: tuple[Step, ...] = (*STEPS, "distilling")
+# What the coordinator does while a round counts as distilling, in this order.
+Closing = Literal["distilling", "classifying", "exporting", "reporting"]
+CLOSINGS: tuple[Closing, ...] = get_args(Closing)
 VICTIM_TURNS = (COORDINATOR, COORDINATOR, "device", BROKER, BROKER)
 # How many strikes hit two at a time, and how many hit the first one anew while it starts.
 TWO, AGAIN = 0.2, 0.2
@@ -35,6 +38,8 @@ Word = TypeVar("Word")
 class Strike:
     """Kills at one moment: when `witness`, a device, is at `step`, in `round` or later; `share` of its length later.
 
+    One at the step "distilling" comes when the coordinator is at `closing`, at once unless that is the first of them.
+
     `victims` stay away for `pause_s`. With `again`, the first one is killed anew at that share of its start-up.
     """
 
@@ -45,6 +50,7 @@ class Strike:
     share: float
     pause_s: float
     again: float | None = None
+    closing: Closing = "distilling"
 
     @property
     def moment(self) -> Moment:
@@ -67,11 +73,12 @@ class Strike:
 def draw_strikes(kills: int, *, rounds: int, devices: Sequence[str], seed: int) -> tuple[Strike, ...]:
     """Exactly so many kills, spread evenly over the rounds but the last, in order of their moments."""
     rng = np.random.default_rng((seed, kills, rounds))
-    steps, victims = _Turns(rng, STEP_TURNS), _Turns(rng, VICTIM_TURNS)
+    steps, victims, closings = _Turns(rng, STEP_TURNS), _Turns(rng, VICTIM_TURNS), _Turns(rng, CLOSINGS)
     groups: list[list[Strike]] = []
     left = kills
     while left > 0:
-        step, witness = steps.next(), str(rng.choice(devices))
+        # The first one comes before the first round.
+        step, witness = steps.next() if groups else "opening", str(rng.choice(devices))
         group = []
         if step == "sensing" and left > 1:
             # A device senses after its start, and not again in later rounds.
@@ -81,7 +88,8 @@ def draw_strikes(kills: int, *, rounds: int, devices: Sequence[str], seed: int) 
         others = [each for each in (COORDINATOR, BROKER, *devices) if each not in hit]
         if left - len(group) > 1 and rng.random() < TWO:
             hit.append(str(rng.choice(others)))
-        group.append(_strike(rng, step, witness, tuple(hit), most=left - len(group)))
+        strike = _strike(rng, step, witness, tuple(hit), most=left - len(group))
+        group.append(replace(strike, closing=closings.next()) if step == "distilling" else strike)
         left -= sum(each.kills for each in group)
         groups.append(group)
     # The last round is for what was missed.
@@ -202,3 +210,5 @@ def is_work(envelope: Envelope) -> bool:
             return phase in ("distilling", "finished")
         case RoundOpen(state=state):
             return state == "finished"
+        case Request() | Renewal() | Answer():
+            return False

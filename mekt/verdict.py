@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from mekt.scenes import FEDERATION
-from mekt.strikes import BROKER, COORDINATOR, Standing
+from mekt.strikes import BROKER, COORDINATOR, Closing, Standing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +84,7 @@ def differences(expected: Mapping[str, str], seen: Mapping[str, str]) -> list[st
     return found
 
 
-def closing_step(state: Path, number: int) -> str:
+def closing_step(state: Path, number: int) -> Closing:
     """What the coordinator is at in a round that it closes, as its files tell."""
     release = f"releases/{FEDERATION}-{number + 1:05d}"
     if (state / release).exists():

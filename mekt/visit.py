@@ -25,8 +25,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt.check import Role
-from mekt.link import LOGIN_S, QOS
-from mekt.login import BrokerSettings, explained, password, tls_context
+from mekt.connection import QOS, SESSION_EXPIRES_S, V5
+from mekt.credentials import Credentials
+from mekt.login import BrokerSettings, explained
+from mekt.patience import LOGIN_S
 
 ACK_S, STEP_S = 2.0, 0.05
 # Of a session whose end the broker does not see, as when this process is killed.
@@ -34,7 +36,6 @@ SESSION_S = 60
 PROBE_EXPIRES_S = 1
 # A map with a key that no envelope has: whoever gets it finds it unreadable, and has its origin in the log.
 PROBE: bytes = msgpack.packb({"mekt doctor tries what it may publish": True, "body": None})
-V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,10 +80,7 @@ class Visit:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        if settings.username is not None:
-            client.username_pw_set(settings.username, password(settings))
-        if settings.tls is not None:
-            client.tls_set_context(tls_context(settings.tls))
+        Credentials(settings).equip(client)
         client.connect_timeout = LOGIN_S
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -126,7 +124,7 @@ class Visit:
         """Log off. The session ends, but for one that was here before and is to be kept for whose it is."""
         properties = Properties(PacketTypes.DISCONNECT) if self.v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
-            properties.SessionExpiryInterval = self._settings.session_expiry_s if keep_session else 0
+            properties.SessionExpiryInterval = SESSION_EXPIRES_S if keep_session else 0
         if not self.lost:
             self._client.disconnect(properties=properties)
             self._until(lambda: False, ACK_S)

@@ -4,7 +4,7 @@ import json
 import queue
 import secrets
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from mekt import catalogue
@@ -67,10 +67,11 @@ class Watch:
         self._post = Post(federation)
         # A client id of its own, and a session that ends with the connection: any number of people may look.
         self._link = Link(
-            settings=replace(broker, session_expiry_s=0),
+            settings=broker,
             client_id=f"mekt:{federation}:watch:{secrets.token_hex(6)}",
             inbox=self._inbox,
             subscriptions=for_watcher(federation),
+            keeps_session=False,
         )
 
     def start(self) -> None:

@@ -24,7 +24,7 @@ PARTS = ("coordinator", *DEVICES)
 # Little to learn; but knowledge of 8 kilobytes, so that something can be interrupted.
 METHOD = 'knowledge_rows = 64\nhidden = 32\nfollow_epochs = 1\nencoding = "float32"'
 SMALL: dict[str, Any] = {"devices": DEVICES, "method": METHOD, "launch": forked, "duration_s": 100.0}
-KEEPALIVE_S = 3
+LEASE_S = 5
 LONG_PATIENCE_S = 900.0
 
 
@@ -44,6 +44,13 @@ class Ward:
         for each in self.weather.values():
             for name, value in what.items():
                 setattr(each, name, value)
+
+    def ends_as(self, undisturbed: dict[str, str]) -> None:
+        """Listen until all rounds are over, and find the release of a run that nobody disturbed."""
+        self.federation.finish()
+        self.every(delay_s=0.0, cut_every_s=float("inf"), bytes_per_s=float("inf"))
+        self.federation.stop()
+        assert tree(self.federation.release) == undisturbed
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Listen on until this is so."""
@@ -70,7 +77,7 @@ def ward(tmp_path: Path, recordings: Path) -> Iterator[Ward]:
 
         def way(name: str, port: int) -> str:
             weather[name] = stack.enter_context(Weather(port, seed=PARTS.index(name)))
-            return f"port = {weather[name].port}\nkeepalive_s = {KEEPALIVE_S}"
+            return f"port = {weather[name].port}\nlease_s = {LEASE_S}"
 
         made = federation(tmp_path, recordings, broker_of=way, **SMALL)
         stack.callback(made.end)
@@ -116,10 +123,7 @@ def test_a_device_that_is_cut_off_in_the_middle_of_its_upload(ward: Ward, undist
     ward.federation.until(Presence, device="pi-acc", state="offline")
     ward.wait_for(lambda: cut_off.refused > 0)
     cut_off.clear()
-    ward.federation.finish()
-    cut_off.bytes_per_s = float("inf")
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturbed: dict[str, str]) -> None:
@@ -131,9 +135,7 @@ def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturb
         ward.federation.until(Offer, device=name, round=0)
     ward.wait_for(lambda: cut_off.refused > 0)
     cut_off.clear()
-    ward.federation.finish()
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_connections_that_stay_open_while_nothing_gets_through(ward: Ward, undisturbed: dict[str, str]) -> None:
@@ -146,9 +148,7 @@ def test_connections_that_stay_open_while_nothing_gets_through(ward: Ward, undis
     ward.wait_for(lambda: all(each.connections > before[name] for name, each in ward.weather.items()))
     for each in ward.weather.values():
         each.clear()
-    ward.federation.finish()
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_every_client_is_there_twice(ward: Ward, undisturbed: dict[str, str]) -> None:
@@ -157,9 +157,7 @@ def test_every_client_is_there_twice(ward: Ward, undisturbed: dict[str, str]) ->
         ward.federation.until(Presence, device="pi-acc", activity="training", round=number)
         for each in ward.weather.values():
             each.double()
-    ward.federation.finish()
-    ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    ward.ends_as(undisturbed)
 
 
 def test_clocks_that_are_wrong_by_hours(ward: Ward, undisturbed: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ from sensors.recording import write_recording
 from sensors.settings import SensorSettings
 from sensors.simulator import MODALITIES, simulate
 from tests.bench.small import arena, plan
-from tests.coordinator.conftest import until
+from tests.waiting import until
 
 METHOD = Method(local_epochs=1, distil_epochs=1, knowledge_rows=256, encoding="float16")
 PROXY = 128
@@ -107,7 +107,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("wire")
     # A slow machine's devices tell how far they are more often: the wire takes them to say each thing once.
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr("edge.daemon.PROGRESS_S", 1e6)
+    monkeypatch.setattr("edge.presence.PROGRESS_S", 1e6)
     with Broker(folder / "broker", kind="mosquitto") as broker:
         running = Watched(folder, broker.port, rounds=request.param)
         try:
@@ -122,10 +122,10 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_the_bytes_of_the_rounds_are_those_that_the_kernel_counted(watched: Watched, device: str) -> None:
     coordinator = watched.coordinator
     real = coordinator._plan
-    knowledge = coordinator._learner.knowledge(0)
+    knowledge = coordinator._closing._learner.knowledge(0)
     of = Sized(device=device, modalities=dict.fromkeys(DEVICES[device], "conv"), windows=59)
     mine = {name: data for name, data in knowledge.items() if name in DEVICES[device]}
-    blobs = {name: coordinator._proxy_blobs[real.proxy[name].sha256] for name in DEVICES[device]}
+    blobs = {name: coordinator._downstream._proxy[real.proxy[name].sha256] for name in DEVICES[device]}
     wire = Wire(real)
     expected = wire.session(of, knowledge) + wire.proxy(of, blobs)
     for number in range(watched.rounds):

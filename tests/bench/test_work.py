@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from bench.cells import Cell, Kept, Shelf
 from bench.pool import Failed
 from bench.work import finish, kept_of
+from tests.processes import processes_in, until
 
 ROOT = Path(__file__).parents[2]
 # Finishes twelve cells in a folder, two at a time.
@@ -48,10 +48,10 @@ def kept_in(folder: Path, methods: list[str]) -> dict[Cell, Kept]:
 def test_what_was_done_when_it_was_ended_is_not_done_again(tmp_path: Path, how: signal.Signals) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", FINISH, str(tmp_path)]
+    (tmp_path / "hold").touch()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while len(kept_in(tmp_path, ["walk"] * 12)) < 3:
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.02)
+        until(lambda: process.poll() is not None or len(kept_in(tmp_path, ["walk"] * 12)) >= 3)
+        assert process.poll() is None, process.communicate()[1]
         process.send_signal(how)
         said = process.communicate(timeout=20)[1]
     done = set(kept_in(tmp_path, ["walk"] * 12))
@@ -59,8 +59,9 @@ def test_what_was_done_when_it_was_ended_is_not_done_again(tmp_path: Path, how: 
     assert how is signal.SIGKILL or f"Interrupted. {len(done)} of 12 runs are kept" in said
     # The processes that ran cells end with it: nothing begins any more.
     before = journal(tmp_path)
-    time.sleep(0.5)
+    until(lambda: not processes_in(tmp_path))
     assert journal(tmp_path) == before
+    (tmp_path / "hold").unlink()
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
     assert f"{len(done)} of 12 runs are there already" in again.stderr
     assert len(kept_in(tmp_path, ["walk"] * 12)) == 12

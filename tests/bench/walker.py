@@ -1,7 +1,7 @@
 """A process that serves cells without learning anything: what a cell's method is called says what it does.
 
 `walk` tells half its way and ends well, `fall` raises, `refuse` raises an error of the settings, `die` kills itself.
-Every beginning is a line of the journal.
+Every beginning is a line of the journal. While a file `hold` lies beside it, only the first few walks end.
 """
 
 import os
@@ -14,6 +14,8 @@ from pathlib import Path
 from bench.cells import Cell, Evaluation, Outcome, Traffic
 from bench.worker import serve
 from mekt.errors import SettingsError
+
+FREE_WALKS = 4
 
 
 def outcome(score: float = 0.5, *, rounds: int = 2, size: int = 1000, exchanges: bool = True) -> Outcome:
@@ -54,7 +56,9 @@ def walk(cell: Cell, tell: Callable[[float], None]) -> Outcome:
             os.kill(os.getpid(), signal.SIGKILL)
         case _:
             pass
-    time.sleep(0.1)
+    # Nobody has to be quick to find some that have ended and others that have not.
+    while cell.seed >= FREE_WALKS and Path(sys.argv[1]).with_name("hold").exists():
+        time.sleep(0.01)
     return outcome(0.5 + cell.seed / 100)
 
 

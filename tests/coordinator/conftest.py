@@ -1,7 +1,6 @@
 """A small federation for the coordinator's tests: a few simulated windows, and devices made by hand."""
 
 import contextlib
-import os
 import queue
 import secrets
 import time
@@ -31,11 +30,12 @@ from mekt.process import Job, Stop
 from mekt.topics import for_device
 from sensors.recording import write_recording
 from sensors.simulator import MODALITIES, simulate
+from tests.waiting import WAIT_S, until
 
 T = TypeVar("T", bound=Body)
 BOTH = ("pi-1", "pi-2")
-UNIT = float(os.environ.get("MEKT_TEST_TIME_UNIT", "1"))
-WAIT_S = 20.0 * UNIT
+# Of rounds that must end by something else: the patience of a test is over before it.
+DEADLINE_S = 2 * WAIT_S
 FEDERATION = "ward-3"
 TINY = Method(
     embedding=4,
@@ -51,6 +51,8 @@ TINY = Method(
     batch=16,
     encoding="float16",
 )
+# Knowledge of several chunks.
+LARGE = replace(TINY, embedding=1024, encoding="float32", distil_epochs=1)
 TOML = """
 federation = "ward-3"
 rounds = 1
@@ -108,7 +110,7 @@ def settings_of(
         window=WindowSpec(window_s=1.0, stride_s=0.5),
         modalities=tuple(MODALITIES[name] for name in modalities),
         method=TINY,
-        round=RoundRules(min_devices=2, deadline_s=60.0 * UNIT),
+        round=RoundRules(min_devices=2, deadline_s=DEADLINE_S),
         broker=BrokerSettings(port=port),
     )
     return replace(base, **changes)
@@ -178,14 +180,6 @@ class Running:
     def until_rejected(self, words: str, times: int = 1) -> None:
         """Wait until something was dropped for a cause with these words."""
         until(lambda: sum(count for cause, count in self.rejected.items() if words in cause) >= times)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "this did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -337,10 +331,7 @@ class Device:
 
     def vanish(self) -> None:
         """End without a farewell, as a power cut would: the broker speaks the will."""
-        self.link._abandon = True
-        self.link._stopping.set()
-        self.link._wake()
-        self.link._thread.join(WAIT_S)
+        self.link._session.stop(time.monotonic() + WAIT_S, farewell=False)
 
 
 @pytest.fixture
@@ -380,3 +371,7 @@ def undisturbed(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             each.leave()
         running.stop()
     return knowledge
+
+
+Make = Callable[..., Device]
+Start = Callable[..., Running]

@@ -15,12 +15,18 @@ from mekt.broker import LARGEST_PACKET_BYTES, Broker
 from mekt.messages import Chunk, Offer, Presence, Receipt, Want
 from mekt.plan import BlobRef
 from mekt.post import Post
-from tests.coordinator.conftest import BOTH, FEDERATION, TINY, UNIT, Device, Running, settings_of, until
-
-Make = Callable[..., Device]
-Start = Callable[..., Running]
-# Knowledge of several chunks.
-LARGE = replace(TINY, embedding=1024, encoding="float32", distil_epochs=1)
+from tests.coordinator.conftest import (
+    BOTH,
+    DEADLINE_S,
+    FEDERATION,
+    LARGE,
+    Device,
+    Make,
+    Running,
+    Start,
+    settings_of,
+)
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +130,7 @@ def test_messages_of_an_old_round_leave_the_next_one_alone(
 def test_chunks_that_are_lost_doubled_shuffled_or_damaged_cost_the_round_nothing(
     broker: Broker, start: Start, device: Make
 ) -> None:
-    running = start(settings_of(broker.port, method=LARGE, proxy_windows=50, round=RoundRules(deadline_s=60 * UNIT)))
+    running = start(settings_of(broker.port, method=LARGE, proxy_windows=50, round=RoundRules(deadline_s=DEADLINE_S)))
     slow = device("pi-1").come()
     blobs = slow.blobs(slow.opened())
     ref = blob_ref(blobs["acc"])
@@ -160,7 +166,7 @@ def narrow_broker(tmp_path: Path) -> Iterator[Broker]:
 def test_what_is_over_the_brokers_limit_is_named_on_both_sides_and_nothing_else_suffers(
     narrow_broker: Broker, start: Start
 ) -> None:
-    rules, method = RoundRules(min_devices=2, deadline_s=60 * UNIT), replace(LARGE, embedding=256)
+    rules, method = RoundRules(min_devices=2, deadline_s=DEADLINE_S), replace(LARGE, embedding=256)
     running = start(settings_of(narrow_broker.port, method=method, proxy_windows=64, round=rules))
     with contextlib.ExitStack() as stack:
         devices = [Device(name, narrow_broker.port, modalities=("acc",)) for name in BOTH]

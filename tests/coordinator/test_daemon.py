@@ -1,51 +1,41 @@
 """The coordinator over a real broker, against devices made by hand of the product's own parts."""
 
-import logging
 import os
 import queue
 import random
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator.daemon import run_coordinator
-from coordinator.datasets import Datasets, plan_of
-from coordinator.ledger import Delivery, Ledger
+from coordinator.datasets import Datasets
 from coordinator.round import RoundRules
 from export.release import read_release
 from mekt.arrays import unpack_windows
-from mekt.blobs import RETRY_S, blob_ref, read_chunk
+from mekt.blobs import blob_ref, read_chunk
 from mekt.broker import Broker
 from mekt.errors import LinkError, SettingsError, StateError
-from mekt.files import BlobStore
-from mekt.messages import KINDS, Chunk, Receipt, RoundOpen, Want
+from mekt.messages import KINDS, Receipt, RoundOpen, Want
 from mekt.plan import BlobRef
 from mekt.process import Job, JobDone, Stop
 from tests.coordinator.conftest import (
     BOTH,
+    DEADLINE_S,
     FEDERATION,
-    TINY,
-    UNIT,
-    WAIT_S,
     Device,
-    Running,
+    Make,
+    Start,
     config_of,
     random_knowledge,
     settings_of,
-    until,
 )
+from tests.waiting import UNIT, WAIT_S, until
 
 ROOT = Path(__file__).parents[2]
-Make = Callable[..., Device]
-Start = Callable[..., Running]
-# Knowledge of several chunks.
-LARGE = replace(TINY, embedding=1024, encoding="float32", distil_epochs=1)
 
 
 def test_a_round_opens_collects_learns_and_publishes(
@@ -54,7 +44,7 @@ def test_a_round_opens_collects_learns_and_publishes(
     running = start(settings_of(broker.port, rounds=2))
     one, other = pair
     opened = one.opened()
-    assert opened.participants == BOTH and 0 < opened.deadline_s <= 60 * UNIT
+    assert opened.participants == BOTH and 0 < opened.deadline_s <= DEADLINE_S
     proxy = one.fetch(opened.plan.proxy["acc"])
     shape = (opened.plan.proxy_windows, *opened.plan.window.shape(opened.plan.modalities[0]))
     assert unpack_windows(proxy, shape).tolist() == datasets.proxy["acc"].tolist()
@@ -77,122 +67,10 @@ def test_a_round_opens_collects_learns_and_publishes(
     assert list((tmp_path / "state" / "blobs").iterdir()) == []
 
 
-def test_the_announcement_waits_for_whoever_comes_late(
-    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
-) -> None:
-    start(settings_of(broker.port))
-    pair[0].opened()
-    late = device("pi-9").come()
-    assert late.opened(invited=False).participants == BOTH
-    assert late.status(lambda status: "pi-9" in status.online).phase == "collecting"
-
-
-def test_what_is_wrong_with_learning_is_in_the_status_and_logged_once(
-    broker: Broker, start: Start, device: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    start(settings_of(broker.port, rounds=2, round=RoundRules(min_devices=3, deadline_s=60.0 * UNIT)))
-    same = [device(f"pi-{n}").come() for n in (1, 2)]
-    odd = device("pi-3").come()
-    for number in range(2):
-        for each in same:
-            each.take_part(number)
-        large = random_knowledge(odd.opened(number).plan, 7, scale=100.0)
-        assert odd.deliver({"acc": large}, number) == Receipt(state="accepted")
-    reports = odd.status(lambda status: len(status.reports) == 3).reports
-    for report in reports[1:]:
-        assert ("odd-device", "pi-3", "acc") in {(each.name, each.device, each.modality) for each in report.findings}
-    said = [line for line in caplog.messages if "odd-device pi-3 (acc): its embeddings vary" in line]
-    assert len(said) == 1 and said[0].startswith("round 1: ")
-
-
-def test_what_cannot_be_accepted_is_refused_with_a_reason_and_the_round_still_ends(
-    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
-) -> None:
-    rules = RoundRules(min_devices=2, quorum=0.5, deadline_s=60 * UNIT)
-    running = start(settings_of(broker.port, rounds=2, round=rules))
-    good, bad = pair
-    opened = bad.opened()
-    blobs = bad.blobs(opened)
-    ref = blob_ref(blobs["gyro"])
-
-    def refusal(**changes: object) -> str:
-        bad.offer(blobs, **changes)  # type: ignore[arg-type]
-        receipt = bad.receipt()
-        assert receipt.state == "refused"
-        return receipt.reason
-
-    sound, bad.post.proxy = bad.post.proxy, bytes(32)
-    assert refusal() == "it is about another proxy set"
-    bad.post.proxy = sound
-    assert refusal(knowledge={"depth": ref}) == "the federation has no modality depth"
-    assert "over this plan's limit" in refusal(knowledge={"gyro": replace(ref, size_bytes=1 << 29)})
-    assert "more than the 1000000" in refusal(windows=1_000_000_000)
-    assert bad.asked == 0, "nothing was asked for that could not be accepted"
-    bad.offer(blobs, 1)
-    assert bad.receipt(1).reason == "round 2 has not begun"
-    stranger = device("pi-9").come()
-    stranger.opened(invited=False)
-    stranger.offer(blobs)
-    assert stranger.receipt() == Receipt(state="refused", reason="pi-9 takes no part in round 1")
-    for garbage in (b"garbage", b"\x81\xa9embedding\xc0", random_knowledge(replace(opened.plan, proxy_windows=23), 1)):
-        receipt = bad.deliver({"gyro": garbage})
-        assert receipt.state == "refused" and receipt.reason != ""
-    good.take_part()
-    good.opened(1)
-    bad.offer(blobs, 0)
-    assert bad.receipt(0) == Receipt(state="refused", reason="round 1 is over")
-    assert running.coordinator._state.phase == "collecting" and running.coordinator._incoming == {}
-
-
-def test_an_offer_that_was_accepted_is_accepted_again_without_a_byte(
-    broker: Broker, start: Start, pair: tuple[Device, Device]
-) -> None:
-    start(settings_of(broker.port))
-    pair[0].take_part()
-    pair[0].offer({"acc": b"something else"})
-    assert pair[0].receipt() == Receipt(state="accepted") and pair[0].asked == 1
-
-
-def test_late_knowledge_is_refused_where_it_is_dropped(
-    broker: Broker, start: Start, pair: tuple[Device, Device]
-) -> None:
-    running = start(settings_of(broker.port))
-    opened = pair[0].opened()
-    assert opened.late == "drop"
-    pair[0].offer(pair[0].blobs(opened), age=1)
-    receipt = pair[0].receipt()
-    assert (receipt.state, receipt.age) == ("refused", 1) and "drops such knowledge" in receipt.reason
-    assert running.coordinator._post.trouble["old-round"] == 1
-
-
-def test_late_knowledge_counts_until_the_rounds_own_is_there_over_a_restart_too(
-    broker: Broker, start: Start, pair: tuple[Device, Device], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    settings = settings_of(broker.port, rounds=2, round=RoundRules(min_devices=2, late="carry", deadline_s=60 * UNIT))
-    running = start(settings)
-    fast, slow = pair
-    opened = slow.opened()
-    assert opened.late == "carry"
-    late = {"acc": random_knowledge(opened.plan, 77)}
-    assert slow.deliver(late, age=2) == Receipt(state="accepted", age=2)
-    until(lambda: running.coordinator._state.late == (slow.name,))
-    assert running.coordinator._state.received == ()
-    running.stop()
-    again = start(settings)
-    until(lambda: again.coordinator._state.late == (slow.name,))
-    slow.offer(late, age=2)
-    assert slow.receipt() == Receipt(state="accepted", age=2), "it is there already"
-    fast.take_part()
-    assert slow.deliver(slow.blobs(opened)) == Receipt(state="accepted")
-    report = fast.status(lambda status: len(status.reports) == 2).reports[1]
-    assert report.devices == BOTH and "learned 2 rounds ago" in caplog.text
-
-
 def test_a_buffered_round_ends_after_so_many_arrivals_late_ones_too(
     broker: Broker, start: Start, pair: tuple[Device, Device]
 ) -> None:
-    rules = RoundRules(min_devices=2, late="carry", arrivals=1, deadline_s=60 * UNIT)
+    rules = RoundRules(min_devices=2, late="carry", arrivals=1, deadline_s=DEADLINE_S)
     start(settings_of(broker.port, rounds=2, round=rules))
     fast, slow = pair
     opened = slow.opened()
@@ -250,27 +128,6 @@ def test_random_bytes_and_misplaced_messages_are_dropped_and_counted(
     assert good.finished().state == "finished"
 
 
-@pytest.mark.parametrize("ends", ["quorum", "deadline"])
-def test_a_device_that_dies_while_it_delivers_is_not_waited_for_without_end(
-    broker: Broker, start: Start, pair: tuple[Device, Device], ends: str
-) -> None:
-    rules = RoundRules(
-        min_devices=2, quorum=0.5 if ends == "quorum" else 1.0, deadline_s=(60 if ends == "quorum" else 3) * UNIT
-    )
-    running = start(settings_of(broker.port, method=LARGE, proxy_windows=50, round=rules))
-    good, dying = pair
-    blobs = dying.blobs(dying.opened())
-    assert len(blobs["gyro"]) > 2 * 96 * 1024
-    dying.offer(blobs)
-    dying.serve(blobs, most=1)
-    until(lambda: "pi-2" in running.coordinator._incoming)
-    dying.vanish()
-    assert good.status(lambda status: status.online == ("pi-1",)).phase == "collecting"
-    good.take_part()
-    done = good.status(lambda status: status.phase == "finished")
-    assert done.reports[-1].devices == ("pi-1",)
-
-
 def test_a_round_that_nobody_serves_is_closed_and_opens_anew_for_who_comes_back(
     broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
 ) -> None:
@@ -287,35 +144,6 @@ def test_a_round_that_nobody_serves_is_closed_and_opens_anew_for_who_comes_back(
     for each in (one, back):
         each.take_part()
     assert one.finished().state == "finished"
-
-
-def test_a_round_that_opens_anew_goes_on_with_what_is_on_its_way(broker: Broker, start: Start, device: Make) -> None:
-    rules = RoundRules(deadline_s=1.0 * UNIT)
-    start(settings_of(broker.port, method=LARGE, proxy_windows=50, round=rules))
-    slow = device("pi-1").come()
-    blobs = slow.blobs(slow.opened())
-    ref = blob_ref(blobs["acc"])
-    slow.offer(blobs)
-    assert slow.hear(Want).chunks == (0, 1, 2)
-    for index in range(3):
-        slow.opened()
-        chunk = read_chunk(blobs["acc"], ref, index)
-        assert chunk is not None
-        slow.say(chunk)
-    assert slow.receipt() == Receipt(state="accepted") and slow.asked == 1
-
-
-def test_a_device_that_is_back_is_asked_again_at_once(broker: Broker, start: Start, device: Make) -> None:
-    start(settings_of(broker.port, round=RoundRules(min_devices=1, deadline_s=60 * UNIT)))
-    one = device("pi-1").come()
-    blobs = one.blobs(one.opened())
-    one.offer(blobs)
-    asked = one.hear(Want)
-    one.session += 1
-    began_s = time.monotonic()
-    one.come()
-    assert one.hear(Want) == asked and time.monotonic() - began_s < RETRY_S / 2
-    one.serve(blobs)
 
 
 def test_a_late_will_of_an_old_session_does_not_mark_the_device_offline(
@@ -373,53 +201,6 @@ def test_a_stopped_coordinator_goes_on_where_it_was_and_learns_the_same(
     assert one.finished().knowledge == undisturbed and other.asked == 1
 
 
-def test_a_round_that_was_closed_before_the_crash_asks_nobody_again(
-    broker: Broker, start: Start, device: Make, datasets: Datasets, tmp_path: Path, undisturbed: dict[str, BlobRef]
-) -> None:
-    (tmp_path / "state").mkdir()
-    ledger, blobs = Ledger(tmp_path / "state" / "ledger.sqlite"), BlobStore(tmp_path / "state" / "blobs")
-    plan = plan_of(settings_of(), datasets, ledger.run)
-    ledger.open_round(0, ("pi-1", "pi-2", "pi-3"))
-    for name, has in (("pi-1", "acc"), ("pi-2", "gyro")):
-        refs = {has: blobs.put(random_knowledge(plan, 7, has))}
-        ledger.deliver(0, Delivery(device=name, windows=10, knowledge=refs))
-    ledger.collected(0, ("pi-1", "pi-2"))
-    ledger.close()
-    start(settings_of(broker.port))
-    watcher = device("pi-3").come()
-    assert watcher.finished().knowledge == undisturbed
-    done = watcher.status(lambda status: status.phase == "finished")
-    assert done.reports[-1].devices == ("pi-1", "pi-2")
-    watcher.offer({"acc": b"x"})
-    assert watcher.receipt() == Receipt(state="refused", reason="round 1 is over")
-
-
-def test_a_delivery_whose_blob_was_lost_is_asked_for_anew(
-    broker: Broker, start: Start, pair: tuple[Device, Device], tmp_path: Path, undisturbed: dict[str, BlobRef]
-) -> None:
-    one = pair[0]
-    first = start(settings_of(broker.port))
-    one.take_part()
-    first.stop()
-    shutil.rmtree(tmp_path / "state" / "blobs")
-    start(settings_of(broker.port))
-    for each in pair:
-        each.take_part()
-    assert one.finished().knowledge == undisturbed and one.asked == 2
-
-
-def test_a_finished_federation_says_so_after_a_restart(
-    broker: Broker, start: Start, pair: tuple[Device, Device], undisturbed: dict[str, BlobRef]
-) -> None:
-    first = start(settings_of(broker.port))
-    for each in pair:
-        each.take_part()
-    pair[0].finished()
-    first.stop()
-    start(settings_of(broker.port))
-    assert pair[0].finished().knowledge == undisturbed
-
-
 def test_a_broker_that_forgets_everything_in_a_round_does_not_end_it(
     broker: Broker, start: Start, pair: tuple[Device, Device], device: Make, undisturbed: dict[str, BlobRef]
 ) -> None:
@@ -434,18 +215,6 @@ def test_a_broker_that_forgets_everything_in_a_round_does_not_end_it(
     late = device("pi-9")
     assert late.finished().knowledge == undisturbed
     assert late.status(lambda status: status.phase == "finished").received == ()
-
-
-def test_a_status_that_will_not_change_any_more_is_said_again_to_a_broker_that_forgot_it(
-    broker: Broker, start: Start, pair: tuple[Device, Device], device: Make
-) -> None:
-    start(settings_of(broker.port))
-    for each in pair:
-        each.take_part()
-    pair[0].status(lambda status: status.phase == "finished")
-    broker.kill()
-    broker.start()
-    assert device("pi-9").status(lambda status: status.phase == "finished").text == "all 1 rounds are done"
 
 
 # Start and end
@@ -479,23 +248,6 @@ def test_the_state_of_another_plan_is_refused(people: Path, tmp_path: Path, brok
     start(settings_of(broker.port)).stop()
     with pytest.raises(StateError, match="belongs to a federation with other modalities"):
         start(settings_of(broker.port, seed=4))
-
-
-def test_it_ends_in_time_also_while_it_learns_and_learns_anew_after(
-    broker: Broker, start: Start, pair: tuple[Device, Device]
-) -> None:
-    settings = settings_of(broker.port, method=replace(TINY, distil_epochs=10_000, batch=2))
-    first = start(settings)
-    for each in pair:
-        each.take_part()
-    pair[0].status(lambda status: status.phase == "distilling" and "learning from 2 devices" in status.text)
-    job = first.coordinator._job
-    assert first.stop() < 5 * UNIT and job is not None and not job._thread.is_alive()
-    assert not any(isinstance(said.body, Chunk) for said in pair[0].heard)
-    second = start(settings)
-    until(lambda: second.coordinator._job is not None and second.coordinator._job.share_done > 0)
-    assert second.coordinator._state.phase == "distilling"
-    assert second.stop() < 5 * UNIT
 
 
 def test_it_ends_in_time_while_the_broker_is_away(broker: Broker, start: Start, pair: tuple[Device, Device]) -> None:

@@ -6,28 +6,23 @@ import pytest
 from coordinator.settings import FederationSettings, read_federation, recordings
 from mekt.errors import SettingsError
 from tests.coordinator.conftest import settings_of
+from tests.tables import WINDOWS_OF_ACC
 
-FEDERATION = """
+FEDERATION = (
+    """
 federation = "ward-3"
 state = "state"                       # relative paths start at this file's folder
 rounds = 50
 proxy = "proxy.npz"                   # public to the federation: windows of every modality
 labelled = ["labelled.npz"]           # stays here: a few labelled recordings for the classifier
-
-[window]
-window_s = 2.56
-stride_s = 1.28
-
-[[modalities]]
-name = "acc"
-shape = [3]
-rate_hz = 50
-unit = "g"
-
+"""
+    + WINDOWS_OF_ACC
+    + """
 [broker]
 host = "127.0.0.1"
 port = 1883
 """
+)
 
 
 def read(folder: Path, text: str) -> FederationSettings:

@@ -1,25 +1,29 @@
 """A small federation for the tests of a device: plan, proxy set and knowledge of noise, a coordinator made by hand."""
 
 import queue
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import pytest
 import torch
 
 from edge.daemon import Device
+from edge.memory import FILE, Memory
 from edge.settings import DeviceSettings, PrivateWindows
 from mekt.arrays import pack_knowledge, pack_windows
 from mekt.blobs import Fetch, blob_ref, proxy_hash, read_chunk
+from mekt.broker import Broker
 from mekt.link import Connected, Link, Received
 from mekt.login import BrokerSettings
 from mekt.messages import Body, Chunk, Envelope, Offer, Receipt, RoundOpen, Want
 from mekt.modality import Modality, Scaling, WindowSpec
-from mekt.plan import BlobRef, Method, Plan
+from mekt.plan import Architecture, BlobRef, Method, Plan
 from mekt.post import Post
 from mekt.process import Stop
 from mekt.topics import for_coordinator
@@ -27,6 +31,7 @@ from sensors.recording import write_recording
 from sensors.settings import SensorSettings
 from sensors.source import Floats
 from sensors.stream import Recording, Segment, Stream
+from tests.waiting import WAIT_S
 
 torch.set_num_threads(1)
 
@@ -93,7 +98,6 @@ def refs_of(blobs: Mapping[str, bytes]) -> dict[str, BlobRef]:
     return {name: blob_ref(data) for name, data in blobs.items()}
 
 
-WAIT_S = 30.0
 FEDERATION, DEVICE = "ward", "pi"
 # What a device senses in these tests: each sample is this, so that it is found wherever it turns up.
 PRIVATE = {"acc": (1.2345678, -0.7654321, 0.31415926), "gyro": (-1.4142135, 0.5772156)}
@@ -179,6 +183,7 @@ class HandMade:
     """
 
     def __init__(self, port: int, plan: Plan) -> None:
+        self.port = port
         self.plan = plan
         self.knowledge = knowledge_blobs(plan)
         self.blobs: dict[bytes, bytes] = {}
@@ -310,6 +315,50 @@ class HandMade:
                     self.send(body)
 
 
+PLAN = plan_of(ACC, GYRO)
+# Learned from for minutes.
+LONG = plan_of(ACC, GYRO, method={"local_epochs": 1000, "batch": 1})
+BOTH: dict[str, Architecture] = {"acc": "conv", "gyro": "conv"}
+
+
 def another_run(plan: Plan, run: str = "0b") -> Plan:
     """The plan of a federation that began anew."""
     return replace(plan, run=run)
+
+
+def memory_of(folder: Path) -> Memory:
+    """The state of the device in this folder."""
+    return Memory(folder / "state")
+
+
+def change(base: Path, statement: str) -> None:
+    """Change a device's state on the disk while it is at work."""
+    with sqlite3.connect(base / "state" / FILE) as db:
+        db.execute(statement)
+    db.close()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path / "broker", kind="mosquitto") as running:
+        yield running
+
+
+@pytest.fixture
+def coordinator(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[HandMade]:
+    """What it, or its device, asks for again, is asked for again soon."""
+    monkeypatch.setattr("edge.upstream.OFFER_S", 0.5)
+    monkeypatch.setattr("mekt.blobs.RETRY_S", 0.5)
+    with HandMade(broker.port, PLAN) as made:
+        yield made
+
+
+@pytest.fixture
+def start(tmp_path: Path, broker: Broker) -> Callable[..., Running]:
+    """Makes the device of `tmp_path`, or of another folder, on the state that is there."""
+
+    def make(base: Path = tmp_path, **changes: Any) -> Running:
+        base.mkdir(exist_ok=True)
+        return Running(base, broker.port, **changes)
+
+    return make

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.agent import (
+    NEVER,
     AgentState,
     Command,
     Event,
@@ -219,3 +220,14 @@ def test_whatever_happens_one_training_runs_at_a_time_and_only_its_own_results_a
         state, _ = advance(state, Trained(round=state.round))
     _, last = run(state, opened(9), Fetched(round=9), Trained(round=9))
     assert last[-1] == SendOffer(round=9)
+
+
+def test_a_receipt_is_awaited_for_what_is_on_offer_to_its_round() -> None:
+    idle, sending = AgentState(delivered=3), AgentState(phase="sending", round=4, open_round=4)
+    late = AgentState(phase="training", round=4, open_round=4, offers_late=True)
+    assert [each.is_offering for each in (idle, sending, late)] == [False, True, True]
+    assert [each.latest for each in (AgentState(), idle, sending)] == [NEVER, 3, 4]
+    asked = [(number, is_late) for number in (3, 4) for is_late in (False, True)]
+    assert [each for each in asked if idle.awaits(*each)] == []
+    assert [each for each in asked if sending.awaits(*each)] == [(4, False)]
+    assert [each for each in asked if late.awaits(*each)] == [(4, True)]

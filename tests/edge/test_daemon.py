@@ -1,12 +1,11 @@
-"""The agent at work, over a real broker, against a coordinator made by hand: whole rounds, faults, and what it says."""
+"""The agent at work, over a real broker, against a coordinator made by hand: whole rounds, faults, starts and ends."""
 
 import os
 import queue
 import signal
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from edge.daemon import _Enough, run_edge
+from edge.course import Course, Enough
+from edge.daemon import run_edge
 from edge.lessons import Lesson
-from edge.memory import FILE, Memory
-from edge.settings import PrivateWindows
 from mekt.arrays import pack_knowledge
 from mekt.blobs import blob_ref
 from mekt.broker import Broker
@@ -26,70 +24,33 @@ from mekt.errors import StateError
 from mekt.files import BlobStore
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
-from mekt.messages import CHUNK_BYTES, Chunk, Offer, Presence, Receipt, Want, decode
-from mekt.modality import WindowSpec
-from mekt.plan import Architecture, BlobRef
+from mekt.messages import Chunk, Offer, Presence, Receipt, Want, decode
 from mekt.process import JobDone, Stop, only_process
 from mekt.topics import parse_topic
 from sensors.windows import windows_of
 from tests.edge.conftest import (
     ACC,
-    DEPTH,
+    BOTH,
     DEVICE,
     FEDERATION,
     GYRO,
+    LONG,
+    PLAN,
     PRIVATE,
     PROXY,
     SPEC,
-    WAIT_S,
     HandMade,
     Running,
-    another_run,
     device_settings,
+    memory_of,
     noise,
     plan_of,
     private_recording,
-    proxy_blob,
     refs_of,
 )
+from tests.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[2]
-PLAN = plan_of(ACC, GYRO)
-LONG = plan_of(ACC, GYRO, method={"local_epochs": 1000, "batch": 1})
-BOTH: dict[str, Architecture] = {"acc": "conv", "gyro": "conv"}
-
-
-@pytest.fixture(autouse=True)
-def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for again, is asked for again soon."""
-    monkeypatch.setattr("edge.daemon.OFFER_S", 0.5)
-    monkeypatch.setattr("mekt.blobs.RETRY_S", 0.5)
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker(tmp_path / "broker", kind="mosquitto") as running:
-        yield running
-
-
-@pytest.fixture
-def coordinator(broker: Broker) -> Iterator[HandMade]:
-    with HandMade(broker.port, PLAN) as made:
-        yield made
-
-
-@pytest.fixture
-def start(tmp_path: Path, broker: Broker) -> Callable[..., Running]:
-    """Makes the device anew, on the state that is there."""
-    return lambda **changes: Running(tmp_path, broker.port, **changes)
-
-
-def memory_of(folder: Path) -> Memory:
-    return Memory(folder / "state")
-
-
-def reasons(running: Running) -> str:
-    return "\n".join(running.rejected)
 
 
 # Rounds
@@ -133,17 +94,6 @@ def test_a_device_that_is_not_invited_is_idle(coordinator: HandMade, start: Call
     assert {each.round for each in coordinator.heard if not isinstance(each.body, Presence)} == {1}
 
 
-def test_a_device_that_was_refused_does_not_offer_again(coordinator: HandMade, start: Callable[..., Running]) -> None:
-    with start():
-        coordinator.announce(0)
-        coordinator.until(Offer, 0)
-        coordinator.receipt(0, "refused")
-        coordinator.until(Presence, activity="idle")
-        coordinator.heard.clear()
-        coordinator.round(1)
-    assert {each.round for each in coordinator.heard if isinstance(each.body, Offer)} == {1}
-
-
 def test_a_newer_round_is_learned_from_when_the_older_is_through(
     coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
 ) -> None:
@@ -158,87 +108,7 @@ def test_a_newer_round_is_learned_from_when_the_older_is_through(
     assert memory_of(tmp_path).progress.trained == 1
 
 
-def test_another_run_begins_afresh_in_the_middle_of_learning(
-    coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
-) -> None:
-    with start() as running:
-        first = coordinator.round(0)
-        coordinator.announce(1, plan=LONG)
-        coordinator.until(Presence, activity="training")
-        assert coordinator.round(0, plan=another_run(PLAN)) == first, "nothing of the former run is left in it"
-        assert running.rejected == {}
-    assert memory_of(tmp_path).progress.plan.startswith(another_run(PLAN).identity)
-
-
-def test_knowledge_that_changes_while_it_is_fetched_is_fetched_anew(
-    coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    served, coordinator.blobs = coordinator.blobs, {}
-    with start():
-        coordinator.announce(0)
-        coordinator.until(Want)
-        coordinator.knowledge = {name: pack_knowledge(noise(PROXY, 4, seed=9), None, "float16") for name in BOTH}
-        coordinator.serve(PLAN)
-        assert not set(refs_of(coordinator.knowledge)) & set(served)
-        coordinator.round(0)
-
-
-def test_learning_waits_for_enough_windows(coordinator: HandMade, start: Callable[..., Running]) -> None:
-    with start(windows=PrivateWindows(capacity=64, least=12, whole_source=True)) as running:
-        coordinator.announce(0)
-        coordinator.until(Presence, activity="sensing")
-        assert running.rejected == {}
-    assert coordinator.kinds() <= {"presence", "want"}
-
-
 # Faults on the way
-
-
-class Double:
-    """Every chunk arrives twice."""
-
-    def __call__(self, chunk: Chunk) -> list[Chunk]:
-        return [chunk, chunk]
-
-
-class LoseFirst:
-    """Every chunk is lost the first time."""
-
-    def __init__(self) -> None:
-        self._lost: set[tuple[bytes, int]] = set()
-
-    def __call__(self, chunk: Chunk) -> list[Chunk]:
-        key = (chunk.sha256, chunk.index)
-        if key in self._lost:
-            return [chunk]
-        self._lost.add(key)
-        return self.instead(chunk)
-
-    def instead(self, chunk: Chunk) -> list[Chunk]:
-        return []
-
-
-class DamageFirst(LoseFirst):
-    """Every chunk arrives damaged the first time: with another length, as part of another whole, with other content."""
-
-    def instead(self, chunk: Chunk) -> list[Chunk]:
-        flipped = bytes([chunk.data[0] ^ 1]) + chunk.data[1:]
-        return [replace(chunk, data=chunk.data[1:]), replace(chunk, count=7), replace(chunk, data=flipped)]
-
-
-@pytest.mark.parametrize("mangle", [Double, LoseFirst, DamageFirst])
-def test_chunks_that_are_lost_doubled_or_damaged_are_asked_for_again(
-    mangle: Callable[[], Callable[[Chunk], list[Chunk]]], coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    proxy = {each.name: blob_ref(proxy_blob(each, SPEC, 1024)) for each in (ACC, GYRO)}
-    assert max(ref.size_bytes for ref in proxy.values()) > CHUNK_BYTES
-    plan = plan_of(ACC, GYRO, proxy_windows=1024, proxy=proxy)
-    coordinator.knowledge = {name: pack_knowledge(noise(1024, 4), None, "float16") for name in BOTH}
-    coordinator.serve(plan)
-    coordinator.mangle = mangle()
-    with start():
-        knowledge = coordinator.round(0, plan=plan)
-    assert {len(data) for data in knowledge.values()} == {len(pack_knowledge(noise(1024, 4), None, "float16"))}
 
 
 def test_garbage_and_misplaced_messages_are_dropped_and_counted_and_the_round_goes_on(
@@ -275,75 +145,6 @@ def test_garbage_and_misplaced_messages_are_dropped_and_counted_and_the_round_go
         assert any(cause in each for each in rejected), cause
 
 
-@pytest.mark.parametrize(
-    ("plan", "cause"),
-    [
-        (plan_of(replace(ACC, shape=(2,)), GYRO), "acc: sensed as (3,) in g, the federation wants (2,) in g"),
-        (
-            plan_of(ACC, replace(GYRO, unit="deg/s")),
-            "gyro: sensed as (2,) in rad/s, the federation wants (2,) in deg/s",
-        ),
-        (plan_of(DEPTH), "the federation learns depth; this device senses none of them"),
-        (
-            plan_of(replace(ACC, rate_hz=1e6), window=WindowSpec(window_s=1, stride_s=0.01)),
-            "the federation's plan cannot be followed here: 64 windows of 12 MB, and up to 3.1e+03 made at once",
-        ),
-        (
-            plan_of(ACC, GYRO, proxy={"acc": BlobRef(sha256=b"x" * 32, size_bytes=2000), "gyro": PLAN.proxy["gyro"]}),
-            "round 1: the proxy set's acc is larger than its windows",
-        ),
-        (
-            plan_of(
-                ACC,
-                GYRO,
-                window=WindowSpec(window_s=1000.0, stride_s=1000.0),
-                proxy_windows=16_384,
-                proxy={name: BlobRef(sha256=b"x" * 32, size_bytes=600_000_000) for name in ("acc", "gyro")},
-            ),
-            "round 1: proxy set and global knowledge are over",
-        ),
-    ],
-)
-def test_a_plan_that_cannot_be_followed_is_refused_and_the_next_one_is_followed(
-    plan: Any, cause: str, coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    with start() as running:
-        coordinator.until(Presence)
-        coordinator.announce(0, plan=plan)
-        coordinator.round(0, plan=PLAN)
-        assert [each.startswith(cause) for each in running.rejected] == [True], reasons(running)
-
-
-def test_a_round_that_cannot_be_followed_ends_the_one_before(
-    coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    good = coordinator.knowledge
-    with start() as running:
-        coordinator.announce(0)
-        coordinator.until(Offer)
-        coordinator.knowledge = {**good, "acc": bytes(1000)}
-        coordinator.announce(1)
-        coordinator.until(Presence, activity="idle")
-        assert list(running.rejected) == ["round 2: the global knowledge of acc is larger than its embeddings"]
-        coordinator.knowledge = good
-        coordinator.round(1)
-
-
-def test_a_plan_that_cannot_be_followed_leaves_the_former_one_as_it_was(
-    coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    with start():
-        coordinator.announce(0)
-        offer = coordinator.until(Offer)
-        for bad in (plan_of(DEPTH), plan_of(replace(ACC, rate_hz=1e6), window=WindowSpec(window_s=1, stride_s=0.01))):
-            coordinator.announce(0, plan=bad)
-        coordinator.announce(0, plan=PLAN)
-        coordinator.collect(offer)
-        coordinator.receipt(0)
-        coordinator.until(Presence, activity="idle")
-        coordinator.round(1)
-
-
 @pytest.mark.parametrize("less", [0, 1])
 def test_a_proxy_set_that_is_none_costs_its_round_and_no_other(
     less: int, coordinator: HandMade, start: Callable[..., Running]
@@ -372,29 +173,6 @@ def test_a_flood_of_garbage_leaves_the_round_alone(coordinator: HandMade, start:
         assert len(running.rejected) <= 10
 
 
-def test_a_model_that_diverges_sits_the_round_out_and_offers_nothing(
-    coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
-) -> None:
-    with start():
-        coordinator.announce(0, plan=plan_of(ACC, GYRO, method={"local_rate": 1e9, "local_epochs": 5}))
-        coordinator.until(Presence, activity="fetching")
-        coordinator.until(Presence, activity="idle")
-        assert "offer" not in coordinator.kinds()
-        coordinator.round(1, plan=PLAN)
-    assert memory_of(tmp_path).progress.trained == 1
-
-
-def test_an_offer_is_repeated_until_its_receipt_comes(coordinator: HandMade, start: Callable[..., Running]) -> None:
-    with start():
-        coordinator.announce(0)
-        offers = [coordinator.until(Offer) for _ in range(3)]
-        assert offers[0] == offers[1] == offers[2]
-        coordinator.receipt(1)  # of another round: no answer to this one
-        coordinator.until(Offer)
-        coordinator.receipt(0)
-        coordinator.until(Presence, activity="idle")
-
-
 def test_a_broker_that_dies_and_comes_back_costs_nothing(
     broker: Broker, coordinator: HandMade, start: Callable[..., Running]
 ) -> None:
@@ -413,7 +191,7 @@ def test_a_coordinator_that_is_back_is_asked_and_offered_again_at_once(
     coordinator: HandMade, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lost what it had been sent, and would be asked again only when a test's patience is over."""
-    monkeypatch.setattr("edge.daemon.OFFER_S", 10 * WAIT_S)
+    monkeypatch.setattr("edge.upstream.OFFER_S", 10 * WAIT_S)
     monkeypatch.setattr("mekt.blobs.RETRY_S", 10 * WAIT_S)
     coordinator.mangle = lambda chunk: ()
     with start():
@@ -427,133 +205,7 @@ def test_a_coordinator_that_is_back_is_asked_and_offered_again_at_once(
         assert coordinator.until(Offer) == offer
 
 
-# Restarts
-
-
-def test_a_restart_before_delivery_offers_the_stored_bytes_and_learns_nothing_again(
-    coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    with start():
-        coordinator.announce(0)
-        offer = coordinator.until(Offer)
-    coordinator.heard.clear()
-    with start() as running:
-        assert coordinator.until(Offer) == offer
-        knowledge = coordinator.collect(offer)
-        coordinator.receipt(0)
-        coordinator.until(Presence, activity="idle")
-        assert refs_of(knowledge) == dict(offer.knowledge) and running.rejected == {}
-    activities = {each.body.activity for each in coordinator.heard if isinstance(each.body, Presence)}
-    assert activities == {"idle", "sending"} and "want" not in coordinator.kinds()
-
-
-def test_a_restart_after_delivery_answers_for_what_it_delivered(
-    coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    with start():
-        first = coordinator.round(0)
-        coordinator.until(Presence, activity="idle")
-    with start():
-        # The round is still open: perhaps the coordinator has lost what it had.
-        assert coordinator.collect(coordinator.until(Offer)) == first
-
-
-def change(base: Path, statement: str) -> None:
-    """Change a device's state on the disk while it is at work."""
-    with sqlite3.connect(base / "state" / FILE) as db:
-        db.execute(statement)
-    db.close()
-
-
-@pytest.mark.parametrize("damage", ["DELETE FROM knowledge", "UPDATE knowledge SET data = x'00'"])
-def test_knowledge_that_is_lost_from_the_disk_is_computed_again(
-    damage: str, coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
-) -> None:
-    with start() as running:
-        coordinator.announce(0)
-        offer = coordinator.until(Offer)
-        change(tmp_path, damage)
-        assert refs_of(coordinator.collect(offer)) == dict(offer.knowledge)
-        assert running.rejected == {}
-
-
-def test_knowledge_that_cannot_be_computed_again_is_learned_again(
-    coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
-) -> None:
-    with start():
-        coordinator.announce(0)
-        coordinator.until(Offer)
-        for path in (tmp_path / "state" / "blobs").iterdir():
-            path.unlink()
-        change(tmp_path, "DELETE FROM knowledge")
-        coordinator.until(Presence, activity="training")
-        coordinator.collect(coordinator.until(Offer))
-        coordinator.receipt(0)
-        coordinator.until(Presence, activity="idle")
-        coordinator.round(1)
-
-
-def test_what_came_too_late_is_offered_to_the_next_round_and_then_that_rounds_own(
-    coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    with start() as running:
-        coordinator.announce(0)
-        first = coordinator.collect(coordinator.until(Offer, 0))
-        # No receipt: round 0 ends without this device.
-        coordinator.announce(1, late="carry")
-        late = coordinator.until(Offer, 1, age=1)
-        assert late.windows > 0 and set(late.knowledge) == set(BOTH)
-        assert refs_of(coordinator.collect(late)) == dict(late.knowledge)
-        coordinator.send(Receipt(state="accepted", age=1), 1)
-        own = coordinator.until(Offer, 1, age=0)
-        assert coordinator.collect(own) != first
-        coordinator.receipt(1)
-        coordinator.until(Presence, activity="idle")
-        assert running.rejected == {}
-
-
-def test_an_earlier_round_that_is_announced_anew_is_served_from_the_outbox(
-    coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    with start():
-        first = coordinator.round(0)
-        coordinator.until(Presence, activity="idle")
-        second = coordinator.round(1)
-        coordinator.until(Presence, activity="idle")
-        coordinator.heard.clear()
-        # The coordinator went back to an older copy of its state.
-        assert coordinator.round(0) == first
-        coordinator.until(Presence, activity="idle")
-        assert coordinator.round(1) == second
-    activities = {each.body.activity for each in coordinator.heard if isinstance(each.body, Presence)}
-    assert "training" not in activities
-
-
-def test_other_encoders_than_before_begin_afresh(
-    coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
-) -> None:
-    with start():
-        first = coordinator.round(0)
-        coordinator.until(Presence, activity="idle")
-    with start(architectures={"acc": "lstm"}) as running:
-        second = coordinator.round(1)
-        assert running.rejected == {}
-    assert first["acc"] != second["acc"]
-    assert memory_of(tmp_path).progress.plan.endswith("acc=lstm gyro=conv")
-
-
-def test_damaged_weights_are_put_aside_and_the_device_learns_from_the_start(
-    coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
-) -> None:
-    with start():
-        coordinator.round(0)
-        coordinator.until(Presence, activity="idle")
-    change(tmp_path, "UPDATE model SET weights = x'00'")
-    with start():
-        coordinator.round(1)
-        coordinator.until(Presence, activity="idle")
-    assert (tmp_path / "state" / "device.damaged").is_file()
-    assert memory_of(tmp_path).progress.trained == 1
+# Starts and ends
 
 
 def test_a_state_folder_in_use_is_refused_before_anything_is_sent(broker: Broker, tmp_path: Path) -> None:
@@ -567,22 +219,8 @@ def test_what_a_plan_left_behind_is_passed_over(start: Callable[..., Running]) -
     before = device._state
     device._handle(JobDone(name="learning-7", error=StateError("of another plan")))
     device._handle(JobDone(name="learning-8", result={"acc": b"knowledge"}))
-    device._handle(_Enough(sensing=7))
+    device._handle(Enough(course=Course(PLAN, device._settings, device._sources, device._inbox)))
     assert device._state == before
-
-
-# Presence, and the end
-
-
-def test_a_coordinator_that_comes_later_finds_the_device(
-    broker: Broker, coordinator: HandMade, start: Callable[..., Running]
-) -> None:
-    with start():
-        coordinator.until(Presence, state="online")
-        coordinator.link.stop(1.0)
-        with HandMade(broker.port, PLAN) as later:
-            assert later.until(Presence).state == "online"
-            later.round(0)
 
 
 def test_it_ends_soon_in_the_middle_of_learning_and_says_so(

@@ -1,8 +1,7 @@
 """A device that protects its knowledge, over a real broker: what it shows, what it pays, and when it stops."""
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from edge.budget import Budget, PrivacySettings
 from edge.lessons import Lesson
 from edge.memory import FILE, Memory
 from mekt.arrays import unpack_knowledge
-from mekt.broker import Broker
 from mekt.errors import MissingPackageError, StateError
 from mekt.files import BlobStore
 from mekt.messages import Offer, Presence
@@ -23,7 +21,6 @@ from tests.edge.conftest import (
     GYRO,
     PROXY,
     SPEC,
-    WAIT_S,
     HandMade,
     Running,
     device_settings,
@@ -31,6 +28,7 @@ from tests.edge.conftest import (
     private_recording,
     refs_of,
 )
+from tests.waiting import until
 
 PLAN = plan_of(ACC, GYRO)
 BOTH: dict[str, Architecture] = {"acc": "conv", "gyro": "conv"}
@@ -42,33 +40,14 @@ TWO_ROUNDS = PrivacySettings(
 )
 
 
-@pytest.fixture(autouse=True)
-def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for again, is asked for again soon."""
-    monkeypatch.setattr("edge.daemon.OFFER_S", 0.5)
-    monkeypatch.setattr("mekt.blobs.RETRY_S", 0.5)
-
-
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker(tmp_path / "broker", kind="mosquitto") as running:
-        yield running
+def start(start: Callable[..., Running]) -> Callable[..., Running]:
+    """Makes the device anew, on the state that is there, with these settings for privacy or none."""
 
+    def make(privacy: PrivacySettings | None = GENEROUS) -> Running:
+        return start(privacy=privacy)
 
-@pytest.fixture
-def coordinator(broker: Broker) -> Iterator[HandMade]:
-    with HandMade(broker.port, PLAN) as made:
-        yield made
-
-
-@pytest.fixture
-def start(tmp_path: Path, broker: Broker) -> Callable[..., Running]:
-    """Makes the device anew, on the state that is there."""
-
-    def start(privacy: PrivacySettings | None = GENEROUS) -> Running:
-        return Running(tmp_path, broker.port, privacy=privacy)
-
-    return start
+    return make
 
 
 def spent(folder: Path) -> float:
@@ -158,10 +137,7 @@ def test_a_round_that_would_exceed_the_budget_is_sat_out_for_a_named_reason(
         assert word.privacy.is_spent and word.privacy.epsilon <= TWO_ROUNDS.epsilon_budget
         coordinator.heard.clear()
         coordinator.announce(2)
-        deadline_s = time.monotonic() + WAIT_S
-        while "sits it out" not in caplog.text and time.monotonic() < deadline_s:
-            coordinator.hear(0.1)
-        coordinator.hear(1.0)
+        until(lambda: coordinator.hear(0.1) is None and "sits it out" in caplog.text)
     assert "round 3: privacy budget: epsilon" in caplog.text
     assert not any(isinstance(each.body, Offer) for each in coordinator.heard)
     assert spent(tmp_path) == pytest.approx(2 * COST)
@@ -205,7 +181,7 @@ def test_a_damaged_state_is_an_error_as_nobody_knows_what_was_spent(
     path.write_bytes(b"no database" + path.read_bytes()[11:])
     with pytest.raises(StateError, match="how much of the privacy budget is spent") as caught:
         start()
-    assert caught.value.number == 712
+    assert caught.value.number == 715
     assert path.exists() and not path.with_suffix(".damaged").exists()
     with start(None):
         coordinator.round(0)

@@ -4,7 +4,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from sensors.simulator import MODALITIES, simulate
 from sensors.source import Block, Floats, Gap, Item, Source
 from sensors.stream import Recording, Segment, Stream
 from sensors.windows import windows_of
+from tests.waiting import WAIT_S, until
 
-WAIT_S = 20.0
 ACC = Modality(name="acc", shape=(3,), rate_hz=10.0, unit="g")
 TEMP = Modality(name="temp", shape=(1,), rate_hz=5.0, unit="C")
 SPEC = WindowSpec(window_s=2.0, stride_s=1.0)
@@ -101,16 +101,6 @@ class Run:
 
 def equal(a: dict[str, Floats], b: dict[str, Floats]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nothing announces."""
-    ticks = threading.Event()
-    for _ in range(int(WAIT_S / 0.01)):
-        if condition():
-            return
-        ticks.wait(0.01)
-    raise AssertionError("it did not come about in time")
 
 
 @pytest.mark.parametrize("whole_source", [False, True])

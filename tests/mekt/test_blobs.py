@@ -159,6 +159,14 @@ def test_a_chunk_that_has_not_left_yet_is_not_sent_again() -> None:
     assert serving.due("pi", ref, Want(sha256=ref.sha256, chunks=(0, 2)), 0) == (0, 2)
 
 
+def test_the_chunks_that_are_sent_are_those_of_the_blob() -> None:
+    data, serving = data_of(2 * CHUNK_BYTES + 1), Serving()
+    ref = blob_ref(data)
+    sent = serving.chunks("pi", data, Want(sha256=ref.sha256, chunks=(2, 0, 3)), 0)
+    assert sent == (read_chunk(data, ref, 2), read_chunk(data, ref, 0))
+    assert serving.chunks("pi", data, Want(sha256=ref.sha256, chunks=(0, 1)), 2) == (read_chunk(data, ref, 1),)
+
+
 def test_a_sender_sends_a_few_chunks_that_there_are_and_its_memory_is_bounded() -> None:
     ref = blob_ref(bytes(20 * CHUNK_BYTES))
     serving = Serving()

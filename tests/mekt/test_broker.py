@@ -1,7 +1,6 @@
 """The broker of one's own: it answers, it ends, and it says what is missing."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,27 +11,16 @@ import pytest
 
 from mekt.broker import Broker, available_kind, free_port
 from mekt.errors import LinkError, MissingPackageError
+from tests.mekt.conftest import needs_mosquitto
+from tests.processes import lives
 
 ROOT = Path(__file__).parents[2]
-
-needs_mosquitto = pytest.mark.skipif(
-    shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None,
-    reason="mosquitto is not installed",
-)
 
 
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @needs_mosquitto

@@ -128,7 +128,7 @@ def test_the_general_entry_is_not_asked_for_by_name_where_a_special_one_could_be
     assert asked == {
         "bench/pool.py: OWN_FAULT",  # any other exception, or a process that was killed
         "mekt/database.py: STATE",  # an answer of SQLite's that nobody knows
-        "mekt/link.py: LINK",  # the network thread stumbled over its own fault
+        "mekt/session.py: LINK",  # the network thread stumbled over its own fault
     }
 
 

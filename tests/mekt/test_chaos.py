@@ -2,25 +2,22 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from mekt.chaos import ChaosError, run_chaos
 from mekt.process import Stop
+from tests.mekt.conftest import needs_mosquitto
+from tests.processes import processes_in, until
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 120.0
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None,
-    reason="mosquitto is not installed",
-)
+pytestmark = needs_mosquitto
 
 
 def command(out: Path, *arguments: str) -> list[str]:
@@ -30,17 +27,6 @@ def command(out: Path, *arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """As it is, but for recordings: the persons are to be simulated."""
     return {name: value for name, value in os.environ.items() if name != "MEKT_DATA"} | {"PYTHONPATH": str(ROOT)}
-
-
-def processes_in(folder: Path) -> list[str]:
-    """The command lines of processes that name this folder."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return [line for line in lines if f"{folder}/" in line]
 
 
 def test_a_federation_that_is_killed_now_and_then_ends_as_if_nobody_had(tmp_path: Path) -> None:
@@ -69,10 +55,8 @@ def test_a_federation_that_is_killed_now_and_then_ends_as_if_nobody_had(tmp_path
 def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:
     running = subprocess.Popen(command(tmp_path / "out"), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
-        deadline_s = time.monotonic() + WAIT_S
-        while sum("device.toml" in line for line in processes_in(tmp_path)) < 3:
-            assert running.poll() is None and time.monotonic() < deadline_s
-            time.sleep(0.05)
+        until(lambda: running.poll() is not None or sum("device.toml" in line for line in processes_in(tmp_path)) >= 3)
+        assert running.poll() is None
         running.send_signal(signal.SIGINT)
         assert running.wait(WAIT_S) == 130
     finally:

@@ -12,23 +12,22 @@ import pytest
 
 from mekt.broker import free_port
 from mekt.cli import main
+from tests.mekt.conftest import locked
 from tests.recordings import HAPT
+from tests.tables import WINDOWS_OF_ACC
 
-FEDERATION = """
+FEDERATION = (
+    """
 federation = "ward"
 rounds = 1
 proxy = ["proxy.npz"]
-[window]
-window_s = 2.56
-stride_s = 1.28
-[[modalities]]
-name = "acc"
-shape = [3]
-rate_hz = 50
-unit = "g"
+"""
+    + WINDOWS_OF_ACC
+    + """
 [broker]
 port = {port}
 """
+)
 DEVICE = """
 federation = "ward"
 device = "pi-1"
@@ -139,14 +138,8 @@ def test_without_a_broker_a_device_says_so_and_how_to_go_on(tmp_path: Path) -> N
 
 
 def test_another_process_on_the_same_state_is_refused_by_name(tmp_path: Path) -> None:
-    import fcntl
-
     (tmp_path / "device.toml").write_text(DEVICE.format(port=1883), encoding="utf-8")
-    (tmp_path / "state").mkdir()
-    with (tmp_path / "state" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write("process 4711\n")
-        lock.flush()
+    with locked(tmp_path / "state"):
         assert "process 4711" in refused(7, "edge", "run", "--config", tmp_path / "device.toml")
 
 

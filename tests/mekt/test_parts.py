@@ -1,30 +1,12 @@
 """The parts as processes: they start, are killed, start again with the same log, and leave nothing behind."""
 
-import os
-import time
 from pathlib import Path
 
 import pytest
 
 from mekt.errors import MektError, SettingsError
-from mekt.parts import PartError, Parts, ended, fresh_folder, parts_in
-
-PATIENCE_S = 120.0
-
-
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_for_end(parts: Parts) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not parts.ended():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+from mekt.parts import PartError, ended, fresh_folder, parts_in
+from tests.processes import lives, until
 
 
 def test_whoever_started_a_part_ends_with_its_code() -> None:
@@ -36,7 +18,7 @@ def test_whoever_started_a_part_ends_with_its_code() -> None:
 def test_a_part_that_ended_is_named_with_its_last_words(tmp_path: Path) -> None:
     with parts_in(tmp_path) as parts:
         parts.start("device-1", "status")
-        wait_for_end(parts)
+        until(lambda: parts.ended() != {})
         assert parts.ended() == {"device-1": SettingsError.exit_code}
         with pytest.raises(SettingsError, match=r"device-1 ended with code 2: mekt: status: name .*\(all of it: .*"):
             parts.check()
@@ -45,9 +27,9 @@ def test_a_part_that_ended_is_named_with_its_last_words(tmp_path: Path) -> None:
 def test_a_part_that_was_killed_starts_again_with_the_same_arguments_and_log(tmp_path: Path) -> None:
     with parts_in(tmp_path) as parts:
         parts.start("device-1", "--version")
-        wait_for_end(parts)
+        until(lambda: parts.ended() != {})
         parts.start_again("device-1")
-        wait_for_end(parts)
+        until(lambda: parts.ended() != {})
         first, second = parts.last_lines("device-1", 5)
         assert first == second and first.startswith("mekt ")
         parts.start("device-1", "status", "--federation", "ward", "--port", "1")

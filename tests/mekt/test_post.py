@@ -132,8 +132,8 @@ def test_what_no_receiver_would_accept_is_not_sent(wire: Wire) -> None:
     post = Post("ward")
     post.use(wire.link)
     status = Status(phase="x", rounds=1, online=(), waiting_for=(), received=(), reports=(), text="x" * 501)
-    post.send(status, "all")
-    post.send(Chunk(sha256=b"s" * 32, index=0, count=1, data=b"x" * (CHUNK_BYTES + 1)), "up", device="pi")
+    assert not post.send(status, "all")
+    assert not post.send(Chunk(sha256=b"s" * 32, index=0, count=1, data=b"x" * (CHUNK_BYTES + 1)), "up", device="pi")
     assert [cause.split(":")[0] for cause in post.rejected] == ["not sent", "not sent"]
     post.send(Receipt(state="accepted"), "down", device="pi")
     assert wire.heard().topic == "mekt/1/ward/down/pi/receipt"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mekt.messages import Body, Envelope, Offer, Presence, Receipt, RoundOpen, Status
 from mekt.modality import Modality, Scaling, WindowSpec
 from mekt.plan import BlobRef, Method, Plan
-from mekt.strikes import BROKER, COORDINATOR, STEPS, UNSEEN_S, Standing, draw_strikes, is_work, speaker_of
+from mekt.strikes import BROKER, CLOSINGS, COORDINATOR, STEPS, UNSEEN_S, Standing, draw_strikes, is_work, speaker_of
 
 DEVICES = ("device-1", "device-2", "device-3")
 REF = BlobRef(sha256=bytes(32), size_bytes=1)
@@ -62,6 +62,8 @@ def test_the_seed_alone_decides() -> None:
 def test_many_kills_meet_every_step_everybody_and_every_round_in_pairs_and_anew(seed: int) -> None:
     strikes = draw_strikes(50, rounds=12, devices=DEVICES, seed=seed)
     assert {each.step for each in strikes} == set(STEPS)
+    assert {each.closing for each in strikes if each.step == "distilling"} == set(CLOSINGS)
+    assert strikes[0].moment == (0, STEPS.index("opening")), "before the first round"
     kinds = Counter("device" if name in DEVICES else name for each in strikes for name in each.victims)
     assert min(kinds[COORDINATOR], kinds[BROKER], kinds["device"]) >= 5
     assert {each.round for each in strikes} == set(range(11))

@@ -91,7 +91,7 @@ def run(rounds: int, rate: int) -> Run:
         job = Job("coordinator", lambda _: coordinator.run(stop), ended)
         flood: subprocess.Popen[str] | None = None
         try:
-            until(lambda: coordinator._reports != (), ended)
+            until(lambda: coordinator._closing.reports != (), ended)
             before_kb = resident_kb(os.getpid())
             command = [sys.executable, "-m", "tests.proofs.flood", "--rate", str(rate)]
             command += ["--publish", str(made.broker.port)]
@@ -130,7 +130,7 @@ def run(rounds: int, rate: int) -> Run:
 
 def reached(coordinator: Coordinator) -> int:
     """How many messages the coordinator has taken in and dropped."""
-    return coordinator._link._strays + sum(coordinator._post.rejected.values())
+    return coordinator._link.strays + sum(coordinator._post.rejected.values())
 
 
 def until(condition: Callable[[], bool], ended: "queue.Queue[JobDone]") -> None:

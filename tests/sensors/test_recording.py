@@ -1,7 +1,7 @@
 """Recordings in files: written and read again, and whatever is wrong with a file, one clear sentence."""
 
 import json
-import pickle
+import pickle  # only to write what must never be read
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,417 @@
+"""The federation's authority: who is who in it, decided on the coordinator's machine, kept in one folder.
+
+    authority.key, ca.pem       signs certificates; everybody trusts ca.pem
+    signing.key, coordinator.pub   signs rounds and releases (Ed25519)
+    authority.sqlite            tokens, certificates, revocations, the number of the last signature
+
+A device's certificate is given for a token, once, or for the certificate that it replaces; it is for the key that the
+device made, which never comes here. Certificates begin in 1970: a board without a clock, which thinks that it is 1970,
+can use them. Their end is watched by the broker, which has a clock.
+
+It needs the package `cryptography`: pip install "mekt[authority]".
+"""
+
+import hashlib
+import ipaddress
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mekt import catalogue
+from mekt.database import Database
+from mekt.errors import SettingsError, StateError
+from mekt.files import make_folder, write_atomically
+from mekt.identity import COORDINATOR, check_private, write_identity, write_private
+from mekt.messages import Answer, Renewal, Request
+from mekt.signature import Purpose, joined, to_sign
+from mekt.token import SECRET_BYTES, Token
+from mekt.topics import APPLICANT
+
+SCHEMA = (
+    (
+        "CREATE TABLE federation (name TEXT NOT NULL, next_signature INTEGER NOT NULL)",
+        "CREATE TABLE token (secret_sha256 BLOB PRIMARY KEY, device TEXT NOT NULL, expires_s REAL NOT NULL,"
+        " key_sha256 BLOB, certificate BLOB)",
+        "CREATE TABLE certificate (serial TEXT PRIMARY KEY, name TEXT NOT NULL, issued_s REAL NOT NULL,"
+        " ends_s REAL NOT NULL, der BLOB NOT NULL, revoked_s REAL)",
+    ),
+)
+# Certificates begin at the time that a board without a clock takes for now.
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+DAY_S = 24 * 3600.0
+AUTHORITY_DAYS = 20 * 365
+SERVER_DAYS = 5 * 365
+DEVICE_DAYS = 90.0
+# A certificate is renewed when less than this share of its time is left.
+RENEWED_AT = 1 / 3
+# A token that nobody can use in time is as bad as one that can be stolen for long.
+LONGEST_TOKEN_HOURS = 30 * 24.0
+# How long a connection lasts that pushes a revoked device's own out; by then the broker knows of the revocation.
+MINUTE_S = 60.0
+CRL_DAYS = 10 * 365
+
+UNFIT_REQUEST = "it is no request for a P-256 key under this name, signed with that key"
+
+# What a certificate's name says of its holder. A device's own name stands alone: no name has a colon.
+Role = Literal["coordinator", "watch"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """A certificate in DER, and its private key in PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certified:
+    """A certificate that was issued, and whether it still counts."""
+
+    name: str
+    issued_s: float
+    ends_s: float
+    revoked_s: float | None
+
+
+class Authority:
+    """The authority in `folder`. One thread at a time uses it; several processes may."""
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        """Open it.
+
+        Raises:
+            SettingsError: when there is none, or its keys are others' to read.
+            StateError: when it cannot be read.
+        """
+        if not (folder / "authority.sqlite").exists():
+            raise SettingsError(
+                f"{folder}: there is no authority; make one with `mekt ca init`", catalogue.AUTHORITY_MISSING
+            )
+        self.folder, self._now = folder, now
+        for name in ("authority.key", "signing.key"):
+            check_private(folder / name)
+        self._db = Database(folder / "authority.sqlite", SCHEMA)
+        [[self.federation]] = self._db.rows("SELECT name FROM federation")
+        try:
+            key = load_pem_private_key((folder / "authority.key").read_bytes(), None)
+            signing = load_pem_private_key((folder / "signing.key").read_bytes(), None)
+            self._ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+        except (OSError, ValueError) as error:
+            self._db.close()
+            raise StateError(
+                f"{folder}: a key or ca.pem cannot be read ({error}); restore the folder from its copy",
+                catalogue.AUTHORITY_DAMAGED,
+            ) from error
+        assert isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(signing, Ed25519PrivateKey)
+        self._key, self._signing = key, signing
+
+    @classmethod
+    def create(cls, folder: Path, federation: str, now: Callable[[], float] = time.time) -> "Authority":
+        """Make the authority of a federation in `folder`.
+
+        Raises:
+            StateError: when there is one already, which is never overwritten, or the disk does not take it.
+        """
+        if (folder / "authority.key").exists():
+            raise StateError(
+                f"{folder}: there is an authority already; every device's certificate hangs on it. Name another folder",
+                catalogue.AUTHORITY_THERE,
+            )
+        make_folder(folder)
+        key, signing = ec.generate_private_key(ec.SECP256R1()), Ed25519PrivateKey.generate()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Mekt authority of {federation}")])
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        ca = (
+            _builder(name, name, key.public_key(), now() + AUTHORITY_DAYS * DAY_S)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        write_atomically(folder / "ca.pem", ca.public_bytes(Encoding.PEM))
+        write_atomically(folder / COORDINATOR, signing.public_key().public_bytes_raw().hex().encode())
+        write_private(folder / "signing.key", _pem(signing))
+        with closing(Database(folder / "authority.sqlite", SCHEMA)) as database, database.transaction():
+            database.execute("DELETE FROM federation")
+            database.execute("INSERT INTO federation VALUES (?, 1)", federation)
+        # The last one: with it the authority is there.
+        write_private(folder / "authority.key", _pem(key))
+        return cls(folder, now)
+
+    def close(self) -> None:
+        """Let the files go."""
+        self._db.close()
+
+    @property
+    def ca(self) -> bytes:
+        """The authority's certificate, in DER."""
+        return self._ca.public_bytes(Encoding.DER)
+
+    @property
+    def public_key(self) -> bytes:
+        """The key that checks what `sign` signs."""
+        return self._signing.public_key().public_bytes_raw()
+
+    # Devices
+
+    def token(self, device: str, *, hours: float, host: str, port: int) -> Token:
+        """A token that lets this device join within so many hours.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        now_s, secret = self._now(), secrets.token_bytes(SECRET_BYTES)
+        expires_s = now_s + min(hours, LONGEST_TOKEN_HOURS) * 3600
+        bearer = self._issue(APPLICANT + device, expires_s)
+        self._db.execute(
+            "INSERT INTO token (secret_sha256, device, expires_s) VALUES (?, ?, ?)", _sha256(secret), device, expires_s
+        )
+        return Token(
+            federation=self.federation,
+            device=device,
+            host=host,
+            port=port,
+            ca=self.ca,
+            certificate=bearer.certificate,
+            key=bearer.key,
+            coordinator=self.public_key,
+            secret=secret,
+            made_s=now_s,
+            expires_s=expires_s,
+        )
+
+    def enrol(self, device: str, request: Request) -> Answer:
+        """The answer to a device that asks by a token. The same request has the same answer, however often it comes.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        row = self._db.row(
+            "SELECT expires_s, key_sha256, certificate FROM token WHERE secret_sha256 = ? AND device = ?",
+            *(_sha256(request.token), device),
+        )
+        if row is None:
+            return self._refused("this token is not known; make a new one with `mekt enroll token`")
+        expires_s, used_for, certificate = row
+        key = _requested(request.csr, device)
+        if key is None:
+            return self._refused(UNFIT_REQUEST)
+        if used_for == _key_sha256(key):
+            return self._issued(certificate)
+        if used_for is not None:
+            return self._refused("this token has been used; if not by this device, revoke it; then make a new token")
+        if expires_s < self._now():
+            return self._refused("this token has expired; make a new one with `mekt enroll token`")
+        return self._certify(device, key, request.token)
+
+    def renew(self, device: str, request: Renewal) -> Answer:
+        """The answer to a device that has a certificate, which the broker has seen.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        if not any(each.revoked_s is None and each.ends_s > self._now() for each in self.certified(device)):
+            return self._refused("no certificate of this device counts any more; enrol it anew")
+        key = _requested(request.csr, device)
+        return self._refused(UNFIT_REQUEST) if key is None else self._certify(device, key)
+
+    def due(self, device: str) -> bool:
+        """Whether it is time that this device renews its certificate."""
+        counting = [each for each in self.certified(device) if each.revoked_s is None]
+        if not counting:
+            return False
+        newest = max(counting, key=lambda each: each.ends_s)
+        return newest.ends_s - self._now() < RENEWED_AT * (newest.ends_s - newest.issued_s)
+
+    def certified(self, name: str | None = None) -> list[Certified]:
+        """All certificates that were issued, under one name or under every one, in the order of their issue."""
+        rows = self._db.rows(
+            "SELECT name, issued_s, ends_s, revoked_s FROM certificate WHERE ? IS NULL OR name = ? ORDER BY issued_s",
+            *(name, name),
+        )
+        return [Certified(name=row[0], issued_s=row[1], ends_s=row[2], revoked_s=row[3]) for row in rows]
+
+    def revoke(self, name: str) -> int:
+        """Let no certificate and no token under this name count any more; how many certificates that were.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        with self._db.transaction():
+            counting = self._db.rows("SELECT serial FROM certificate WHERE name = ? AND revoked_s IS NULL", name)
+            self._db.execute(
+                "UPDATE certificate SET revoked_s = ? WHERE name IN (?, ?) AND revoked_s IS NULL",
+                *(self._now(), name, APPLICANT + name),
+            )
+            self._db.execute("DELETE FROM token WHERE device = ? AND key_sha256 IS NULL", name)
+        return len(counting)
+
+    def revocations(self) -> bytes:
+        """The list of revoked certificates, in PEM, for the broker."""
+        now = datetime.fromtimestamp(self._now(), UTC)
+        crl = x509.CertificateRevocationListBuilder(self._ca.subject, BEGINNING, now + timedelta(days=CRL_DAYS))
+        rows = self._db.rows("SELECT serial, revoked_s FROM certificate WHERE revoked_s IS NOT NULL AND ends_s > ?", 0)
+        for serial, revoked_s in rows:
+            revoked = x509.RevokedCertificateBuilder(int(serial, 16), datetime.fromtimestamp(revoked_s, UTC))
+            crl = crl.add_revoked_certificate(revoked.build())
+        return crl.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    # The other parts
+
+    def part(self, role: Role, name: str) -> Credentials:
+        """A certificate for the coordinator, or for somebody who only looks, with a key made here.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        return self._issue(f"{role}:{name}", self._now() + SERVER_DAYS * DAY_S)
+
+    def pusher(self, device: str) -> Credentials:
+        """A certificate under a device's name for a minute; the broker ends the device's connection for its holder."""
+        return self._issue(device, self._now() + MINUTE_S, kept=False)
+
+    def broker(self, hosts: tuple[str, ...]) -> Credentials:
+        """A certificate for the broker under these names and addresses.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        return self._issue(f"broker:{hosts[0]}", self._now() + SERVER_DAYS * DAY_S, hosts=hosts)
+
+    def sign(self, purpose: Purpose, content: bytes) -> bytes:
+        """The coordinator's signature on this, under a number larger than every one before.
+
+        Raises:
+            StateError: when the number cannot be kept.
+        """
+        with self._db.transaction():
+            [[number]] = self._db.rows("SELECT next_signature FROM federation")
+            self._db.execute("UPDATE federation SET next_signature = ?", number + 1)
+        return joined(number, self._signing.sign(to_sign(purpose, number, content)))
+
+    # Certificates
+
+    def _certify(self, device: str, key: ec.EllipticCurvePublicKey, token: bytes | None = None) -> Answer:
+        certificate = self._certificate(device, key, self._now() + DEVICE_DAYS * DAY_S)
+        with self._db.transaction():
+            der = self._keep(certificate, device)
+            if token is not None:
+                self._db.execute(
+                    "UPDATE token SET key_sha256 = ?, certificate = ? WHERE secret_sha256 = ?",
+                    *(_key_sha256(key), der, _sha256(token)),
+                )
+        return self._issued(der)
+
+    def _issued(self, certificate: bytes) -> Answer:
+        return Answer(state="issued", certificate=certificate, time_s=self._now())
+
+    def _refused(self, reason: str) -> Answer:
+        return Answer(state="refused", reason=reason, time_s=self._now())
+
+    def _issue(self, name: str, ends_s: float, hosts: tuple[str, ...] = (), *, kept: bool = True) -> Credentials:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._certificate(name, key.public_key(), ends_s, hosts)
+        der = self._keep(certificate, name) if kept else certificate.public_bytes(Encoding.DER)
+        return Credentials(certificate=der, key=_pem(key))
+
+    def _certificate(
+        self, name: str, key: ec.EllipticCurvePublicKey, ends_s: float, hosts: tuple[str, ...] = ()
+    ) -> x509.Certificate:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
+        builder = (
+            _builder(subject, self._ca.subject, key, ends_s)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        if hosts:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_host(each) for each in hosts]), critical=False
+            )
+        return builder.sign(self._key, hashes.SHA256())
+
+    def _keep(self, certificate: x509.Certificate, name: str) -> bytes:
+        der = certificate.public_bytes(Encoding.DER)
+        self._db.execute(
+            "INSERT INTO certificate VALUES (?, ?, ?, ?, ?, NULL)",
+            *(f"{certificate.serial_number:x}", name, self._now()),
+            *(certificate.not_valid_after_utc.timestamp(), der),
+        )
+        return der
+
+
+def _requested(csr: bytes, device: str) -> ec.EllipticCurvePublicKey | None:
+    """The key in a request under this name, P-256 and with its holder's signature; None when that is not what it is."""
+    try:
+        request = x509.load_der_x509_csr(csr)
+        key, names = request.public_key(), request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        fits = request.is_signature_valid and [each.value for each in names] == [device]
+    except Exception:  # a stranger's bytes: the library names many errors, and all mean the same here
+        return None
+    if not fits or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        return None
+    return key
+
+
+def _key_sha256(key: ec.EllipticCurvePublicKey) -> bytes:
+    return _sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, ends_s: float
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(BEGINNING)
+        .not_valid_after(datetime.fromtimestamp(ends_s, UTC))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def write_part(authority: Authority, role: Role, name: str, folder: Path) -> None:
+    """Write certificate and key of a part into a folder that is an identity (mekt.identity).
+
+    Raises:
+        StateError: when the disk does not take them.
+    """
+    credentials = authority.part(role, name)
+    write_identity(make_folder(folder), ca=authority.ca, certificate=credentials.certificate, key=credentials.key)
+    write_atomically(folder / COORDINATOR, authority.public_key.hex().encode())

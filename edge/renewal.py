@@ -1,0 +1,65 @@
+"""A device's certificate is renewed while it works: the coordinator says when, the key stays, the link reads it anew.
+
+The coordinator's clock decides, so that a device needs none.
+"""
+
+import logging
+import ssl
+from pathlib import Path
+
+from mekt import catalogue
+from mekt.errors import StateError
+from mekt.files import write_atomically
+from mekt.identity import key_and_request
+from mekt.login import TlsSettings
+from mekt.messages import Answer, Renewal
+
+log = logging.getLogger(__name__)
+
+
+class Certificate:
+    """The certificate that a device logs in with. One thread uses it."""
+
+    def __init__(self, device: str, tls: TlsSettings | None) -> None:
+        self._device = device
+        self._certificate = None if tls is None or tls.certificate is None else Path(tls.certificate)
+        self._key = None if tls is None or tls.key is None else Path(tls.key)
+        self._asked = False
+
+    def answered(self, answer: Answer) -> Renewal | None:
+        """Take the coordinator's word on the certificate; what is to be sent in return, if anything.
+
+        Raises:
+            MissingPackageError: when there is no program `openssl`.
+            SettingsError: when others can read the key.
+            StateError: when the key cannot be used, or the disk does not take the certificate.
+        """
+        if self._certificate is None or self._key is None:
+            return None
+        if answer.state == "due":
+            self._asked = True
+            log.info("the certificate ends soon; asking for another")
+            return Renewal(csr=key_and_request(self._key, self._device))
+        if not self._asked:
+            return None
+        self._asked = False
+        if answer.state == "refused":
+            log.warning("the coordinator does not renew the certificate: %r", answer.reason)
+            return None
+        self._replace(answer.certificate, self._certificate, self._key)
+        return None
+
+    def _replace(self, der: bytes, path: Path, key: Path) -> None:
+        fresh = path.with_name(f".{path.name}.fresh")
+        write_atomically(fresh, ssl.DER_cert_to_PEM_cert(der).encode())
+        try:
+            # It has to be one, and for this key: else the device could not log in any more.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(fresh, key)
+            fresh.replace(path)
+        except ssl.SSLError as error:
+            log.warning("what came is no certificate for this device's key (%s); the former one stays", error)
+            fresh.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"{path}: cannot be written ({error.strerror})", catalogue.of_disk(error)) from error
+        else:
+            log.info("the certificate is renewed; the next connection uses it")

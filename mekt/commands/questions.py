@@ -1,0 +1,101 @@
+"""`mekt status`, `mekt doctor` and `mekt explain`: how things stand, and what to do about it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from mekt import catalogue
+from mekt.commands.command import PORT, Command, name, part
+from mekt.errors import SettingsError
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="take broker and federation from these settings")
+    parser.add_argument("--federation", type=name, metavar="NAME", help="instead of --config: the federation")
+    parser.add_argument("--host", default="127.0.0.1", help="its broker's address (127.0.0.1)")
+    parser.add_argument("--port", type=PORT, default=1883, help="its broker's port (1883)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of text")
+
+
+def _status(options: argparse.Namespace) -> int:
+    show = part("mekt.watch", "show_status")
+    if options.config is not None:
+        broker, federation = _from_settings(options.config)
+    elif options.federation is not None:
+        settings = part("mekt.login", "BrokerSettings")
+        broker, federation = settings(host=options.host, port=options.port, plain_text_allowed=True), options.federation
+    else:
+        raise SettingsError(
+            "status: name a settings file with --config, or a federation with --federation", catalogue.ARGUMENTS_UNFIT
+        )
+    code: int = show(broker, federation, as_json=options.json, out=sys.stdout)
+    return code
+
+
+def _from_settings(path: Path) -> tuple[Any, str]:
+    """Broker and federation out of either kind of settings file."""
+    table = part("mekt.settings", "read_table")(path)
+    kind = ("edge.settings", "read_device") if "device" in table else ("coordinator.settings", "read_federation")
+    settings = part(*kind)(path)
+    return settings.broker, settings.federation
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    about = parser.add_mutually_exclusive_group(required=True)
+    about.add_argument("--config", type=Path, metavar="FILE", help="the settings that it is to run with, of any part")
+    about.add_argument(
+        "--role", choices=("coordinator", "edge", "wearable"), help="instead of --config: what it is to be"
+    )
+    parser.add_argument("--host", metavar="HOST", help="with --role: a broker to look at too (127.0.0.1 with --port)")
+    parser.add_argument("--port", type=PORT, metavar="PORT", help="with --role: its port (1883)")
+    text = "log in also while a daemon runs here: only where client ids are not tied to user names"
+    parser.add_argument("--beside-daemon", action="store_true", help=text)
+    parser.add_argument("--json", action="store_true", help="JSON instead of text")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    code: int = part("mekt.doctor", "run_doctor")(
+        config=options.config,
+        role=options.role,
+        host=options.host,
+        port=options.port,
+        beside_daemon=options.beside_daemon,
+        as_json=options.json,
+        out=sys.stdout,
+    )
+    return code
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "number", type=int, nargs="?", metavar="NUMBER", help="of an error, or an exit code (lists them all)"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON instead of text")
+
+
+def _explain(options: argparse.Namespace) -> int:
+    code: int = part("mekt.explain", "explain")(options.number, as_json=options.json, out=sys.stdout)
+    return code
+
+
+COMMANDS = (
+    Command(
+        name="status",
+        text="Say where a federation stands, and whom its round is waiting for.",
+        add=_add_status,
+        run=_status,
+    ),
+    Command(
+        name="doctor",
+        text="Check whether this machine can be a coordinator, a device or a wearable.",
+        add=_add_doctor,
+        run=_doctor,
+    ),
+    Command(
+        name="explain",
+        text="Say what an error's number means, what leads to it, and what to do.",
+        add=_add_explain,
+        run=_explain,
+    ),
+)

@@ -1,0 +1,328 @@
+"""The broker as `mekt broker config` sets it up, a real mosquitto, and everybody who tries to break it."""
+
+import contextlib
+import queue
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from coordinator.authority import Authority, write_part
+from coordinator.fence import expel
+from coordinator.registrar import Registrar
+from edge.enrolment import enrol
+from mekt.credentials import tls_context
+from mekt.errors import LinkError
+from mekt.identity import KEY, tls_settings, write_identity
+from mekt.link import Link, Received
+from mekt.login import BrokerSettings
+from mekt.messages import Request
+from mekt.post import Post
+from mekt.token import Token
+from mekt.topics import for_coordinator
+from tests.fences import fenced_broker
+from tests.mekt.conftest import needs_mosquitto
+from tests.waiting import until
+
+pytestmark = needs_mosquitto
+PATIENCE_S = 30.0
+ANSWER_S = 10.0
+NOT_AUTHORISED = 135
+# What arrives does so at once; so long nothing came that was withheld.
+QUIET_S = 0.7
+
+
+@dataclass
+class Ward:
+    """An authority, its broker at work, a coordinator that certifies, and two devices' identities."""
+
+    folder: Path
+    authority: Authority
+    port: int
+
+    def identity(self, device: str) -> Path:
+        return self.folder / device
+
+    def enrol(self, device: str, hours: float = 1.0) -> Path:
+        self.join(self.authority.token(device, hours=hours, host="127.0.0.1", port=self.port), self.identity(device))
+        return self.identity(device)
+
+    def join(self, token: Token, identity: Path) -> None:
+        """Enrol, while a coordinator is there: only then, as it would end the connection of a test's own."""
+        with certifying(self.folder, self.authority.folder, self.port):
+            enrol(token, identity, PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    folder = tmp_path_factory.mktemp("ward")
+    authority = Authority.create(folder / "authority", "ward")
+    write_part(authority, "coordinator", "ward", folder / "coordinator")
+    write_part(authority, "watch", "alice", folder / "alice")
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(fenced_broker(folder / "broker", authority))
+        made = Ward(folder, authority, port)
+        stack.callback(authority.close)
+        made.enrol("pi-3")
+        made.enrol("pi-4")
+        yield made
+
+
+@contextlib.contextmanager
+def certifying(folder: Path, authority: Path, port: int) -> Iterator[None]:
+    """A coordinator that does nothing but answer requests for certificates."""
+    inbox: queue.Queue[Any] = queue.Queue(64)
+    settings = BrokerSettings(host="127.0.0.1", port=port, tls=tls_settings(folder / "coordinator"))
+    link = Link(settings=settings, client_id="mekt:ward", inbox=inbox, subscriptions=for_coordinator("ward"))
+    post = Post("ward")
+    post.use(link)
+    over = threading.Event()
+
+    def work() -> None:
+        registrar = Registrar(Authority(authority))
+        while not over.is_set():
+            with contextlib.suppress(queue.Empty):
+                event = inbox.get(timeout=0.1)
+                envelope = post.open(event) if isinstance(event, Received) else None
+                if envelope is not None and isinstance(envelope.body, Request):
+                    answer = registrar.answer(envelope.device, envelope.body)
+                    post.send(answer, "enroll", device=envelope.device)
+
+    thread = threading.Thread(target=work)
+    link.start()
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        link.stop()
+
+
+class Client:
+    """A client of the broker with somebody's certificate, which is not one of ours and does what it likes."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, client_id: str = "", **more: Any) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.codes: dict[int, int] = {}
+        self.ended = threading.Event()
+        self.welcome: int | None = None
+        self.client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        self.client.tls_set_context(context)
+        self.client.on_message = lambda _c, _u, message: self.heard.append((message.topic, bytes(message.payload)))
+        self.client.on_publish = lambda _c, _u, mid, code, _p: self.codes.update({mid: code.value})
+        self.client.on_connect = lambda _c, _u, _f, code, _p: setattr(self, "welcome", code.value)
+        self.client.on_disconnect = lambda *_: self.ended.set()
+        self.client.connect("127.0.0.1", port, **more)
+        self.client.loop_start()
+        until(lambda: self.welcome is not None or self.ended.is_set())
+
+    def may_publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> bool:
+        """Publish; whether the broker takes it. It does with 0, and with 16 where nobody listens."""
+        mid = self.client.publish(topic, payload, qos=1, retain=retain).mid
+        until(lambda: mid in self.codes)
+        assert self.codes[mid] in (0, 16, NOT_AUTHORISED)
+        return self.codes[mid] != NOT_AUTHORISED
+
+    def subscribe(self, topic: str) -> None:
+        done = threading.Event()
+        self.client.on_subscribe = lambda *_: done.set()
+        self.client.subscribe(topic, qos=1)
+        assert done.wait(ANSWER_S)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def client(ward: Ward) -> Iterator[Callable[..., Client]]:
+    """Makes clients that hold the identity in a folder of the ward."""
+    with contextlib.ExitStack() as stack:
+
+        def make(who: str, client_id: str = "", **more: Any) -> Client:
+            made = Client(ward.port, tls_context(tls_settings(ward.folder / who)), client_id, **more)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+Make = Callable[..., Client]
+
+
+def test_a_device_publishes_under_its_own_name_and_the_coordinator_reads_it(client: Make) -> None:
+    coordinator, device = client("coordinator"), client("pi-3")
+    coordinator.subscribe("mekt/1/ward/up/+/+")
+    for kind in ("presence", "offer", "want", "chunk", "renewal"):
+        assert device.may_publish(f"mekt/1/ward/up/pi-3/{kind}", kind.encode())
+    until(lambda: len([each for each in coordinator.heard if each[1] != b""]) >= 5)
+
+
+def test_the_coordinator_speaks_to_a_device_and_to_all(client: Make) -> None:
+    coordinator, device = client("coordinator"), client("pi-3")
+    device.subscribe("mekt/1/ward/down/pi-3/+")
+    device.subscribe("mekt/1/ward/round")
+    assert coordinator.may_publish("mekt/1/ward/down/pi-3/receipt", b"one")
+    assert coordinator.may_publish("mekt/1/ward/round", b"two")
+    until(lambda: [payload for _, payload in device.heard] == [b"one", b"two"])
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "mekt/1/ward/up/pi-4/presence",  # as another device
+        "mekt/1/ward/up/pi-3/round",  # a kind that no device sends
+        "mekt/1/ward/up/pi-3/more/offer",
+        "mekt/1/ward/down/pi-4/receipt",  # as the coordinator, to another device
+        "mekt/1/ward/down/pi-3/receipt",  # ... to itself
+        "mekt/1/ward/round",
+        "mekt/1/ward/status",
+        "mekt/1/ward/release",
+        "mekt/1/ward/enroll/enroll:pi-3/answer",
+        "mekt/1/ward/enroll/enroll:pi-5/request",
+        "mekt/1/other/up/pi-3/presence",
+        "$SYS/broker/clients",
+        "anything",
+    ],
+)
+def test_a_device_publishes_nothing_else(client: Make, topic: str) -> None:
+    assert not client("pi-3").may_publish(topic, b"forged", retain=True)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["#", "mekt/#", "+/+/+/+/+/+", "mekt/1/ward/up/pi-4/+", "mekt/1/ward/down/+/+", "mekt/1/ward/up/+/+", "$SYS/#"],
+)
+def test_a_device_reads_nothing_of_others(client: Make, topic: str) -> None:
+    """The broker grants such subscriptions and then sends nothing; so a message has to be there that could come."""
+    coordinator, spy, other = client("coordinator"), client("pi-3"), client("pi-4")
+    coordinator.subscribe("mekt/1/ward/up/pi-4/offer")
+    spy.subscribe(topic)
+    assert other.may_publish("mekt/1/ward/up/pi-4/offer", b"knowledge of another")
+    assert coordinator.may_publish("mekt/1/ward/down/pi-4/receipt", b"for another")
+    assert coordinator.may_publish("mekt/1/ward/status", b"for who watches")
+    until(lambda: bool(coordinator.heard))
+    time.sleep(QUIET_S)
+    own = ("mekt/1/ward/round", "mekt/1/ward/down/pi-3/")
+    assert [topic for topic, _ in spy.heard if not topic.startswith(own)] == []
+
+
+def test_who_watches_sees_the_status_and_changes_nothing(client: Make) -> None:
+    coordinator, watcher = client("coordinator"), client("alice")
+    watcher.subscribe("mekt/1/ward/status")
+    assert coordinator.may_publish("mekt/1/ward/status", b"collecting")
+    until(lambda: watcher.heard == [("mekt/1/ward/status", b"collecting")])
+    for topic in (
+        "mekt/1/ward/round",
+        "mekt/1/ward/status",
+        "mekt/1/ward/up/pi-3/presence",
+        "mekt/1/ward/down/pi-3/want",
+    ):
+        assert not watcher.may_publish(topic)
+
+
+def test_nobody_takes_over_another_clients_id(client: Make) -> None:
+    victim = client("pi-4", "pi-4")
+    thief = client("pi-3", "pi-4", clean_start=False)
+    assert thief.welcome == 0, "it is let in, as itself"
+    assert not thief.may_publish("mekt/1/ward/up/pi-4/presence")
+    assert victim.may_publish("mekt/1/ward/up/pi-4/presence") and not victim.ended.is_set()
+
+
+def test_nobody_is_let_in_without_a_certificate(ward: Ward) -> None:
+    context = ssl.create_default_context(cafile=str(ward.identity("pi-3") / "ca.pem"))
+    assert turned_away(ward.port, context)
+
+
+def test_nobody_is_let_in_without_tls(ward: Ward) -> None:
+    with pytest.raises(LinkError):
+        Link(settings=BrokerSettings(host="127.0.0.1", port=ward.port), client_id="pi-3", inbox=queue.Queue()).start(10)
+
+
+def test_nobody_is_let_in_with_a_certificate_of_another_authority(ward: Ward, tmp_path: Path) -> None:
+    with contextlib.closing(Authority.create(tmp_path / "other", "ward")) as other:
+        forged = other.part("coordinator", "ward")
+    folder = tmp_path / "forged"
+    folder.mkdir()
+    write_identity(folder, ca=ward.authority.ca, certificate=forged.certificate, key=forged.key)
+    assert turned_away(ward.port, tls_context(tls_settings(folder)))
+
+
+def test_nobody_is_let_in_with_an_expired_certificate(ward: Ward, tmp_path: Path) -> None:
+    """A week ago the same authority gave a token that was good for an hour."""
+    with contextlib.closing(Authority(ward.authority.folder, now=lambda: time.time() - 7 * 24 * 3600)) as former:
+        token = former.token("pi-9", hours=1, host="127.0.0.1", port=ward.port)
+    write_identity(tmp_path, ca=token.ca, certificate=token.certificate, key=token.key)
+    assert turned_away(ward.port, tls_context(tls_settings(tmp_path)))
+
+
+def turned_away(port: int, context: ssl.SSLContext) -> bool:
+    """Whether the broker ends the connection before it welcomes anybody. With TLS 1.3 that is after the handshake."""
+    try:
+        client = Client(port, context)
+    except OSError:
+        return True
+    try:
+        return client.welcome is None
+    finally:
+        client.close()
+
+
+def test_a_revoked_device_is_out_at_once_and_stays_out_and_no_one_else_is(ward: Ward, client: Make) -> None:
+    folder = ward.enrol("pi-6")
+    device, other = client("pi-6", "pi-6"), client("pi-3")
+    assert device.may_publish("mekt/1/ward/up/pi-6/presence")
+    assert ward.authority.revoke("pi-6") == 1
+    began_s = time.monotonic()
+    expel(ward.folder / "broker", ward.authority, "pi-6")
+    assert device.ended.wait(60 - (time.monotonic() - began_s)), "its connection has to end within a minute"
+    assert turned_away(ward.port, tls_context(tls_settings(folder)))
+    assert other.may_publish("mekt/1/ward/up/pi-3/presence") and not other.ended.is_set()
+    ward.enrol("pi-7")
+
+
+def test_a_new_token_lets_a_revoked_device_in_again(ward: Ward, client: Make) -> None:
+    folder = ward.enrol("pi-8")
+    ward.authority.revoke("pi-8")
+    expel(ward.folder / "broker", ward.authority, "pi-8")
+    assert turned_away(ward.port, tls_context(tls_settings(folder)))
+    ward.enrol("pi-8")
+    assert client("pi-8").may_publish("mekt/1/ward/up/pi-8/presence")
+
+
+def test_a_token_does_not_certify_two_devices(ward: Ward, tmp_path: Path) -> None:
+    token = ward.authority.token("pi-10", hours=1, host="127.0.0.1", port=ward.port)
+    ward.join(token, tmp_path / "first")
+    ward.join(token, tmp_path / "first")  # the same device may ask again
+    with pytest.raises(LinkError, match="has been used"):
+        ward.join(token, tmp_path / "second")
+
+
+def test_who_has_but_a_token_asks_for_a_certificate_and_does_nothing_else(ward: Ward, client: Make) -> None:
+    token = ward.authority.token("pi-11", hours=1, host="127.0.0.1", port=ward.port)
+    with tempfile.TemporaryDirectory(dir=ward.folder) as place:
+        write_identity(Path(place), ca=token.ca, certificate=token.certificate, key=token.key)
+        bearer = client(Path(place).name)
+        assert bearer.may_publish("mekt/1/ward/enroll/enroll:pi-11/request")
+        for topic in ("up/pi-11/presence", "up/pi-11/offer", "enroll/enroll:pi-3/request", "round"):
+            assert not bearer.may_publish(f"mekt/1/ward/{topic}")
+
+
+def test_a_key_is_nobody_elses_to_read(ward: Ward) -> None:
+    paths = [ward.identity("pi-3") / KEY, ward.folder / "broker" / "broker.key", ward.folder / "coordinator" / KEY]
+    paths += [ward.authority.folder / "authority.key", ward.authority.folder / "signing.key"]
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o600] * 5

@@ -1,0 +1,27 @@
+"""A broker as `mekt broker config` sets it up, at work for a test."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from coordinator.authority import Authority
+from coordinator.fence import CONFIGURATION, PID, Fence
+from mekt.broker import free_port
+from tests.waiting import until
+
+
+@contextlib.contextmanager
+def fenced_broker(folder: Path, authority: Authority) -> Iterator[int]:
+    """The port of a mosquitto of this authority's, its files in `folder`."""
+    port = free_port()
+    # Whoever runs the tests: another user could not read a folder of theirs.
+    Fence(folder=folder, port=port, hosts=("127.0.0.1",), bind="127.0.0.1", user="root").write(authority)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["mosquitto", "-c", str(folder / CONFIGURATION)], stdout=log, stderr=log)
+    try:
+        until(lambda: (folder / PID).exists())
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
