@@ -45,7 +45,7 @@ bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds a
 # Interrupted, it goes on where it was: runs that are done are kept in bench-results.
 results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours on two cores
 	@$(VENV)/bin/mekt bench compare --rotations $(ARGS)
-	@for command in bytes labels proxy steps single encodings mixed ablate speed; do \
+	@for command in bytes labels proxy steps single encodings mixed ablate poison speed; do \
 	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
 	done
 

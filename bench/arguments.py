@@ -27,6 +27,7 @@ COMMANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("mixed", "Devices of one architecture and of several.", ("hapt",)),
     ("ablate", "The method with one part changed at a time.", ("hapt",)),
     ("privacy", "What knowledge and parameters tell about private windows, and what protecting it costs.", ("hapt",)),
+    ("poison", "Attacks by devices that send what spoils, and what holds against them.", ("hapt",)),
     ("speed", "Windows a second, and the seconds of a round by part.", ("hapt",)),
 )
 # These run every method unless told which.
@@ -51,6 +52,12 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
         if name in OF_METHODS:
             command.add_argument(
                 "--methods", type=_names, metavar="NAME,...", help="only these (all that mekt bench list names)"
+            )
+        if name == "poison":
+            command.add_argument("--attacks", type=_names, metavar="NAME,...", help="only these, beside nobody's")
+            command.add_argument("--defences", type=_names, metavar="NAME,...", help="only these")
+            command.add_argument(
+                "--attackers", type=_share, metavar="SHARE", help="the devices that attack (each attack's own share)"
             )
         if name == "compare":
             command.add_argument("--rotations", action="store_true", help="the other rotations too, with seed 0")
@@ -111,4 +118,12 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 up to 1, got {text}")
+    return value
+
+
 _count.__name__ = "whole number"
+_share.__name__ = "share"

@@ -37,7 +37,8 @@ class Cell:
     has, empty for all; `models` names who has which architecture, empty for the protocol's own; 0 participants leave
     the share of a round's devices to the protocol. Of a `timed` one seconds are taken, neither scores nor bytes; of an
     `attacked` one what a curious coordinator could tell. With a `clip` devices protect their knowledge, with Gaussian
-    noise of `noise` times that.
+    noise of `noise` times that. `aggregator` and `quarantine` are empty for the product's own; `attack` names what the
+    share `attackers` of the devices does, empty for nobody, 0 for the attack's own share.
     """
 
     protocol: str
@@ -57,6 +58,10 @@ class Cell:
     noise: float = 0.0
     clip: float = 0.0
     attacked: bool = False
+    aggregator: str = ""
+    quarantine: str = ""
+    attack: str = ""
+    attackers: float = 0.0
 
     @property
     def key(self) -> str:

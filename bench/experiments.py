@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from bench.attacks import ATTACKS
 from bench.cells import Cell, Setting, changes
+from bench.protocol import QUICK_DEVICES
 from bench.summary import Entry, Experiment
+from coordinator.aggregate import Aggregator
 from mekt.plan import Architecture, Encoding, Method
 
 PROXY_CHOICES = ("even", "random", "k-centre", "coverage")
@@ -53,6 +56,13 @@ PARAMETERS = "fedavg-contrast"
 BY_HEART: Mapping[str, Setting] = {"local_epochs": 40, "augment": 0.0, "contrast": 0.0}
 
 
+AGGREGATORS: tuple[str, ...] = get_args(Aggregator)
+QUARANTINE = "quarantine"
+# How the coordinator meets poisoned devices: an aggregator, some with quarantine.
+DEFENCES = (*AGGREGATORS, *(f"{name} + {QUARANTINE}" for name in ("mean", "median", "geometric-median")))
+HONEST = "nobody"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
     """A method that there is: its name, its label in tables, a line about it; bounds are not federated."""
@@ -66,7 +76,10 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """What a command was asked to run. `rotations`: protocol -> how many it has; `modalities`: their names."""
+    """What a command was asked to run. `rotations`: protocol -> how many it has; `modalities`: their names.
+
+    `attacks` and `defences` are all where none is named, `attackers` is 0 for each attack's own share.
+    """
 
     protocols: tuple[str, ...]
     methods: tuple[Offer, ...]
@@ -76,6 +89,9 @@ class Wanted:
     quick: bool
     rotations: Mapping[str, int]
     modalities: Mapping[str, tuple[str, ...]]
+    attacks: tuple[str, ...] = ()
+    defences: tuple[str, ...] = ()
+    attackers: float = 0.0
 
 
 Maker = Callable[[Wanted], Experiment]
@@ -264,6 +280,30 @@ def _noise_name(noise: float) -> str:
     return f"clip {CLIP:g}, noise {noise:g}" if noise else f"clip {CLIP:g}"
 
 
+def poison(wanted: Wanted) -> Experiment:
+    """Devices that send what spoils: every attack against every defence, and all defences with nobody to meet."""
+    attacks = ["", *(wanted.attacks or (("noise",) if wanted.quick else ATTACKS))]
+    defences = wanted.defences or (("mean", "median", f"mean + {QUARANTINE}") if wanted.quick else DEFENCES)
+    # Where few devices take part, nobody can tell who errs.
+    everybody = QUICK_DEVICES if wanted.quick else 0
+    entries = [
+        Entry(
+            cell=_defended(
+                replace(cell, attack=attack, attackers=wanted.attackers if attack else 0.0, participants=everybody),
+                defence,
+            ),
+            keys=(defence,),
+            section=f"{cell.protocol}, {ATTACKS[attack].label if attack else HONEST}",
+            measured_by=f"{cell.protocol}, {HONEST}",
+        )
+        for attack in attacks
+        for defence in defences
+        for cell in _own(wanted)
+    ]
+    title = f"Poisoned devices: attacks and what holds against them, {wanted.rounds} rounds (FedMEKT-S)"
+    return Experiment(name="poison", title=title, keys=("aggregator",), entries=tuple(entries))
+
+
 def speed(wanted: Wanted) -> Experiment:
     """What a round takes of every federated method, one run at a time."""
     offers = [offer for offer in wanted.methods if offer.federated]
@@ -288,6 +328,7 @@ EXPERIMENTS: Mapping[str, Maker] = {
     "mixed": mixed,
     "ablate": ablate,
     "privacy": privacy,
+    "poison": poison,
     "speed": speed,
 }
 
@@ -305,6 +346,14 @@ def _own(wanted: Wanted) -> Iterator[Cell]:
     for protocol in wanted.protocols:
         for seed in range(wanted.seeds):
             yield Cell(protocol=protocol, method=OWN_METHOD, rounds=wanted.rounds, seed=seed, quick=wanted.quick)
+
+
+def _defended(cell: Cell, defence: str) -> Cell:
+    aggregator, _, quarantine = defence.partition(" + ")
+    # What changes nothing is the same run.
+    return replace(
+        cell, aggregator="" if aggregator == AGGREGATORS[0] else aggregator, quarantine="odd" if quarantine else ""
+    )
 
 
 def _varied(

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.arena import Arena
-from bench.attack import Evidence, Hit, evidence, hit, learned_scores
 from bench.cells import Attacked
 from bench.contender import Contender, Payload
 from bench.contenders.fedmekt import FedMekt
 from bench.contenders.parameters import Averaging
+from bench.inference import Evidence, Hit, evidence, hit, learned_scores
 from bench.members import Target, targets_and_shadows
 from bench.surrogate import KnowledgeWatcher, ParameterWatcher, Watcher
 from mekt import catalogue

@@ -62,6 +62,7 @@ def _columns(experiment: Experiment, section: Section) -> list[tuple[str, Conten
         shown.append(("windows had", lambda _, row: str(row.proxy_windows or NOTHING)))
     if experiment.name != "speed":
         shown += [(f"{group} F1 (%)", _score(section, group)) for group in section.groups]
+        shown.append(("lost (points)", lambda _, row: share(row.loss)))
     if experiment.name == "bytes":
         return [*shown, *_bytes_columns(section)]
     if experiment.name == "speed":
@@ -193,6 +194,12 @@ def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
         lines.append(
             "epsilon: of the device that gave away most, all its private windows exchanged for others, "
             "delta 1e-5; without noise there is none."
+        )
+    if any(row.loss is not None for section in sections for row in section.rows):
+        lines.append(
+            f"lost: {sections[0].main} F1 points below the run of the same seed in the first row of the first table, a "
+            "federation that nobody spoils and that does not guard itself. Attackers are a fifth of the devices, "
+            "colluders a third, unless `--attackers` says otherwise."
         )
     if any(row.up for section in sections for row in section.rows):
         lines.append(

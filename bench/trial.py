@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from bench.arena import Arena
+from bench.attacks import ATTACKS, attackers
 from bench.cells import Cell, Evaluation, Outcome, Traffic
 from bench.choice import CHOICES
 from bench.contender import Contender
@@ -25,6 +26,7 @@ from bench.registry import METHODS
 from bench.speed import WHOLE, Figures, measure
 from bench.spy import attack, spied_on
 from bench.worker import serve
+from coordinator.round import RoundRules
 from mekt import catalogue
 from mekt.accounting import epsilon_of
 from mekt.errors import SettingsError
@@ -62,7 +64,7 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
         contender,
         arena,
         plan,
-        evaluate=(0, cell.rounds) if entry.learns_once else moments(cell.rounds),
+        evaluate=moments_of(cell),
         progress=lambda count, whole: tell(count / whole),
     )
     outcome = outcome_of(done, arena)
@@ -167,7 +169,30 @@ def arena_of(cell: Cell, data: Path) -> Arena:
     )
     if cell.participants:
         arena = dataclasses.replace(arena, share=min(1.0, cell.participants / len(arena.devices)))
-    return arena
+    return poisoned(dataclasses.replace(arena, rules=rules_of(cell)), cell)
+
+
+def rules_of(cell: Cell) -> RoundRules:
+    """How the coordinator aggregates in this cell, and whom it leaves out.
+
+    Raises:
+        SettingsError: when there is no such way.
+    """
+    named = {"aggregator": cell.aggregator, "quarantine": cell.quarantine}
+    try:
+        return build(RoundRules, {key: value for key, value in named.items() if value}, "cell")
+    except SchemaError as error:
+        raise SettingsError(f"bench: {error}", entry_of(error)) from error
+
+
+def poisoned(arena: Arena, cell: Cell) -> Arena:
+    """The arena with those devices among its own that attack, drawn by the seed."""
+    if not cell.attack:
+        return arena
+    attack = ATTACKS[cell.attack]
+    names = [each.name for each in arena.devices]
+    drawn = attackers(names, cell.attackers or attack.share, cell.seed)
+    return dataclasses.replace(arena, attack=attack, attackers=drawn)
 
 
 def only(protocol: ProtocolSpec, modality: str) -> ProtocolSpec:
@@ -187,6 +212,13 @@ def dealt(protocol: ProtocolSpec, models: str) -> dict[int, dict[str, Architectu
         }
         for device in range(devices)
     }
+
+
+def moments_of(cell: Cell) -> tuple[int, ...]:
+    """After which numbers of rounds there are scores of this cell; what attacks and guards cost is seen at the end."""
+    if cell.attack or cell.aggregator or cell.quarantine:
+        return (cell.rounds,)
+    return (0, cell.rounds) if METHODS[cell.method].learns_once else moments(cell.rounds)
 
 
 def moments(rounds: int) -> tuple[int, ...]:

@@ -15,9 +15,11 @@ from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
 LONGEST_TEXT = 500
 # How much of the text may go to the names of devices.
 LONGEST_NAMES = 350
-# The names of devices and the findings in a status' reports. With more it would outgrow what common brokers carry.
+# The names of devices, their scores and the findings in a status' reports. With more it would outgrow what common
+# brokers carry.
 MOST_WORDS_BYTES = 64 * 1024
 FINDING_BYTES = 64
+SCORE_BYTES = 11
 MOST_DEVICES = 4096
 # After a connection to the broker: who has not been heard by then did not come back with it.
 RETURN_S = 60.0
@@ -166,6 +168,7 @@ def _newest(reports: tuple[RoundReport, ...]) -> tuple[RoundReport, ...]:
     words_bytes = 0
     for report in reversed(reports):
         words_bytes += sum(len(device) + 2 for device in report.devices)
+        words_bytes += sum(len(device) + SCORE_BYTES for device in report.disagreement)
         words_bytes += sum(_size_bytes(each) for each in report.findings)
         if kept and words_bytes > MOST_WORDS_BYTES:
             break

@@ -26,6 +26,7 @@ CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
+SCORES_KEPT = 256
 LONGEST_SENTENCE = 240
 # Of a P-256 key, with the longest name: 330 and 700 bytes.
 LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
@@ -47,7 +48,7 @@ Time = Annotated[float, Bounds(low=0, high=1e11)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
 Csr = Annotated[bytes, Bounds(shortest=1, longest=LARGEST_REQUEST)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
-Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
+Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device", "quarantined"]
 Late = Literal["drop", "carry"]
 # What can be wrong with a message: each is counted under its name, and does no harm.
 Trouble = Literal[
@@ -193,7 +194,8 @@ class Finding:
 class RoundReport:
     """A round that is over: who delivered, the metrics of the global encoders after it, the seconds of each phase.
 
-    `findings`: the signs of trouble that were seen when it was learned from.
+    `findings`: the signs of trouble that were seen when it was learned from. `disagreement`: how far each device's
+    knowledge was from the fleet's, 1 as far as usual, where that could be told; of many, those farthest from it.
     """
 
     round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
@@ -202,6 +204,9 @@ class RoundReport:
     seconds: Annotated[dict[Label, Seconds], Bounds(longest=16)]
     release: Annotated[str, Bounds(longest=128)] = ""
     findings: Annotated[tuple[Finding, ...], Bounds(longest=FINDINGS_KEPT)] = ()
+    disagreement: Annotated[dict[Name, Annotated[float, Bounds(low=0)]], Bounds(longest=SCORES_KEPT)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

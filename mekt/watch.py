@@ -21,6 +21,8 @@ PATIENCE_S = 3.0
 QUIET_S = 0.4
 # Anybody whom the broker lets in may write presences; a view does not grow for ever.
 MOST_DEVICES = 4096
+# As many devices fit a line.
+MOST_DISAGREEING = 8
 PHASES = ("collect", "distil", "classify", "score", "export")
 
 
@@ -53,7 +55,7 @@ class View:
             told = ", ".join(f"{name} {count}" for name, count in sorted(self.status.trouble.items()))
             lines.append(f"  messages that something was wrong with: {told} (docs/errors.md)")
         if self.status is not None and self.status.reports:
-            lines += finding_lines(self.status)
+            lines += [*finding_lines(self.status), *disagreement_lines(self.status)]
             lines += ["", *report_table(self.status)]
         return lines
 
@@ -141,6 +143,16 @@ def finding_lines(status: Status) -> list[str]:
     """What is wrong with learning as the latest report has it: a line for each finding; none where all is well."""
     latest = status.reports[-1]
     return [one_line(f"round {latest.round}: {each}") for each in latest.findings]
+
+
+def disagreement_lines(status: Status) -> list[str]:
+    """Whose knowledge was farthest from the fleet's in the latest round, a line; none where that could not be told."""
+    latest = status.reports[-1]
+    farthest = sorted(latest.disagreement.items(), key=lambda each: (-each[1], each[0]))[:MOST_DISAGREEING]
+    if not farthest:
+        return []
+    told = ", ".join(f"{name} {score:.2f}" for name, score in farthest)
+    return [f"round {latest.round}: disagreement with the fleet (1 is usual): {told}"]
 
 
 def report_table(status: Status) -> list[str]:

@@ -1,14 +1,20 @@
-"""FedMEKT (arXiv 2307.13214): the product's own trainer, aggregate and distiller, without broker, disk and release."""
+"""FedMEKT (arXiv 2307.13214): the product's own trainer, aggregate and distiller, without broker, disk and release.
+
+Devices that attack lie before anything is encoded: what crosses the wire is as large as ever.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from bench.arena import Arena
+from bench.attacks import Moment, told
 from bench.contender import Payload
 from bench.contenders.local import global_architectures, private_windows
 from coordinator.aggregate import Contribution, aggregate
 from coordinator.distil import Distiller
+from coordinator.quarantine import Standings
+from coordinator.weighing import weigh
 from edge.protection import protected
 from edge.trainer import LocalTrainer
 from mekt.arrays import pack_knowledge, unpack_knowledge
@@ -31,6 +37,10 @@ class FedMekt:
         # What devices protect their knowledge with, if anything.
         self.mechanism: Mechanism | None = None
         self._plan = plan
+        self._rules = arena.rules
+        self._attack, self._attackers = arena.attack, arena.attackers
+        self._first: dict[str, dict[str, Knowledge]] = {}
+        self._standings: Standings = {}
         self._proxy = self._view = arena.datasets.normalised_proxy()
         self._distiller = Distiller(plan, global_architectures(arena))
         self._trainers = {each.name: LocalTrainer(plan, each.architectures) for each in arena.devices}
@@ -46,26 +56,44 @@ class FedMekt:
         return {name: data for name, data in self._announced[1].items() if name in self._private[device]}
 
     def learn(self, device: str, number: int, received: Payload) -> Payload:
-        """Local learning; gives the device's knowledge."""
-        trainer = self._trainers[device]
-        proxy = {name: self._view[name] for name in self._private[device]}
-        seed = derived_seed(self._plan.seed, device, number)
+        """Local learning; gives the device's knowledge, or what it says instead."""
         known = self.opened(received)
-        trainer.learn(self._private[device], proxy, known, number, seed)
-        knowledge = trainer.knowledge(proxy)
-        if self.mechanism is not None:
-            # Noise is drawn from the seed: a run can be repeated, and devices in the field do otherwise.
-            bits = np.random.default_rng(derived_seed(self._plan.seed, "noise", device, number)).bytes
-            knowledge = protected(knowledge, known, self.mechanism, bits)
-        return self._packed(knowledge)
+        if self._attack is None or device not in self._attackers:
+            return self._packed(self._learned(device, number, known))
+        match self._attack.base:
+            case "received":
+                pass
+            case "own":
+                known = self._learned(device, number, known)
+            case "first":
+                if device not in self._first:
+                    self._first[device] = self._learned(device, number, known)
+                known = self._first[device]
+        return self._packed(told(self._attack, known, Moment(device=device, round=number, seed=self._plan.seed)))
 
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
         """Aggregation and distillation."""
-        self._distiller.distil(self._proxy, self.mean(sent), number)
+        known = self._distiller.embed(self._view) if number else None
+        weighed = weigh(self._contributions(sent), known, self._standings, self._rules, number)
+        self._standings = weighed.standings
+        self._distiller.distil(self._proxy, weighed.aggregate, number)
 
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By the global encoders."""
         return (self._distiller.embed(windows),)
+
+    def _learned(self, device: str, number: int, received: Mapping[str, Knowledge]) -> dict[str, Knowledge]:
+        """What the device knows after it has learned, as it may be shown."""
+        trainer = self._trainers[device]
+        proxy = {name: self._view[name] for name in self._private[device]}
+        seed = derived_seed(self._plan.seed, device, number)
+        trainer.learn(self._private[device], proxy, received, number, seed)
+        knowledge = trainer.knowledge(proxy)
+        if self.mechanism is None:
+            return knowledge
+        # Noise is drawn from the seed: a run can be repeated, and devices in the field do otherwise.
+        bits = np.random.default_rng(derived_seed(self._plan.seed, "noise", device, number)).bytes
+        return protected(knowledge, received, self.mechanism, bits)
 
     # What only a coordinator that is curious looks at
 
@@ -84,13 +112,8 @@ class FedMekt:
         return self._architectures[device]
 
     def mean(self, sent: Mapping[str, Payload]) -> dict[str, Knowledge]:
-        """The aggregate of what these devices sent."""
-        return aggregate(
-            [
-                Contribution(device=name, windows=self._count(name), knowledge=self.opened(payload))
-                for name, payload in sent.items()
-            ]
-        )
+        """The weighted mean of what these devices sent."""
+        return aggregate(self._contributions(sent))
 
     def opened(self, payload: Payload) -> dict[str, Knowledge]:
         """The knowledge in these bytes."""
@@ -105,6 +128,12 @@ class FedMekt:
             )
             knowledge[name] = Knowledge(embedding=embedding_ND, hidden=hidden_NH)
         return knowledge
+
+    def _contributions(self, sent: Mapping[str, Payload]) -> list[Contribution]:
+        return [
+            Contribution(device=name, windows=self._count(name), knowledge=self.opened(payload))
+            for name, payload in sent.items()
+        ]
 
     def _count(self, device: str) -> int:
         return len(next(iter(self._private[device].values())))

@@ -127,6 +127,31 @@ def test_numbers_are_short_and_never_an_exponent() -> None:
     assert share(Sample((0.5,))) == "50.0" and share(None) == "-"
 
 
+def spoiled(method: str, seed: int) -> Cell:
+    return replace(cell(method, seed), attack="noise")
+
+
+def test_what_an_attack_costs_is_counted_run_by_run_from_the_honest_ones() -> None:
+    entries = [
+        Entry(cell=make(method, seed), keys=(method,), section=section, measured_by="hapt, nobody")
+        for section, make in (("hapt, nobody", cell), ("hapt, noise", spoiled))
+        for method in ("fedavg", "fedmekt-s")
+        for seed in (0, 1)
+    ]
+    asked = Experiment(name="poison", title="Attacks", keys=("aggregator",), entries=tuple(entries))
+    # Of the attack's second method only the second run is there, which is measured by that seed's alone.
+    runs = KEPT | {spoiled("fedavg", 0): kept(outcome(0.5)), spoiled("fedavg", 1): kept(outcome(0.56))}
+    honest, noise = summarise(asked, runs | {spoiled("fedmekt-s", 1): kept(outcome(0.42))})
+    assert [row.loss.mean for row in honest.rows if row.loss] == pytest.approx([0, -0.11])
+    assert noise.rows[0].loss and noise.rows[0].loss.values == pytest.approx((0.1, 0.06))
+    assert noise.rows[1].loss and noise.rows[1].loss.values == pytest.approx((0.2,))
+    text = markdown(asked, (honest, noise))
+    assert "lost (points)" in text and "8.0 ± 2.8" in text and "a fifth of the devices" in text
+    assert noise.rows[0].plain()["loss"]["n"] == 2
+    assert summarise(asked, {})[1].rows[0].loss is None
+    assert "lost" not in table(experiment(), only_section())
+
+
 def test_nothing_at_all_is_still_a_table() -> None:
     sections = summarise(experiment(), {})
     assert "0 of 2" in markdown(experiment(), sections) and sections[0].groups == ()

@@ -7,7 +7,7 @@ from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundStat
 from coordinator.standing import RETURN_S, Fleet, status_of
 from mekt.blobs import blob_ref
 from mekt.errors import WireError
-from mekt.messages import KINDS, Envelope, Finding, Offer, Presence, Privacy, RoundReport, Status, encode
+from mekt.messages import KINDS, SCORES_KEPT, Envelope, Finding, Offer, Presence, Privacy, RoundReport, Status, encode
 
 RULES = RoundRules(min_devices=2)
 WAITING = RoundState(rounds=5, seed=0)
@@ -95,6 +95,15 @@ def test_whatever_is_said_can_be_sent_through_a_common_broker() -> None:
 def test_reports_full_of_findings_can_be_sent_too() -> None:
     long = Finding(name="odd-device", modality="m" * 16, device="d" * 64, evidence="e" * 240, remedy="\u00f6" * 240)
     reports = tuple(replace(report(n), findings=(long,) * 16) for n in range(50))
+    said = status(WAITING, reports=reports)
+    assert said.reports == reports[-len(said.reports) :] and 1 < len(said.reports) < 10
+    raw = encode(Envelope(federation="f", round=2, device="", sequence=1, proxy=b"", body=said))
+    assert len(raw) < 128 * 1024
+
+
+def test_reports_full_of_scores_can_be_sent_too() -> None:
+    scores = {f"{n:064}": 1.5 for n in range(SCORES_KEPT)}
+    reports = tuple(replace(report(n), disagreement=scores) for n in range(50))
     said = status(WAITING, reports=reports)
     assert said.reports == reports[-len(said.reports) :] and 1 < len(said.reports) < 10
     raw = encode(Envelope(federation="f", round=2, device="", sequence=1, proxy=b"", body=said))

@@ -138,6 +138,7 @@ BODIES: dict[str, Body] = {
                 findings=(
                     Finding(name="odd-device", modality="acc", device="pi-3", evidence="seen", remedy="mend it"),
                 ),
+                disagreement={"pi-3": 2.5, "pi-4": 1.0},
             ),
         ),
         text="waiting for 1 of 2: pi-4 (last seen 41 s ago)",
@@ -311,6 +312,22 @@ def test_a_status_from_before_there_were_findings_is_read() -> None:
     del data["body"]["reports"][0]["findings"]
     read = decode(msgpack.packb(data)).body
     assert isinstance(read, Status) and read.reports[0].findings == ()
+
+
+def test_a_status_from_before_there_were_scores_of_devices_is_read() -> None:
+    data = table("status")
+    del data["body"]["reports"][0]["disagreement"]
+    read = decode(msgpack.packb(data)).body
+    assert isinstance(read, Status) and read.reports[0].disagreement == {}
+
+
+@pytest.mark.parametrize(("name", "score"), [("../pi", 1.0), ("pi-3", -0.1), ("pi-3", float("inf")), ("pi-3", "1")])
+def test_scores_are_of_devices_and_numbers_from_zero_on(name: str, score: Any) -> None:
+    data = table("status")
+    data["body"]["reports"][0]["disagreement"] = {name: score}
+    assert "disagreement" in refused(msgpack.packb(data))
+    data["body"]["reports"][0]["disagreement"] = {f"pi-{n}": 1.0 for n in range(257)}
+    assert "disagreement: expected at most 256 entries" in refused(msgpack.packb(data))
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,26 @@ def test_what_the_latest_report_found_stands_above_the_table(broker: Broker, pos
     assert told[0]["findings"][0]["device"] == ""
 
 
+def test_who_is_in_quarantine_and_how_far_devices_are_from_the_fleet_is_told_for_the_latest_round(
+    broker: Broker, post: Post
+) -> None:
+    out = replace(ODD, name="quarantined", evidence="left out since round 1: it agrees with none")
+    scores = {f"pi-{n}": 1.0 for n in range(1, 10)} | {"pi-7": 3.25, "pi-2": 1.25}
+    reports = (
+        replace(REPORTS[0], disagreement={"pi-1": 9.0}),
+        replace(REPORTS[1], findings=(out,), disagreement=scores),
+    )
+    post.send(replace(STATUS, reports=reports), "all", round=1, retain=True)
+    assert shown(broker).splitlines()[1:4] == [
+        "round 1: quarantined pi-1 (acc): left out since round 1: it agrees with none; mend it",
+        "round 1: disagreement with the fleet (1 is usual): pi-7 3.25, pi-2 1.25, pi-1 1.00, pi-3 1.00, pi-4 1.00, "
+        "pi-5 1.00, pi-6 1.00, pi-8 1.00",
+        "",
+    ]
+    told = json.loads(shown(broker, as_json=True))["status"]["reports"]
+    assert told[1]["disagreement"] == scores and told[1]["findings"][0]["name"] == "quarantined"
+
+
 def test_the_table_of_reports() -> None:
     assert report_table(STATUS) == [
         "                         weighted F1                                                seconds",

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.attack import Evidence, evidence, hit, learned_scores
 from bench.contenders.local import learn_locally
+from bench.inference import Evidence, evidence, hit, learned_scores
 from bench.members import halves
 from mekt.encoders import SplitAutoencoder
 from mekt.plan import Architecture
