@@ -26,7 +26,7 @@ CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
-SCORES_KEPT = 256
+SCORES_KEPT = 64
 LONGEST_SENTENCE = 240
 # Of a P-256 key, with the longest name: 330 and 700 bytes.
 LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
@@ -233,7 +233,7 @@ class Request:
     `token`: the secret of the token that allows it, as the device has no certificate yet.
     """
 
-    token: Annotated[bytes, Bounds(shortest=16, longest=16)]
+    token: Annotated[bytes, Bounds(shortest=16, longest=16)] = field(repr=False)
     csr: Csr
 
 

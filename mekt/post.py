@@ -79,10 +79,11 @@ class Post:
             return None
         try:
             envelope = decode(received.payload, topic)
+            # What is valid may be too large when it is packed again, as no sender of ours would have packed it.
+            refusal = self._refusal(envelope)
         except WireError as error:
             self.reject("malformed", f"{topic.device or 'coordinator'}, {topic.kind}: {error}")
             return None
-        refusal = self._refusal(envelope)
         if refusal is not None:
             self.reject(refusal, f"round {envelope.round + 1}: {REFUSALS[refusal]}")
             return None
