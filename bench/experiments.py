@@ -45,6 +45,17 @@ ABLATIONS: Mapping[str, Mapping[str, Setting]] = {
 }
 
 
+# What protects a device's knowledge: clipping alone, and noise in multiples of the bound. The largest is for an epsilon
+# that would mean something.
+CLIP = 1.0
+NOISES = (0.0, 0.3, 1.0, 3.0, 100.0)
+ATTACKED_NOISES = (0.3, 3.0)
+# The same objective as ours, so that what differs is what crosses.
+PARAMETERS = "fedavg-contrast"
+# Devices that learn their windows by heart, so that there is something to find for an attack that works.
+BY_HEART: Mapping[str, Setting] = {"local_epochs": 40, "augment": 0.0, "contrast": 0.0}
+
+
 AGGREGATORS: tuple[str, ...] = get_args(Aggregator)
 QUARANTINE = "quarantine"
 # How the coordinator meets poisoned devices: an aggregator, some with quarantine.
@@ -231,6 +242,44 @@ def mixed(wanted: Wanted) -> Experiment:
     return Experiment(name="mixed", title=title, keys=("architectures",), entries=tuple(entries))
 
 
+def privacy(wanted: Wanted) -> Experiment:
+    """What a curious coordinator can tell about private windows, with and without protection; and what F1 is left."""
+    noises, tried = (ATTACKED_NOISES[:1], NOISES[:2]) if wanted.quick else (ATTACKED_NOISES, NOISES)
+    protections = [("none", 0.0, 0.0), *((_noise_name(noise), CLIP, noise) for noise in noises)]
+    attacks = [
+        ("knowledge", text, replace(cell, clip=clip, noise=noise))
+        for text, clip, noise in protections
+        for cell in _own(wanted)
+    ]
+    attacks += [("parameters", "none", replace(cell, method=PARAMETERS)) for cell in _own(wanted)]
+    for what, method in (("knowledge", OWN_METHOD), ("parameters", PARAMETERS)):
+        attacks += [
+            (f"{what}, learned by heart", "none", replace(_changed(cell, BY_HEART), method=method))
+            for cell in _own(wanted)
+        ]
+    scores = [("knowledge", "none", cell) for cell in _own(wanted)]
+    scores += [
+        ("knowledge", _noise_name(noise), replace(cell, clip=CLIP, noise=noise))
+        for noise in tried
+        for cell in _own(wanted)
+    ]
+    scores += [("nothing (eta 0)", "-", _changed(cell, {"eta": 0.0})) for cell in _own(wanted)]
+    entries = [
+        Entry(cell=replace(cell, attacked=True), keys=(what, how), section=f"{cell.protocol}: who was learned from")
+        for what, how, cell in attacks
+    ]
+    entries += [
+        Entry(cell=cell, keys=(what, how), section=f"{cell.protocol}: what protection costs")
+        for what, how, cell in scores
+    ]
+    title = f"What a curious coordinator can tell, {wanted.rounds} rounds"
+    return Experiment(name="privacy", title=title, keys=("what crosses", "protection"), entries=tuple(entries))
+
+
+def _noise_name(noise: float) -> str:
+    return f"clip {CLIP:g}, noise {noise:g}" if noise else f"clip {CLIP:g}"
+
+
 def poison(wanted: Wanted) -> Experiment:
     """Devices that send what spoils: every attack against every defence, and all defences with nobody to meet."""
     attacks = ["", *(wanted.attacks or (("noise",) if wanted.quick else ATTACKS))]
@@ -278,6 +327,7 @@ EXPERIMENTS: Mapping[str, Maker] = {
     "encodings": encodings,
     "mixed": mixed,
     "ablate": ablate,
+    "privacy": privacy,
     "poison": poison,
     "speed": speed,
 }

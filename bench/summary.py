@@ -19,6 +19,8 @@ WORK = ("announce", "local", "distil")
 PARAMETERS = "fedavg"
 # The embedding of all modalities, which most comparisons are about.
 MAIN_GROUP = "fused"
+# What is told of an attack (`bench.cells.Attacked`).
+ATTACKS = ("auc", "tpr", "loss_auc", "loss_tpr")
 # A target of the bytes table: this share of what the best federated method gains over its start.
 TARGET_SHARE = 0.9
 
@@ -92,6 +94,7 @@ class Point:
 class Row:
     """What equal runs gave. Bytes are per device and round, without what crosses once; None where nothing crossed.
 
+    `attacks`: "auc own 3" is of the attack on what a device sent up to round 3, over devices and runs (`ATTACKS`).
     `scores` are those of the method's own heads where it has any, else of the probe; `probe` those of the probe.
     `loss` is how much lower each run's main score is than that of the run that it is measured by, where there is one.
     """
@@ -113,6 +116,8 @@ class Row:
     windows_per_s: Sample | None
     proxy_windows: int
     points: tuple[Point, ...]
+    attacks: Mapping[str, Sample] = field(default_factory=dict)
+    epsilon: float | None = None
     measured_by: str = ""
     loss: Sample | None = None
     ratio: float | None = None
@@ -142,6 +147,8 @@ class Row:
             "megabytes_to_target": self.to_target and dict(zip(("alone", "with_proxy"), self.to_target, strict=True)),
             "seconds_per_round": {part: sample.plain() for part, sample in self.seconds.items()},
             "proxy_windows": self.proxy_windows,
+            "attacks": {name: sample.plain() for name, sample in self.attacks.items()},
+            "epsilon": self.epsilon,
             "windows_per_s": self.windows_per_s and self.windows_per_s.plain(),
             "rounds": [
                 {
@@ -245,7 +252,17 @@ def _row(entry: Entry, outcomes: Sequence[Outcome], *, missing: int, main: str |
         windows_per_s=Sample(tuple(each.windows / each.seconds["local"] for each in timed)) if timed else None,
         proxy_windows=outcomes[0].proxy_windows if outcomes else 0,
         points=_points(outcomes, main),
+        attacks=_attacks(outcomes),
+        epsilon=max((each.epsilon for each in outcomes if each.epsilon is not None), default=None),
     )
+
+
+def _attacks(outcomes: Sequence[Outcome]) -> dict[str, Sample]:
+    values: dict[str, list[float]] = {}
+    for each in (attack for outcome in outcomes for attack in outcome.attacks):
+        for measure in ATTACKS:
+            values.setdefault(f"{measure} {each.way} {each.round}", []).append(getattr(each, measure))
+    return {name: Sample(tuple(found)) for name, found in values.items()}
 
 
 def _scores(found: Iterable[Mapping[str, Mapping[str, float]]]) -> dict[str, Sample]:

@@ -4,8 +4,10 @@
 """
 
 import dataclasses
+import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,15 +17,21 @@ from bench.arena import Arena
 from bench.attacks import ATTACKS, attackers
 from bench.cells import Cell, Evaluation, Outcome, Traffic
 from bench.choice import CHOICES
+from bench.contender import Contender
+from bench.contenders.fedmekt import FedMekt
 from bench.engine import Played, Run, plan_for, run
 from bench.offers import PROTOCOLS
 from bench.protocol import ProtocolSpec, read_arena
 from bench.registry import METHODS
 from bench.speed import WHOLE, Figures, measure
+from bench.spy import attack, spied_on
 from bench.worker import serve
 from coordinator.round import RoundRules
+from mekt import catalogue
+from mekt.accounting import epsilon_of
 from mekt.errors import SettingsError
-from mekt.plan import Architecture, Method
+from mekt.noise import Mechanism
+from mekt.plan import Architecture, Method, Plan
 from mekt.schema import SchemaError, build, plain
 from mekt.settings import entry_of
 from mekt.traffic import WireBytes
@@ -31,6 +39,8 @@ from mekt.traffic import WireBytes
 # Scores are taken at this many moments of a run, beside the start and the first round.
 MOMENTS = 4
 FIRST_ROUNDS = (0, 1)
+# For which epsilon is told: far below one in the number of devices.
+DELTA = 1e-5
 
 
 def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda share: None) -> Outcome:
@@ -45,9 +55,11 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
     if cell.timed:
         torch.set_num_threads(os.cpu_count() or 1)
         return outcome_of_time(measure(arena, cell.method, settings=method, rounds=cell.rounds, seed=cell.seed), cell)
+    if cell.attacked:
+        return attacked(cell, arena, method, tell)
     plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
     entry = METHODS[cell.method]
-    contender = entry.make(arena, plan, cell.seed)
+    contender = protecting(entry.make(arena, plan, cell.seed), cell)
     done = run(
         contender,
         arena,
@@ -55,7 +67,71 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
         evaluate=moments_of(cell),
         progress=lambda count, whole: tell(count / whole),
     )
-    return outcome_of(done, arena)
+    outcome = outcome_of(done, arena)
+    return dataclasses.replace(outcome, epsilon=epsilon_of_run(cell, plan, arena, done)) if cell.clip else outcome
+
+
+def attacked(cell: Cell, arena: Arena, method: Method, tell: Callable[[float], None]) -> Outcome:
+    """What a curious coordinator can tell of few devices, all of which take part in every round.
+
+    Raises:
+        SettingsError: when nobody knows how to attack the method.
+    """
+    arena, targets, shadows = spied_on(arena, cell.seed)
+    plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
+    contender = protecting(METHODS[cell.method].make(arena, plan, cell.seed), cell)
+    told = attack(
+        contender,
+        arena,
+        plan,
+        targets,
+        shadows,
+        attack_moments(cell.rounds),
+        progress=lambda count, whole: tell(count / whole),
+    )
+    most = max(len(each.device.modalities) for each in targets)
+    return Outcome(
+        evaluations=(Evaluation(round=cell.rounds, scores={}),),
+        devices=len(targets),
+        proxy_windows=arena.datasets.proxy_windows,
+        attacks=told,
+        epsilon=_epsilon(cell, plan, most * cell.rounds) if cell.clip else None,
+    )
+
+
+def attack_moments(rounds: int) -> tuple[int, ...]:
+    """After which numbers of rounds the coordinator attacks: the first, half of all, and the last."""
+    return tuple(sorted({1, -(-rounds // 2), rounds}))
+
+
+def protecting(contender: Contender, cell: Cell) -> Contender:
+    """The contender, its devices' knowledge protected as the cell says.
+
+    Raises:
+        SettingsError: when it exchanges something else.
+    """
+    if cell.clip:
+        if not isinstance(contender, FedMekt):
+            raise SettingsError(f"bench: {cell.method} exchanges no knowledge to protect", catalogue.CHOICE_UNKNOWN)
+        contender.mechanism = Mechanism(clip=cell.clip, noise_multiplier=cell.noise)
+    return contender
+
+
+def epsilon_of_run(cell: Cell, plan: Plan, arena: Arena, done: Run) -> float | None:
+    """What the device that gave away most has given away; None without noise."""
+    matrices = Counter(
+        {
+            each.name: len(each.modalities) * sum(each.name in played.participants for played in done.played)
+            for each in arena.devices
+        }
+    )
+    return _epsilon(cell, plan, max(matrices.values()))
+
+
+def _epsilon(cell: Cell, plan: Plan, matrices: int) -> float | None:
+    mechanism = Mechanism(clip=cell.clip, noise_multiplier=cell.noise)
+    epsilon = epsilon_of(matrices * mechanism.mu_squared(plan.knowledge_rows), DELTA)
+    return epsilon if math.isfinite(epsilon) else None
 
 
 def method_of(cell: Cell) -> Method:

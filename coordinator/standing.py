@@ -60,7 +60,7 @@ class Fleet:
     def told(self, device: str, presence: Presence, now_s: float) -> DeviceOnline | DeviceOffline | None:
         """What a device's word on itself means for the round.
 
-        A device that has nothing to give is as good as offline.
+        A device that has nothing to give, or may not give any more, is as good as offline.
 
         Raises:
             WireError: when there are too many devices.
@@ -83,6 +83,8 @@ class Fleet:
             known = _Seen(presence=presence, at_s=now_s, former_session=former, has_twin=twin)
         self._devices[device] = replace(known, presence=presence, at_s=now_s)
         useful = self._modalities & set(presence.modalities)
+        if presence.privacy is not None and presence.privacy.is_spent:
+            useful = frozenset()
         return DeviceOnline(device=device) if useful else DeviceOffline(device=device)
 
     def is_back(self, device: str, body: Body) -> bool:

@@ -288,6 +288,13 @@ FEDERATION_FULL = Entry(
     "More devices announce themselves than one coordinator takes, or something announces ever new names.",
     "Start another federation for the rest.",
 )
+SECURE_ROUND_FAILS = Entry(
+    307,
+    "A round under secure aggregation gives no sum.",
+    "Too few devices are left in it, or a message is not what the protocol has at that point.",
+    "Nothing for a single round: nobody's knowledge was seen, and the next one begins with new keys. If it goes on, "
+    "give rounds more time or a lower threshold, and look at the device that the message names.",
+)
 
 # 4: the broker and the way to it
 
@@ -650,6 +657,14 @@ AUTHORITY_DAMAGED = Entry(
     "The authority's keys or its memory cannot be read.",
     "A file was removed or damaged, or is of another authority.",
     "Restore the folder from its copy. Without one, make a new authority and enrol every device anew.",
+)
+
+BUDGET_LOST = Entry(
+    715,
+    "How much of the privacy budget is spent cannot be read any more.",
+    "The device's state is damaged. Begun anew, as without a budget, it would take what it has shown for unseen.",
+    "Restore `device.sqlite` from a copy of its state folder. Remove the file only if what the device has shown so far "
+    "shall not count, or if its private windows are others by now.",
 )
 
 # 8: what is installed

@@ -35,6 +35,8 @@ LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
 MOST_ENTRIES = 4096
 FEW_ENTRIES = 128
 PROBLEMS_TOLD = 3
+# Far beyond where it says anything.
+LARGEST_EPSILON = 1e12
 
 Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
@@ -93,11 +95,25 @@ class RoundOpen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Privacy:
+    """What a device that protects its knowledge has given away of its private data: epsilon at `delta`, of a `budget`.
+
+    `is_spent`: another round would exceed it, and the device takes part in none.
+    """
+
+    epsilon: Annotated[float, Bounds(low=0, high=LARGEST_EPSILON)]
+    delta: Annotated[float, Bounds(low=0, high=1)]
+    budget: Annotated[float, Bounds(low=0, high=LARGEST_EPSILON)]
+    is_spent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Presence:
     """A device's word on itself, retained; with `offline` it is also the last will. `modalities`: name -> encoder.
 
     `progress` is the share of the activity that is done, `windows` the private windows kept, `up_bytes` and
-    `down_bytes` what crossed the device's connection in this session, as its kernel counted it.
+    `down_bytes` what crossed the device's connection in this session, as its kernel counted it. `privacy` is there
+    where the device protects its knowledge.
     """
 
     state: Literal["online", "offline"]
@@ -108,6 +124,7 @@ class Presence:
     windows: Annotated[int, Bounds(low=0, high=10**9)] = 0
     up_bytes: Bytes = 0
     down_bytes: Bytes = 0
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

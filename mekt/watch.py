@@ -11,7 +11,7 @@ from mekt import catalogue
 from mekt.errors import LinkError
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
-from mekt.messages import Presence, Status
+from mekt.messages import Presence, Privacy, Status
 from mekt.post import Post, one_line
 from mekt.schema import plain
 from mekt.topics import for_watcher
@@ -49,7 +49,7 @@ class View:
             modalities = ", ".join(f"{modality} ({one_line(kind)})" for modality, kind in each.modalities.items())
             lines.append(
                 f"  {name:<16} {state:<14} round {number + 1:<4} {each.windows:>6} windows  "
-                f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}"
+                f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}{spent(each.privacy)}"
             )
         if self.status is not None and self.status.trouble:
             told = ", ".join(f"{name} {count}" for name, count in sorted(self.status.trouble.items()))
@@ -172,6 +172,14 @@ def report_table(status: Status) -> list[str]:
         rows.append(row + "".join(f"{each.seconds.get(phase, 0.0):>11.2f}" for phase in phases))
     title = [f"{'':20}{'weighted F1':>{sum(wide)}}{'seconds':>{11 * len(phases)}}"] if names else []
     return [*title, head + "".join(f"{one_line(phase):>11}" for phase in phases), *rows]
+
+
+def spent(privacy: Privacy | None) -> str:
+    """What a device has given away of its private data, in words; nothing where it does not count that."""
+    if privacy is None:
+        return ""
+    words = f"  epsilon {privacy.epsilon:.3g} of {privacy.budget:.3g} (delta {privacy.delta:g})"
+    return words + (", sits out: its privacy budget is spent" if privacy.is_spent else "")
 
 
 def kilobytes(count: int) -> str:

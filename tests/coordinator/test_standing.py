@@ -7,7 +7,7 @@ from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundStat
 from coordinator.standing import RETURN_S, Fleet, status_of
 from mekt.blobs import blob_ref
 from mekt.errors import WireError
-from mekt.messages import KINDS, SCORES_KEPT, Envelope, Finding, Offer, Presence, RoundReport, Status, encode
+from mekt.messages import KINDS, SCORES_KEPT, Envelope, Finding, Offer, Presence, Privacy, RoundReport, Status, encode
 
 RULES = RoundRules(min_devices=2)
 WAITING = RoundState(rounds=5, seed=0)
@@ -34,6 +34,15 @@ def presence(state: Any = "online", session: int = 1, modalities: tuple[str, ...
 def report(number: int, devices: tuple[str, ...] = ("a",)) -> RoundReport:
     metrics = {f"weighted_f1/{'m' * 15}{n:x}": 0.5 for n in range(16)}
     return RoundReport(round=number, devices=devices, metrics=metrics, seconds={"collect": 1.0})
+
+
+def test_nobody_waits_for_a_device_whose_privacy_budget_is_spent_until_it_has_more() -> None:
+    fleet = Fleet(["acc"])
+    privacy = Privacy(epsilon=7.5, delta=1e-5, budget=8.0)
+    spent = replace(presence(), privacy=replace(privacy, is_spent=True))
+    assert fleet.told("a", replace(presence(), privacy=privacy), 0.0) == DeviceOnline(device="a")
+    assert fleet.told("a", spent, 1.0) == DeviceOffline(device="a")
+    assert fleet.told("a", replace(spent, privacy=replace(privacy, budget=20.0)), 2.0) == DeviceOnline(device="a")
 
 
 def test_before_a_round_it_says_how_many_devices_are_missing() -> None:

@@ -6,6 +6,7 @@ wire version. `python -m tests.mekt.test_messages` writes the files anew.
 
 import dataclasses
 import itertools
+import math
 import struct
 import types
 import typing
@@ -34,6 +35,7 @@ from mekt.messages import (
     Finding,
     Offer,
     Presence,
+    Privacy,
     Receipt,
     Renewal,
     Request,
@@ -188,6 +190,19 @@ def refused(raw: bytes, *, on: Topic | None = None) -> str:
     with pytest.raises(WireError) as caught:
         decode(raw, on)
     return str(caught.value)
+
+
+def test_a_presence_may_say_what_was_given_away_and_one_without_is_as_before() -> None:
+    plain = BODIES["presence"]
+    assert isinstance(plain, Presence)
+    privacy = Privacy(epsilon=3.5, delta=1e-5, budget=8.0, is_spent=True)
+    told = dataclasses.replace(plain, privacy=privacy)
+    raw = encode(dataclasses.replace(envelope("presence"), body=told))
+    assert decode(raw).body == told and len(raw) > len(golden("presence"))
+    for epsilon in (-1.0, math.inf, math.nan):
+        worse = dataclasses.replace(told, privacy=dataclasses.replace(privacy, epsilon=epsilon))
+        with pytest.raises(WireError, match="epsilon"):
+            encode(dataclasses.replace(envelope("presence"), body=worse))
 
 
 def test_there_is_a_golden_message_of_every_kind_and_no_other() -> None:

@@ -14,7 +14,7 @@ from mekt.broker import Broker, free_port
 from mekt.errors import LinkError
 from mekt.link import Link
 from mekt.login import BrokerSettings
-from mekt.messages import Finding, Presence, RoundReport, Status
+from mekt.messages import Finding, Presence, Privacy, RoundReport, Status
 from mekt.post import Post
 from mekt.watch import MOST_DEVICES, View, Watch, kilobytes, report_table, show_status
 
@@ -105,6 +105,16 @@ def test_devices_without_a_coordinator_are_shown(broker: Broker, post: Post) -> 
     post.send(LEARNING, "up", device="pi-1", retain=True)
     assert shown(broker).splitlines()[0] == "no coordinator has said anything here"
     assert json.loads(shown(broker, as_json=True))["status"] is None
+
+
+def test_people_read_what_a_device_has_given_away(broker: Broker, post: Post) -> None:
+    privacy = Privacy(epsilon=3.21, delta=1e-5, budget=8.0)
+    post.send(replace(LEARNING, privacy=privacy), "up", device="pi-1", retain=True)
+    post.send(replace(LEARNING, privacy=replace(privacy, is_spent=True)), "up", device="pi-2", retain=True)
+    one, other = shown(broker).splitlines()[1:3]
+    assert one.endswith("gyro (lstm)  epsilon 3.21 of 8 (delta 1e-05)")
+    assert other.endswith("(delta 1e-05), sits out: its privacy budget is spent")
+    assert json.loads(shown(broker, as_json=True))["devices"]["pi-1"]["privacy"]["epsilon"] == 3.21
 
 
 def test_a_federation_that_nobody_speaks_of_is_an_error(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

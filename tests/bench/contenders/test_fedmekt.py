@@ -95,7 +95,7 @@ def test_attackers_lie_before_they_encode_and_all_others_do_not(name: str) -> No
             set() if name == "replay" and number == 0 else {"pi-both"}
         )
         known = {"received": announced["pi-both"], "own": truth["pi-both"], "first": first}[attack.base]
-        expected = told(attack, honest._unpacked(known), Moment(device="pi-both", round=number, seed=of.seed))
+        expected = told(attack, honest.opened(known), Moment(device="pi-both", round=number, seed=of.seed))
         assert said["pi-both"] == honest._packed(expected)
         sizes = [{modality: len(data) for modality, data in each["pi-both"].items()} for each in (said, truth)]
         assert sizes[0] == sizes[1], "what crosses the wire is as large"
