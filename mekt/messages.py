@@ -24,7 +24,7 @@ CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
-SCORES_KEPT = 256
+SCORES_KEPT = 64
 LONGEST_SENTENCE = 240
 # Of a list or map: where devices and rounds are listed, and elsewhere. A list takes the memory for the length that it
 # declares, before its entries come, and a nest of a thousand is three thousand bytes: 32 MiB, and 1 MiB.
