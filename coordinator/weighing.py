@@ -48,7 +48,10 @@ def weigh(
     out = frozenset(device for device in standings if quarantine.is_out(standings, device))
     scores, findings = _looked_at(contributions, known, out, rules)
     if rules.quarantine == "odd":
-        standings = quarantine.after(standings, _suspects(contributions, known, out, findings), scores, rules, number)
+        suspects = _suspects(contributions, known, out, findings)
+        # Of one that is odd where nobody can tell who errs, this round says nothing.
+        told = scores.keys() - ({each.device for each in findings} - suspects.keys())
+        standings = quarantine.after(standings, suspects, told, rules, number)
     trusted = [each for each in contributions if not quarantine.is_out(standings, each.device)]
     return Weighed(
         aggregate=aggregate(trusted, rules.aggregator),

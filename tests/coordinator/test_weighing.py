@@ -120,6 +120,13 @@ def test_where_half_of_all_are_odd_nobody_becomes_suspect() -> None:
     assert weighed.standings == {} and ("collapse", "bad-0") in named(weighed)
 
 
+def test_one_in_quarantine_does_not_come_back_by_a_round_in_which_nobody_can_tell_who_errs() -> None:
+    standings = weigh([*HONEST, BAD], None, {}, ON, 0).standings
+    flat = [device(f"flat-{n}", n, lies={"gyro": lambda x: np.ones_like(x)}) for n in range(4)]
+    weighed = weigh([*HONEST, *flat, BAD], None, standings, ON, 1)
+    assert weighed.standings == standings and ("odd-device", "bad") in named(weighed)
+
+
 def test_all_may_be_left_out() -> None:
     standings = {each.device: Standing(odd=1, since=1, modality="acc", reason="x") for each in HONEST[:1]}
     weighed = weigh(HONEST[:1], None, standings, ON, 1)
