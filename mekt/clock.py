@@ -57,7 +57,11 @@ def bound(context: ssl.SSLContext, known: float) -> None:
     class Socket(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:
             super().do_handshake(block)
-            _check_time(self.getpeercert() or {}, bounded_s(time.time(), known))
+            try:
+                _check_time(self.getpeercert() or {}, bounded_s(time.time(), known))
+            except ssl.SSLError:
+                self.close()
+                raise
 
     context.sslsocket_class = Socket
 

@@ -79,7 +79,7 @@ class Post:
             return None
         try:
             envelope = decode(received.payload, topic)
-            # What is valid may be too large when it is packed again, as no sender of ours would have packed it.
+            # Whoever packs a message so that it grows when it is packed again for that has sent none.
             refusal = self._refusal(envelope)
         except WireError as error:
             self.reject("malformed", f"{topic.device or 'coordinator'}, {topic.kind}: {error}")

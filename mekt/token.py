@@ -52,8 +52,7 @@ class Token:
 
     def text(self) -> str:
         """The token as a line, with a check sum against letters that get lost."""
-        raw: bytes = msgpack.packb(plain(self))
-        return _spelled(raw + _check_sum(raw))
+        return spelled(msgpack.packb(plain(self)))
 
 
 def read_token(text: str) -> Token:
@@ -71,7 +70,7 @@ def read_token(text: str) -> Token:
         raise _unusable("it was cut or changed") from None
     raw, check_sum = data[:-SUM_BYTES], data[-SUM_BYTES:]
     # The bytes have one spelling: the last letter has bits that stand for nothing.
-    if check_sum != _check_sum(raw) or text != _spelled(data):
+    if check_sum != _check_sum(raw) or text != spelled(raw):
         raise _unusable("it was cut or changed")
     try:
         return build(Token, unpack(raw))
@@ -92,8 +91,9 @@ def check_host(host: str) -> None:
         )
 
 
-def _spelled(data: bytes) -> str:
-    return PREFIX + base64.urlsafe_b64encode(data).decode()
+def spelled(raw: bytes) -> str:
+    """These bytes as a token's line of text."""
+    return PREFIX + base64.urlsafe_b64encode(raw + _check_sum(raw)).decode()
 
 
 def _check_sum(raw: bytes) -> bytes:

@@ -73,6 +73,7 @@ LEAN = {
         "mekt.session",
         "mekt.signature",
         "mekt.strikes",
+        "mekt.clock",
         "mekt.token",
         "mekt.traffic",
         "mekt.verdict",
