@@ -1,10 +1,10 @@
-"""What a device's log says that has left it, and whether that is all: `mekt audit`. It reads only, also while the device
-is at work.
+"""What a device's log says that has left it, and whether that is all: `mekt audit`.
 
-What a proof means: every entry is as it was written and none is missing, up to the newest one that the anchor names; those
-after it, of the last seconds, are as they were written, but some of them could have been cut off. What it cannot mean: whoever
-may write to the state folder, as root may, can make up a log and an anchor that fit. Then only what others saw tells:
-the coordinator's broker, or a copy of an earlier `mekt audit --verify`, whose count and hash a longer log must contain.
+It reads only, also while the device is at work. What a proof means: every entry is as it was written, and none is
+missing up to the one that the anchor names; those after it, of the last seconds, follow each other, but their end could
+have been cut off. What it cannot mean: who may write to the state folder, as root may, can make up a log and an anchor
+that fit. Then only what others saw tells: what the broker or the coordinator got, or what an earlier proof said, whose
+number and hash are those of an entry in every later log.
 """
 
 import gzip
@@ -197,7 +197,7 @@ def places(settings: DeviceSettings, base: Path) -> list[Path]:
 
 
 def show_audit(config: Path, *, verify: bool, since: int | None, as_json: bool, out: TextIO) -> int:
-    """Print what has left the device of these settings, from round `since` (from 1) on, or prove that nothing is missing.
+    """Print what has left this device, of rounds from `since` on (the first is 1), or prove that nothing is missing.
 
     Raises:
         SettingsError: when the settings cannot be used.

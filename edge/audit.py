@@ -1,16 +1,17 @@
 """The log of every message that a device hands to its link, written before the message can leave.
 
-In the state folder lie `audit/`, files of chained lines (`edge/chain.py`), and beside it `audit.anchor`, which names the
-newest entry that is durable: what is cut off the log's end, or the whole of it, is then missed.
+In the state folder lie `audit/`, files of chained lines (`edge/chain.py`), and beside it `audit.anchor`, which names an
+entry that is durable: what is cut off the log's end before it, or the whole of it, is then missed.
 
-- What carries knowledge or a key is on the disk, and anchored, before it leaves. Other entries are in the kernel's hands
-  before: `kill -9` loses none, a power cut at most those since the last synchronisation, `SYNC_S` before the last entry.
+- What carries knowledge or a key is on the disk, and anchored, before it leaves. Other entries are in the kernel's
+  hands before: `kill -9` loses none, a power cut at most those since the last synchronisation, which each message
+  makes that comes `SYNC_S` after the one before.
 - An entry that was being written when the machine stopped is cut off at the next start, which is an entry itself.
 - A full file is closed and compressed; the next begins with the hash of its last entry. None is ever removed.
-- A message that cannot be logged does not leave: `StateError`. One that is none of a device's kinds does not either.
+- A message that cannot be logged does not leave (`StateError`), nor does one that is none of a device's (`WireError`).
 
-The other way round, a message in the log may not have left, as when the broker was away until the device ended. MQTT may
-repeat it and each connection repeats the will, with the same bytes; that is not listed again.
+The other way round, a message in the log may not have left, as when the broker was away until the device ended. MQTT
+may repeat it, and each connection repeats the will, with the same bytes; that is not listed again.
 """
 
 import contextlib

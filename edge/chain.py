@@ -1,12 +1,12 @@
 """Entries of a log as lines of text, each bound to all before it by a hash. Pure.
 
-A line is a JSON object that ends with `"hash"`: the SHA-256, in hexadecimal, over the hash of the line before it and the
-line's own bytes up to `,"hash"` and a closing brace. So anybody can check a log with sha256 alone:
+A line is a JSON object that ends with `"hash"`: the SHA-256, in hexadecimal, over the hash of the line before it and
+the line's own bytes up to `,"hash"` and a closing brace. So anybody can check a log with sha256 alone:
 
     sha256(previous hash + '{"n":7,...,"contained":"..."}')
 
-Whatever is flipped, removed, repeated, inserted or exchanged, one line's hash or number is then wrong, and it is the first
-one that is not as it was written. What is cut off at the end leaves no trace here; for that there is an `Anchor`.
+Whatever is flipped, removed, repeated, inserted or exchanged, one line's hash or number is then wrong, and it is the
+first one that is not as it was written. What is cut off at the end leaves no trace here; for that there is an `Anchor`.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def write_line(head: Head, says: Mapping[str, Any]) -> tuple[bytes, Head]:
 
 
 def read_line(head: Head | None, line: bytes) -> Entry:
-    """The entry in a line, newline included, that follows `head`; without one, the line itself names the hash before it.
+    """The entry in a line, newline included, that follows `head`; without one, the line names the hash before it.
 
     Raises:
         BrokenChainError: when it is none, or does not follow.
@@ -81,7 +81,8 @@ def read_line(head: Head | None, line: bytes) -> Entry:
     due = "an entry" if head is None else f"entry {head.count + 1}"
     found = _TAIL.fullmatch(line[-_TAIL_BYTES:])
     body = line[:-_TAIL_BYTES] + b"}"
-    says, number, kind = {}, None, None
+    says: Any = {}
+    number, kind = None, None
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         says = json.loads(body)
         number, kind = says.pop("n"), says["kind"]
