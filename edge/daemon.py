@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edge import agent
+from edge.audit import Audit
 from edge.budget import budget_of
 from edge.course import Course, Enough, UnfitPlanError, sensed_by
 from edge.fetching import Fetching
@@ -83,6 +84,7 @@ class Device:
             self._post.trust = self._trust.trust
         elif not settings.broker.is_local:
             log.warning("ANNOUNCEMENTS ARE NOT CHECKED: who has the broker can make them; add [trust] coordinator")
+        self._audit = Audit(folder, settings.device)
         self._link = Link(
             settings=settings.broker,
             # Names have no colon, so no device's id is another's, of this federation or of one with a like name.
@@ -90,6 +92,7 @@ class Device:
             inbox=self._inbox,
             subscriptions=for_device(settings.federation, settings.device),
             will=self._farewell(),
+            witness=self._audit,
         )
         self._post.use(self._link)
 
@@ -111,6 +114,7 @@ class Device:
             if self._course is not None:
                 self._course.sensing.stop(STOP_S / 2)
             self._link.stop(STOP_S / 2, last=self._farewell())
+            self._audit.close()
             self._memory.close()
 
     # What comes in

@@ -658,6 +658,19 @@ AUTHORITY_DAMAGED = Entry(
     "A file was removed or damaged, or is of another authority.",
     "Restore the folder from its copy. Without one, make a new authority and enrol every device anew.",
 )
+AUDIT_BROKEN = Entry(
+    720,
+    "The log of what left a device has a gap.",
+    "Entries were changed, removed or cut off, or the disk lost what it had said was kept.",
+    "Keep a copy of `audit` and `audit.anchor` and find out who did it. The device goes on; to begin a log anew, move "
+    "both out of its folder while it is stopped.",
+)
+AUDIT_MISSING = Entry(
+    721,
+    "There is no log of what left this device.",
+    "It has not run yet, or of these settings' state folder only a part was copied.",
+    "Name the settings of a device that has run, on the device or beside a copy of its state folder.",
+)
 
 BUDGET_LOST = Entry(
     715,

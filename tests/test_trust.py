@@ -258,7 +258,7 @@ def test_a_key_that_others_can_read_is_refused_at_the_start(ward: Ward, tmp_path
 
 
 def test_a_revocation_says_whom_it_reached(ward: Ward) -> None:
-    """Somebody who only looks can be revoked too; a name that is misspelt is told; and so is that no broker runs here."""
+    """Somebody who only looks can be revoked too; a name that is misspelt is told, and that no broker runs here."""
     ward.mekt("ca", "issue", "watch", "--name", "alice", "--out", "alice")
     unknown = ward.mekt("device", "revoke", "pi-gyros", "--broker", "fence", code=SettingsError.exit_code)
     assert "neither a certificate nor a token" in unknown
