@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edge.audit import FOLDER, Audit
 from mekt import catalogue, clock
 from mekt.errors import LinkError, StateError
 from mekt.files import make_folder, write_atomically
@@ -32,6 +33,7 @@ from mekt.link import Link, Received
 from mekt.login import BrokerSettings, TlsSettings
 from mekt.messages import Answer, Request
 from mekt.post import Post
+from mekt.process import only_process
 from mekt.token import Token
 from mekt.topics import APPLICANT, for_applicant
 
@@ -45,7 +47,7 @@ TOLERANCE_S = 60.0
 def enrol(token: Token, folder: Path, timeout_s: float = 60.0) -> float:
     """Make `folder` the device's identity; how many seconds its clock is ahead of the coordinator's.
 
-    Done again with the same token, it gives the same.
+    Done again with the same token, it gives the same. What is sent is logged in `folder`.
 
     Raises:
         LinkError: when the broker or the coordinator does not answer, or refuses.
@@ -61,7 +63,8 @@ def enrol(token: Token, folder: Path, timeout_s: float = 60.0) -> float:
         bearer = Path(place)
         write_identity(bearer, ca=token.ca, certificate=token.certificate, key=token.key)
         clock.remember(bearer, token.made_s)
-        answer = _ask(token, Request(token=token.secret, csr=csr), tls_settings(bearer), timeout_s)
+        with only_process(folder / FOLDER), contextlib.closing(Audit(folder, token.device)) as audit:
+            answer = _ask(token, Request(token=token.secret, csr=csr), tls_settings(bearer), audit, timeout_s)
         if answer.state != "issued":
             raise LinkError(f"{token.device} is not enrolled: {answer.reason!r}", catalogue.ENROLMENT_REFUSED)
         write_certificate(bearer / CERTIFICATE, answer.certificate)
@@ -127,7 +130,7 @@ def settings_text(token: Token, folder: str) -> str:
     )
 
 
-def _ask(token: Token, request: Request, tls: TlsSettings, timeout_s: float) -> Answer:
+def _ask(token: Token, request: Request, tls: TlsSettings, audit: Audit, timeout_s: float) -> Answer:
     inbox: queue.Queue[Any] = queue.Queue(64)
     post = Post(token.federation)
     link = Link(
@@ -137,6 +140,7 @@ def _ask(token: Token, request: Request, tls: TlsSettings, timeout_s: float) -> 
         subscriptions=for_applicant(token.federation, token.device),
         # An answer to somebody who has gone is not for the next one.
         keeps_session=False,
+        witness=audit,
     )
     post.use(link)
     link.start(timeout_s)

@@ -288,6 +288,13 @@ FEDERATION_FULL = Entry(
     "More devices announce themselves than one coordinator takes, or something announces ever new names.",
     "Start another federation for the rest.",
 )
+SECURE_ROUND_FAILS = Entry(
+    307,
+    "A round under secure aggregation gives no sum.",
+    "Too few devices are left in it, or a message is not what the protocol has at that point.",
+    "Nothing for a single round: nobody's knowledge was seen, and the next one begins with new keys. If it goes on, "
+    "give rounds more time or a lower threshold, and look at the device that the message names.",
+)
 
 # 4: the broker and the way to it
 
@@ -650,6 +657,27 @@ AUTHORITY_DAMAGED = Entry(
     "The authority's keys or its memory cannot be read.",
     "A file was removed or damaged, or is of another authority.",
     "Restore the folder from its copy. Without one, make a new authority and enrol every device anew.",
+)
+AUDIT_BROKEN = Entry(
+    720,
+    "The log of what left a device has a gap.",
+    "Entries were changed, removed or cut off, or the disk lost what it had said was kept.",
+    "Keep a copy of `audit` and `audit.anchor` and find out who did it. The device goes on; to begin a log anew, move "
+    "both out of its folder while it is stopped.",
+)
+AUDIT_MISSING = Entry(
+    721,
+    "There is no log of what left this device.",
+    "It has not run yet, or of these settings' state folder only a part was copied.",
+    "Name the settings of a device that has run, on the device or beside a copy of its state folder.",
+)
+
+BUDGET_LOST = Entry(
+    715,
+    "How much of the privacy budget is spent cannot be read any more.",
+    "The device's state is damaged. Begun anew, as without a budget, it would take what it has shown for unseen.",
+    "Restore `device.sqlite` from a copy of its state folder. Remove the file only if what the device has shown so far "
+    "shall not count, or if its private windows are others by now.",
 )
 
 # 8: what is installed

@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt.credentials import Credentials
 from mekt.login import BrokerSettings
-from mekt.outgoing import QUEUED_MESSAGES, Message
+from mekt.outgoing import QUEUED_MESSAGES, Message, Witness
 from mekt.patience import Ping
 from mekt.traffic import Traffic
 
@@ -48,13 +48,17 @@ PINGED, ANSWERED = "Sending PINGREQ", "Received PINGRESP"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who connects where, for which topics, with which last words; whose session outlasts the connection or not."""
+    """Who connects where, for which topics, with which last words; whose session outlasts the connection or not.
+
+    `witness` is told of all that leaves, last words included.
+    """
 
     settings: BrokerSettings
     client_id: str
     subscriptions: tuple[str, ...] = ()
     will: tuple[str, bytes] | None = None
     keeps_session: bool = True
+    witness: Witness | None = None
 
 
 class Listener(Protocol):

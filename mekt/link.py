@@ -20,10 +20,10 @@ import time
 from typing import Any
 
 from mekt.connection import Caller
-from mekt.errors import LinkError
+from mekt.errors import MektError
 from mekt.inbox import Connected, Disconnected, LinkEvent, Received
 from mekt.login import BrokerSettings, check_plain_text
-from mekt.outgoing import Message
+from mekt.outgoing import Message, Witness
 from mekt.session import Session
 from mekt.traffic import Traffic, WireBytes
 
@@ -45,15 +45,24 @@ class Link:
         subscriptions: tuple[str, ...] = (),
         will: tuple[str, bytes] | None = None,
         keeps_session: bool = True,
+        witness: Witness | None = None,
     ) -> None:
         """Make a link; without `keeps_session` the broker keeps nothing for it while it is away.
+
+        `witness` is told of every message before it can leave, of the will when the link starts, and of nothing twice
+        that MQTT repeats.
 
         Raises:
             SettingsError: when the settings forbid it, or a file of the login cannot be used.
         """
         check_plain_text(settings)
         caller = Caller(
-            settings=settings, client_id=client_id, subscriptions=subscriptions, will=will, keeps_session=keeps_session
+            settings=settings,
+            client_id=client_id,
+            subscriptions=subscriptions,
+            will=will,
+            keeps_session=keeps_session,
+            witness=witness,
         )
         self._traffic = Traffic()
         self._session = Session(caller, inbox, self._traffic)
@@ -64,6 +73,7 @@ class Link:
 
         Raises:
             LinkError: when that does not succeed in time, with the cause as far as it can be found; the link is over.
+            MektError: when the witness forbids the will; nothing was started then.
         """
         error = self._session.start(timeout_s)
         if error is not None:
@@ -85,6 +95,7 @@ class Link:
 
         Raises:
             LinkError: when the message is over the broker's packet limit, or too many are waiting already.
+            MektError: when the witness forbids it.
         """
         self._outgoing.send(Message(topic=topic, payload=payload, retain=retain))
         self._session.wake()
@@ -100,7 +111,8 @@ class Link:
     def stop(self, timeout_s: float = 3.0, last: tuple[str, bytes] | None = None) -> None:
         """Send what is queued and `last` (retained), log off, and end the network thread; at most `timeout_s`.
 
-        When the broker does not acknowledge it in time, the link ends without a farewell, and the will speaks.
+        When the broker does not acknowledge it in time, or the witness forbids it, the link ends without a farewell,
+        and the will speaks.
         """
         give_up_s = time.monotonic() + timeout_s
         farewell = True
@@ -109,6 +121,6 @@ class Link:
                 if last is not None:
                     self.publish(*last, retain=True)
                 farewell = self._outgoing.drain(DRAINING_SHARE * timeout_s)
-            except (LinkError, ValueError):
+            except (MektError, ValueError):
                 farewell = False
         self._session.stop(give_up_s, farewell=farewell)

@@ -34,6 +34,17 @@ class Message:
         return len(self.payload) + len(self.topic.encode()) + PACKET_OVERHEAD_BYTES
 
 
+class Witness(Protocol):
+    """Who is told of every message before it can leave, and may forbid it."""
+
+    def saw(self, message: Message, *, is_will: bool = False) -> None:
+        """This message is about to leave; as a will, to be said by the broker some day.
+
+        Raises:
+            MektError: when it must not.
+        """
+
+
 class Carrier(Protocol):
     """What messages leave by. It keeps each until that is acknowledged, and tells `Outgoing.acknowledged` then."""
 
@@ -51,8 +62,9 @@ class Outgoing:
     within which no carrier is called.
     """
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Carrier, witness: Witness | None = None) -> None:
         self._carrier = carrier
+        self._witness = witness
         self._limit_bytes: int | None = None
         self._largest_bytes = 0
         # Who holds this calls the carrier.
@@ -68,6 +80,7 @@ class Outgoing:
 
         Raises:
             LinkError: when it is over the broker's packet limit, or too many are waiting already.
+            MektError: when the witness forbids it.
         """
         with self._sending:
             size = message.packet_bytes
@@ -77,6 +90,8 @@ class Outgoing:
                     f"{self._limit_bytes} bytes; raise max_packet_size in the broker's configuration",
                     catalogue.PACKET_TOO_LARGE,
                 )
+            if self._witness is not None:
+                self._witness.saw(message)
             self._give(message)
             self._largest_bytes = max(self._largest_bytes, size)
 

@@ -23,7 +23,7 @@ from mekt.credentials import Credentials
 from mekt.errors import LinkError
 from mekt.inbox import Connected, Disconnected, Inbox, Received
 from mekt.login import entry_of, explained
-from mekt.outgoing import Outgoing
+from mekt.outgoing import Message, Outgoing
 from mekt.patience import SUSPICIOUSLY_MANY, BackOff, Flood, login_patience_s
 from mekt.traffic import Traffic
 
@@ -59,7 +59,7 @@ class Session:
         self._spoken: MQTTProtocolVersion | None = None
         self._protocol = V5
         self._connection = self._make_connection()
-        self.outgoing = Outgoing(self._connection)
+        self.outgoing = Outgoing(self._connection, caller.witness)
         self._answered = False
         self._unanswered_subscriptions = 0
         # Why the latest attempt failed, and what ended the latest connection.
@@ -75,7 +75,14 @@ class Session:
         return self._connected.is_set()
 
     def start(self, timeout_s: float) -> LinkError | None:
-        """Start the thread, and wait until it has connected and subscribed, or cannot; then why, as far as is known."""
+        """Start the thread, and wait until it has connected and subscribed, or cannot; then why, as far as is known.
+
+        Raises:
+            MektError: when the witness forbids the will; nothing is started then.
+        """
+        if self._caller.will is not None and self._caller.witness is not None:
+            topic, payload = self._caller.will
+            self._caller.witness.saw(Message(topic=topic, payload=payload, retain=True), is_will=True)
         self._bell = Bell()
         self._began_s = time.monotonic()
         self._thread.start()

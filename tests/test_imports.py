@@ -22,6 +22,7 @@ MAY_IMPORT = {
 # What a wearable imports; of `export`, only these may be known to `edge`.
 LEAN_EXPORT = {"export.manifest", "export.release"}
 LEAN = {
+    *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
     *("edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
     *LEAN_EXPORT,
     *(
@@ -29,6 +30,7 @@ LEAN = {
         "mekt.blobs",
         "mekt.broker",
         "mekt.catalogue",
+        "mekt.clock",
         "mekt.connection",
         "mekt.credentials",
         "mekt.ed25519",

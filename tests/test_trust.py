@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,7 +94,10 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     made = Ward(folder, 0)
     made.mekt("ca", "init", "--federation", "ward")
     made.mekt("ca", "issue", "coordinator", "--out", "coordinator/identity")
-    with closing(Authority(folder / "authority")) as authority, fenced_broker(folder / "fence", authority) as made.port:
+    with (
+        contextlib.closing(Authority(folder / "authority")) as authority,
+        fenced_broker(folder / "fence", authority) as made.port,
+    ):
         shutil.move(folder / "coordinator", folder / "issued")
         recordings = tmp_path_factory.mktemp("recordings")
         sizes = {"devices": DEVICES, "rounds": ROUNDS, "duration_s": 100.0}
@@ -125,20 +127,19 @@ def test_all_rounds_are_done_over_tls_and_no_announcement_is_refused(ward: Ward)
         assert "connected to the broker" in ward.log(name) and "dropped" not in ward.log(name)
 
 
-def content(path: Path) -> bytes:
-    """What is in a file, or nothing where the coordinator has just ended a transaction with it."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
 def test_a_key_never_leaves_its_device(ward: Ward) -> None:
     """Nor is it, or what a token holds, in any log."""
     for name in DEVICES:
         key = (ward.folder / name / "identity" / "key.pem").read_text().splitlines()[1]
         others = [path for path in ward.folder.rglob("*") if path.is_file() and path.parent.name != "identity"]
-        assert [path for path in others if key.encode() in content(path)] == []
+        assert len(others) > 20 and [path for path in others if key.encode() in content(path)] == []
+
+
+def content(path: Path) -> bytes:
+    """What a file holds that may be one of those that are written, renamed and gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return b""
 
 
 def forms(secret: bytes) -> list[bytes]:
@@ -178,10 +179,10 @@ def test_no_secret_is_in_a_log_a_command_line_or_anything_that_was_said(ward: Wa
     assert "others can read this secret" in said
     password = "correct horse battery staple"
     secrets += forms(password.encode())
-    for content in (password.encode(), password.encode() + b"\xff"):
+    for written in (password.encode(), password.encode() + b"\xff"):
         shutil.copytree(ward.folder / "pi-acc", tmp_path / "device", dirs_exist_ok=True)
-        (tmp_path / "device" / "password").write_bytes(content)
-        (tmp_path / "device" / "password").chmod(0o644 if content[-1:] == b"e" else 0o600)
+        (tmp_path / "device" / "password").write_bytes(written)
+        (tmp_path / "device" / "password").chmod(0o644 if written[-1:] == b"e" else 0o600)
         text = (ward.folder / "pi-acc" / "device.toml").read_text()
         text = text.replace("[broker.tls]", 'username = "pi"\npassword_file = "password"\n[broker.tls]')
         (tmp_path / "device" / "device.toml").write_text(text)
@@ -257,7 +258,7 @@ def test_a_key_that_others_can_read_is_refused_at_the_start(ward: Ward, tmp_path
 
 
 def test_a_revocation_says_whom_it_reached(ward: Ward) -> None:
-    """Somebody who only looks can be revoked too; a misspelt name is told, and that no broker runs here."""
+    """Somebody who only looks can be revoked too; a name that is misspelt is told, and that no broker runs here."""
     ward.mekt("ca", "issue", "watch", "--name", "alice", "--out", "alice")
     unknown = ward.mekt("device", "revoke", "pi-gyros", "--broker", "fence", code=SettingsError.exit_code)
     assert "neither a certificate nor a token" in unknown

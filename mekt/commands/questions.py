@@ -1,4 +1,4 @@
-"""`mekt status`, `mekt doctor` and `mekt explain`: how things stand, and what to do about it."""
+"""`mekt status`, `mekt audit`, `mekt doctor` and `mekt explain`: how things stand, and what to do about it."""
 
 import argparse
 import sys
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mekt import catalogue
-from mekt.commands.command import PORT, Command, name, part
+from mekt.commands.command import PORT, Command, name, part, whole_number
 from mekt.errors import SettingsError
+
+LARGEST_ROUND = 2**31
 
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,24 @@ def _from_settings(path: Path) -> tuple[Any, str]:
     kind = ("edge.settings", "read_device") if "device" in table else ("coordinator.settings", "read_federation")
     settings = part(*kind)(path)
     return settings.broker, settings.federation
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the device's settings, device.toml")
+    text = "prove that the log has no gap, instead of listing it"
+    parser.add_argument("--verify", action="store_true", help=text)
+    text = "list only messages of this round and later ones"
+    parser.add_argument("--since", type=whole_number(1, LARGEST_ROUND), metavar="ROUND", help=text)
+    parser.add_argument("--json", action="store_true", help="JSON instead of text")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    if options.verify and options.since is not None:
+        raise SettingsError("audit: --verify is about the whole log; leave --since out", catalogue.ARGUMENTS_UNFIT)
+    code: int = part("edge.account", "show_audit")(
+        options.config, verify=options.verify, since=options.since, as_json=options.json, out=sys.stdout
+    )
+    return code
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +105,12 @@ COMMANDS = (
         text="Say where a federation stands, and whom its round is waiting for.",
         add=_add_status,
         run=_status,
+    ),
+    Command(
+        name="audit",
+        text="List every message that has left a device, or prove that the list has no gap.",
+        add=_add_audit,
+        run=_audit,
     ),
     Command(
         name="doctor",

@@ -144,6 +144,7 @@ def test_a_file_whose_permissions_have_changed_is_read_again(tls: TlsSettings) -
 def test_a_password_that_is_renewed_is_used(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("first\n")
+    file.chmod(0o600)
     credentials = Credentials(BrokerSettings(username="pi", password_file=str(file)))
     file.write_bytes(b"\xff\xfe")
     assert not credentials.renew()
@@ -192,6 +193,7 @@ def test_a_context_is_for_tls_1_2_or_newer_and_checks_the_brokers_name(tls: TlsS
 def test_a_password_is_the_content_of_its_file_without_white_space_around_it(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(" secret \n")
+    file.chmod(0o600)
     assert password(BrokerSettings(username="pi", password_file=str(file))) == "secret"
     assert password(BrokerSettings(username="pi")) is None
 

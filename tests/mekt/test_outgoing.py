@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mekt.errors import LinkError
+from mekt import catalogue
+from mekt.errors import LinkError, StateError
 from mekt.outgoing import PACKET_OVERHEAD_BYTES, QUEUED_MESSAGES, Message, Outgoing
 
 
@@ -118,3 +119,42 @@ def test_a_limit_that_shrinks_costs_what_is_over_it_once(caplog: pytest.LogCaptu
     outgoing.limit(1000)
     outgoing.limit(None)
     assert caplog.messages == ["a message for t/5000 is over the broker's new packet limit, and dropped"]
+
+
+class Witnessed:
+    """A witness that keeps what it is told, and forbids what a test says."""
+
+    def __init__(self, carrier: Memory) -> None:
+        self.told: list[Message] = []
+        self.forbidden: set[str] = set()
+        self._carrier = carrier
+
+    def saw(self, message: Message, *, is_will: bool = False) -> None:
+        assert message not in self._carrier.kept and not is_will
+        if message.topic in self.forbidden:
+            raise StateError("it cannot be kept", catalogue.DISK_FULL)
+        self.told.append(message)
+
+
+def test_a_witness_is_told_before_the_carrier_and_what_it_forbids_does_not_leave() -> None:
+    carrier = Memory()
+    witness = Witnessed(carrier)
+    outgoing = Outgoing(carrier, witness)
+    outgoing.send(message("t/1"))
+    witness.forbidden.add("t/2")
+    with pytest.raises(StateError, match="cannot be kept"):
+        outgoing.send(message("t/2"))
+    outgoing.send(message("t/3"))
+    assert [each.topic for each in carrier.kept] == [each.topic for each in witness.told] == ["t/1", "t/3"]
+
+
+def test_a_witness_is_not_told_again_of_what_another_connection_takes_over_nor_of_what_is_too_large() -> None:
+    carrier = Memory()
+    witness = Witnessed(carrier)
+    outgoing = Outgoing(carrier, witness)
+    outgoing.send(message("t/1"))
+    outgoing.use(later := Memory())
+    outgoing.limit(PACKET_OVERHEAD_BYTES + 100)
+    with pytest.raises(LinkError):
+        outgoing.send(message("t/2", 200))
+    assert [each.topic for each in later.kept] == [each.topic for each in witness.told] == ["t/1"]
