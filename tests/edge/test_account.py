@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.account import Account, show_audit, walk
-from edge.audit import ANCHOR, FOLDER, Audit, segments
+from edge.audit import ANCHOR, FOLDER, segments
 from edge.chain import Head, write_line
 from mekt import catalogue
 from mekt.cli import main
@@ -98,6 +98,7 @@ def test_an_entry_removed_repeated_moved_or_put_in_is_named_by_its_number(
     lines = lines_of(files)
     spots = [(name, at) for name, each in lines.items() for at in range(len(each))]
     number = data.draw(st.integers(1, len(spots)))
+    broken: int | None
     name, at = spots[number - 1]
     last = len(spots)
     match data.draw(st.sampled_from(["remove", "repeat", "move", "insert", "cut"])):
@@ -144,7 +145,7 @@ def test_a_log_made_anew_from_the_start_does_not_fit_the_anchor(place: Path, fil
 
 
 def test_a_log_is_proved_while_it_is_written(tmp_path: Path) -> None:
-    stop = threading.Event()
+    stop, counts = threading.Event(), list[int]()
     with opened(tmp_path, segment_bytes=SMALL) as audit:
 
         def write() -> None:
@@ -154,7 +155,6 @@ def test_a_log_is_proved_while_it_is_written(tmp_path: Path) -> None:
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            counts = []
             while len(counts) < 30:
                 account = Account(tmp_path)
                 for _ in walk(account):
@@ -255,4 +255,3 @@ def test_no_text_in_a_log_speaks_to_the_terminal(config: Path, tmp_path: Path) -
     line, _ = write_line(Head(), {"kind": "offer\x1b[2J", "round": [], "bytes": {}, "contained": "\x1b[31m"})
     path.write_bytes(path.read_bytes() + line)
     assert "\x1b" not in said(config) and "BROKEN" in said(config)
-    assert isinstance(Audit(tmp_path / "state", DEVICE).close(), type(None))

@@ -185,9 +185,10 @@ def test_no_mark_of_a_window_is_in_any_byte_of_any_phase(marks: Marks, encoding:
     with tempfile.TemporaryDirectory() as folder:
         lines = Lines(Path(folder), marks, encoding, hidden=hidden)
         with contextlib.closing(lines.memory):
-            for number in range(2):
-                learned = lines.learn(number)
-                lines.deliver(lines.upstream.offer(number, 0.0), number)
+            lines.learn(0)
+            lines.deliver(lines.upstream.offer(0, 0.0), 0)
+            learned = lines.learn(1)
+            lines.deliver(lines.upstream.offer(1, 0.0), 1)
             assert lines.upstream.make_ready(Late(round=2, knowledge=learned.knowledge))
             lines.deliver(lines.upstream.late_offer(0.0), 2)
             lines.say(Renewal(csr=b"a public key"), 2)
