@@ -45,9 +45,10 @@ bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds a
 # Interrupted, it goes on where it was: runs that are done are kept in bench-results.
 results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours on two cores
 	@$(VENV)/bin/mekt bench compare --rotations $(ARGS)
-	@for command in bytes labels proxy steps single encodings mixed ablate speed; do \
+	@for command in bytes labels proxy steps single encodings mixed ablate poison privacy speed; do \
 	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
 	done
+	@$(VENV)/bin/mekt bench secure
 
 weather: $(READY_TO_TEST) broker ## the network at its worst, as long as it takes: 32 kbit/s, lost packets; minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m weather tests/test_weak_network.py

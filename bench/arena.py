@@ -4,9 +4,11 @@ Shapes: N windows, per modality (N, T, ...). Nothing of a test subject is in any
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from bench.attacks import Attack
 from coordinator.datasets import Datasets
+from coordinator.round import RoundRules
 from mekt.modality import Modality, WindowSpec
 from mekt.plan import Architecture
 from sensors.windows import WindowSet
@@ -33,7 +35,11 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Arena:
-    """One rotation of one protocol, read. `datasets.labelled` and `.test` are normalised and labelled."""
+    """One rotation of one protocol, read. `datasets.labelled` and `.test` are normalised and labelled.
+
+    `attackers` are devices that send what the `attack` makes of their knowledge; `rules` say how the coordinator
+    aggregates and whom it leaves out. FedMEKT alone heeds these three.
+    """
 
     protocol: str
     rotation: int
@@ -42,3 +48,6 @@ class Arena:
     datasets: Datasets
     devices: tuple[Device, ...]
     share: float
+    attack: Attack | None = None
+    attackers: frozenset[str] = frozenset()
+    rules: RoundRules = field(default_factory=RoundRules)

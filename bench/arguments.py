@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 OUT = Path("bench-results")
 SEEDS, ROUNDS = 3, 12
 QUICK_SEEDS, QUICK_ROUNDS = 2, 2
+# A run with an attack takes minutes, and trains and attacks devices that nobody else does.
+PRIVACY_SEEDS, PRIVACY_ROUNDS = 2, 4
 # Seconds are less uncertain than scores.
 SPEED_SEEDS, SPEED_ROUNDS = 1, 3
 LARGEST = 1_000_000
@@ -23,6 +26,8 @@ COMMANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("encodings", "Knowledge as float32, float16, int8 and int4.", ("hapt",)),
     ("mixed", "Devices of one architecture and of several.", ("hapt",)),
     ("ablate", "The method with one part changed at a time.", ("hapt",)),
+    ("privacy", "What knowledge and parameters tell about private windows, and what protecting it costs.", ("hapt",)),
+    ("poison", "Attacks by devices that send what spoils, and what holds against them.", ("hapt",)),
     ("speed", "Windows a second, and the seconds of a round by part.", ("hapt",)),
 )
 # These run every method unless told which.
@@ -48,21 +53,41 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
             command.add_argument(
                 "--methods", type=_names, metavar="NAME,...", help="only these (all that mekt bench list names)"
             )
+        if name == "poison":
+            command.add_argument("--attacks", type=_names, metavar="NAME,...", help="only these, beside nobody's")
+            command.add_argument("--defences", type=_names, metavar="NAME,...", help="only these")
+            command.add_argument(
+                "--attackers", type=_share, metavar="SHARE", help="the devices that attack (each attack's own share)"
+            )
         if name == "compare":
             command.add_argument("--rotations", action="store_true", help="the other rotations too, with seed 0")
+    text = "What secure aggregation takes: bytes, seconds, and how exact its sums are."
+    command = within.add_parser("secure", parents=parents, help=text, description=text)
+    command.set_defaults(run=_secure)
+    command.add_argument("--json", action="store_true", help="JSON instead of the table")
+    command.add_argument("--quick", action="store_true", help="few devices, once")
     text = "Say which methods and protocols there are."
     command = within.add_parser("list", parents=parents, help=text, description=text)
     command.set_defaults(run=show)
     command.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
+def _secure(options: argparse.Namespace) -> int:
+    # Only here, as it needs a package that nothing else does.
+    from bench.secure import show_secure
+
+    return show_secure(as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
 def defaults(name: str, *, quick: bool) -> tuple[int, int]:
     """Seeds and rounds of a command when nothing is said."""
-    usual = (SPEED_SEEDS, SPEED_ROUNDS) if name == "speed" else (SEEDS, ROUNDS)
+    usual = {"speed": (SPEED_SEEDS, SPEED_ROUNDS), "privacy": (PRIVACY_SEEDS, PRIVACY_ROUNDS)}.get(
+        name, (SEEDS, ROUNDS)
+    )
     if not quick:
         return usual
     # Three protocols would take more than a minute or two.
-    return (1 if name in ("compare", "speed") else QUICK_SEEDS), QUICK_ROUNDS
+    return (1 if name in ("compare", "privacy", "speed") else QUICK_SEEDS), QUICK_ROUNDS
 
 
 def _common() -> argparse.ArgumentParser:
@@ -93,4 +118,12 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 up to 1, got {text}")
+    return value
+
+
 _count.__name__ = "whole number"
+_share.__name__ = "share"

@@ -35,7 +35,10 @@ class Cell:
 
     0 proxy windows and an empty proxy choice leave both to the protocol. `only` names the one modality that everybody
     has, empty for all; `models` names who has which architecture, empty for the protocol's own; 0 participants leave
-    the share of a round's devices to the protocol. Of a `timed` one seconds are taken, neither scores nor bytes.
+    the share of a round's devices to the protocol. Of a `timed` one seconds are taken, neither scores nor bytes; of an
+    `attacked` one what a curious coordinator could tell. With a `clip` devices protect their knowledge, with Gaussian
+    noise of `noise` times that. `aggregator` and `quarantine` are empty for the product's own; `attack` names what the
+    share `attackers` of the devices does, empty for nobody, 0 for the attack's own share.
     """
 
     protocol: str
@@ -52,6 +55,13 @@ class Cell:
     participants: int = 0
     timed: bool = False
     quick: bool = False
+    noise: float = 0.0
+    clip: float = 0.0
+    attacked: bool = False
+    aggregator: str = ""
+    quarantine: str = ""
+    attack: str = ""
+    attackers: float = 0.0
 
     @property
     def key(self) -> str:
@@ -110,8 +120,29 @@ class Traffic:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Attacked:
+    """How well a curious coordinator told a device's members after so many rounds: chance is an `auc` of 0.5.
+
+    `way`: from what the device sent ("own"), or from the sum over all devices alone ("sum"). `tpr` is the share of
+    members that is found at 1 % of false alarms; `loss_...` are those of the simplest attack, by how far the loss fell.
+    """
+
+    round: Annotated[int, Bounds(low=1)]
+    way: Annotated[str, Bounds(longest=8)]
+    device: Annotated[str, Bounds(longest=64)]
+    auc: float
+    tpr: float
+    loss_auc: float
+    loss_tpr: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a run gave. `seconds` by part of the work; `windows` were learned from locally, repeats counted."""
+    """What a run gave. `seconds` by part of the work; `windows` were learned from locally, repeats counted.
+
+    `epsilon` is what the device that took part most has given away, at `bench.trial.DELTA`; None where nothing is
+    protected.
+    """
 
     evaluations: tuple[Evaluation, ...]
     traffic: tuple[Traffic, ...] = ()
@@ -119,6 +150,8 @@ class Outcome:
     windows: Annotated[int, Bounds(low=0)] = 0
     devices: Annotated[int, Bounds(low=0)] = 0
     proxy_windows: Annotated[int, Bounds(low=0)] = 0
+    attacks: tuple[Attacked, ...] = ()
+    epsilon: float | None = None
 
     @property
     def last(self) -> Evaluation:

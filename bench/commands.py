@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.arguments import defaults
+from bench.attacks import ATTACKS
 from bench.cells import ROOT, Shelf, code_fingerprint
-from bench.experiments import EXPERIMENTS, Wanted
+from bench.experiments import DEFENCES, EXPERIMENTS, Wanted
 from bench.offers import PROTOCOLS, methods
 from bench.plots import picture
 from bench.pool import Failed
@@ -80,6 +81,10 @@ def wanted_of(options: argparse.Namespace) -> Wanted:
     offered = {each.name: each for each in methods()}
     chosen = tuple(dict.fromkeys(getattr(options, "methods", None) or offered))
     _check("method", chosen, tuple(offered))
+    attacks = tuple(dict.fromkeys(getattr(options, "attacks", None) or ()))
+    defences = tuple(dict.fromkeys(getattr(options, "defences", None) or ()))
+    _check("attack", attacks, tuple(ATTACKS))
+    _check("defence", defences, DEFENCES)
     seeds, rounds = defaults(options.bench, quick=options.quick)
     specs = {name: PROTOCOLS[name] for name in named}
     return Wanted(
@@ -91,6 +96,9 @@ def wanted_of(options: argparse.Namespace) -> Wanted:
         quick=options.quick,
         rotations={name: len(each.rotations) for name, each in specs.items()},
         modalities={name: tuple(part.name for part in each.modalities) for name, each in specs.items()},
+        attacks=attacks,
+        defences=defences,
+        attackers=getattr(options, "attackers", None) or 0.0,
     )
 
 

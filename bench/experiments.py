@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from bench.attacks import ATTACKS
 from bench.cells import Cell, Setting, changes
+from bench.protocol import QUICK_DEVICES
 from bench.summary import Entry, Experiment
+from coordinator.aggregate import Aggregator
 from mekt.plan import Architecture, Encoding, Method
 
 PROXY_CHOICES = ("even", "random", "k-centre", "coverage")
@@ -42,6 +45,24 @@ ABLATIONS: Mapping[str, Mapping[str, Setting]] = {
 }
 
 
+# What protects a device's knowledge: clipping alone, and noise in multiples of the bound. The largest is for an epsilon
+# that would mean something.
+CLIP = 1.0
+NOISES = (0.0, 0.3, 1.0, 3.0, 100.0)
+ATTACKED_NOISES = (0.3, 3.0)
+# The same objective as ours, so that what differs is what crosses.
+PARAMETERS = "fedavg-contrast"
+# Devices that learn their windows by heart, so that there is something to find for an attack that works.
+BY_HEART: Mapping[str, Setting] = {"local_epochs": 40, "augment": 0.0, "contrast": 0.0}
+
+
+AGGREGATORS: tuple[str, ...] = get_args(Aggregator)
+QUARANTINE = "quarantine"
+# How the coordinator meets poisoned devices: an aggregator, some with quarantine.
+DEFENCES = (*AGGREGATORS, *(f"{name} + {QUARANTINE}" for name in ("mean", "median", "geometric-median")))
+HONEST = "nobody"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
     """A method that there is: its name, its label in tables, a line about it; bounds are not federated."""
@@ -55,7 +76,10 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """What a command was asked to run. `rotations`: protocol -> how many it has; `modalities`: their names."""
+    """What a command was asked to run. `rotations`: protocol -> how many it has; `modalities`: their names.
+
+    `attacks` and `defences` are all where none is named, `attackers` is 0 for each attack's own share.
+    """
 
     protocols: tuple[str, ...]
     methods: tuple[Offer, ...]
@@ -65,6 +89,9 @@ class Wanted:
     quick: bool
     rotations: Mapping[str, int]
     modalities: Mapping[str, tuple[str, ...]]
+    attacks: tuple[str, ...] = ()
+    defences: tuple[str, ...] = ()
+    attackers: float = 0.0
 
 
 Maker = Callable[[Wanted], Experiment]
@@ -215,6 +242,68 @@ def mixed(wanted: Wanted) -> Experiment:
     return Experiment(name="mixed", title=title, keys=("architectures",), entries=tuple(entries))
 
 
+def privacy(wanted: Wanted) -> Experiment:
+    """What a curious coordinator can tell about private windows, with and without protection; and what F1 is left."""
+    noises, tried = (ATTACKED_NOISES[:1], NOISES[:2]) if wanted.quick else (ATTACKED_NOISES, NOISES)
+    protections = [("none", 0.0, 0.0), *((_noise_name(noise), CLIP, noise) for noise in noises)]
+    attacks = [
+        ("knowledge", text, replace(cell, clip=clip, noise=noise))
+        for text, clip, noise in protections
+        for cell in _own(wanted)
+    ]
+    attacks += [("parameters", "none", replace(cell, method=PARAMETERS)) for cell in _own(wanted)]
+    for what, method in (("knowledge", OWN_METHOD), ("parameters", PARAMETERS)):
+        attacks += [
+            (f"{what}, learned by heart", "none", replace(_changed(cell, BY_HEART), method=method))
+            for cell in _own(wanted)
+        ]
+    scores = [("knowledge", "none", cell) for cell in _own(wanted)]
+    scores += [
+        ("knowledge", _noise_name(noise), replace(cell, clip=CLIP, noise=noise))
+        for noise in tried
+        for cell in _own(wanted)
+    ]
+    scores += [("nothing (eta 0)", "-", _changed(cell, {"eta": 0.0})) for cell in _own(wanted)]
+    entries = [
+        Entry(cell=replace(cell, attacked=True), keys=(what, how), section=f"{cell.protocol}: who was learned from")
+        for what, how, cell in attacks
+    ]
+    entries += [
+        Entry(cell=cell, keys=(what, how), section=f"{cell.protocol}: what protection costs")
+        for what, how, cell in scores
+    ]
+    title = f"What a curious coordinator can tell, {wanted.rounds} rounds"
+    return Experiment(name="privacy", title=title, keys=("what crosses", "protection"), entries=tuple(entries))
+
+
+def _noise_name(noise: float) -> str:
+    return f"clip {CLIP:g}, noise {noise:g}" if noise else f"clip {CLIP:g}"
+
+
+def poison(wanted: Wanted) -> Experiment:
+    """Devices that send what spoils: every attack against every defence, and all defences with nobody to meet."""
+    attacks = ["", *(wanted.attacks or (("noise",) if wanted.quick else ATTACKS))]
+    defences = wanted.defences or (("mean", "median", f"mean + {QUARANTINE}") if wanted.quick else DEFENCES)
+    # Where few devices take part, nobody can tell who errs.
+    everybody = QUICK_DEVICES if wanted.quick else 0
+    entries = [
+        Entry(
+            cell=_defended(
+                replace(cell, attack=attack, attackers=wanted.attackers if attack else 0.0, participants=everybody),
+                defence,
+            ),
+            keys=(defence,),
+            section=f"{cell.protocol}, {ATTACKS[attack].label if attack else HONEST}",
+            measured_by=f"{cell.protocol}, {HONEST}",
+        )
+        for attack in attacks
+        for defence in defences
+        for cell in _own(wanted)
+    ]
+    title = f"Poisoned devices: attacks and what holds against them, {wanted.rounds} rounds (FedMEKT-S)"
+    return Experiment(name="poison", title=title, keys=("aggregator",), entries=tuple(entries))
+
+
 def speed(wanted: Wanted) -> Experiment:
     """What a round takes of every federated method, one run at a time."""
     offers = [offer for offer in wanted.methods if offer.federated]
@@ -238,6 +327,8 @@ EXPERIMENTS: Mapping[str, Maker] = {
     "encodings": encodings,
     "mixed": mixed,
     "ablate": ablate,
+    "privacy": privacy,
+    "poison": poison,
     "speed": speed,
 }
 
@@ -255,6 +346,14 @@ def _own(wanted: Wanted) -> Iterator[Cell]:
     for protocol in wanted.protocols:
         for seed in range(wanted.seeds):
             yield Cell(protocol=protocol, method=OWN_METHOD, rounds=wanted.rounds, seed=seed, quick=wanted.quick)
+
+
+def _defended(cell: Cell, defence: str) -> Cell:
+    aggregator, _, quarantine = defence.partition(" + ")
+    # What changes nothing is the same run.
+    return replace(
+        cell, aggregator="" if aggregator == AGGREGATORS[0] else aggregator, quarantine="odd" if quarantine else ""
+    )
 
 
 def _varied(

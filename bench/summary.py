@@ -19,6 +19,8 @@ WORK = ("announce", "local", "distil")
 PARAMETERS = "fedavg"
 # The embedding of all modalities, which most comparisons are about.
 MAIN_GROUP = "fused"
+# What is told of an attack (`bench.cells.Attacked`).
+ATTACKS = ("auc", "tpr", "loss_auc", "loss_tpr")
 # A target of the bytes table: this share of what the best federated method gains over its start.
 TARGET_SHARE = 0.9
 
@@ -48,7 +50,8 @@ class Sample:
 class Entry:
     """A cell and the row it belongs to: a text for each key column. On a line plot it stands on `series` at `x`.
 
-    `section` names the table that it is in, that of its protocol when empty.
+    `section` names the table that it is in, that of its protocol when empty; `measured_by` the one whose first row
+    its loss is counted from, none when empty.
     """
 
     cell: Cell
@@ -57,6 +60,7 @@ class Entry:
     federated: bool = True
     series: str = ""
     x: float | None = None
+    measured_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +94,9 @@ class Point:
 class Row:
     """What equal runs gave. Bytes are per device and round, without what crosses once; None where nothing crossed.
 
+    `attacks`: "auc own 3" is of the attack on what a device sent up to round 3, over devices and runs (`ATTACKS`).
     `scores` are those of the method's own heads where it has any, else of the probe; `probe` those of the probe.
+    `loss` is how much lower each run's main score is than that of the run that it is measured by, where there is one.
     """
 
     keys: tuple[str, ...]
@@ -110,6 +116,10 @@ class Row:
     windows_per_s: Sample | None
     proxy_windows: int
     points: tuple[Point, ...]
+    attacks: Mapping[str, Sample] = field(default_factory=dict)
+    epsilon: float | None = None
+    measured_by: str = ""
+    loss: Sample | None = None
     ratio: float | None = None
     to_target: tuple[float, float] | None = None
 
@@ -131,11 +141,14 @@ class Row:
             "scores": {group: sample.plain() for group, sample in self.scores.items()},
             "probe": {group: sample.plain() for group, sample in self.probe.items()},
             "start": {group: sample.plain() for group, sample in self.start.items()},
+            "loss": self.loss and self.loss.plain(),
             "per_device_and_round": {name: each and each.plain() for name, each in samples.items()},
             "parameter_exchange_over_this": self.ratio,
             "megabytes_to_target": self.to_target and dict(zip(("alone", "with_proxy"), self.to_target, strict=True)),
             "seconds_per_round": {part: sample.plain() for part, sample in self.seconds.items()},
             "proxy_windows": self.proxy_windows,
+            "attacks": {name: sample.plain() for name, sample in self.attacks.items()},
+            "epsilon": self.epsilon,
             "windows_per_s": self.windows_per_s and self.windows_per_s.plain(),
             "rounds": [
                 {
@@ -171,7 +184,31 @@ def summarise(experiment: Experiment, kept: Mapping[Cell, Kept]) -> tuple[Sectio
     tables: dict[str, list[Entry]] = {}
     for entry in experiment.entries:
         tables.setdefault(entry.section or entry.cell.protocol, []).append(entry)
-    return tuple(_section(name, entries, kept) for name, entries in tables.items())
+    sections = tuple(_section(name, entries, kept) for name, entries in tables.items())
+    return tuple(_with_losses(section, tables, kept) for section in sections)
+
+
+def _with_losses(section: Section, tables: Mapping[str, Sequence[Entry]], kept: Mapping[Cell, Kept]) -> Section:
+    """With what each row lost to the first row of the table that it is measured by, run by run."""
+
+    def scores(name: str, keys: tuple[str, ...]) -> dict[tuple[int, int], float]:
+        """Of each run, by what equal runs differ in."""
+        found = {}
+        for entry in tables[name]:
+            if entry.keys == keys and entry.cell in kept:
+                measures = kept[entry.cell].outcome.last.scores.get(section.main or "", {})
+                if MEASURE in measures:
+                    found[entry.cell.rotation, entry.cell.seed] = measures[MEASURE]
+        return found
+
+    def with_loss(row: Row) -> Row:
+        if not row.measured_by:
+            return row
+        whole, own = scores(row.measured_by, tables[row.measured_by][0].keys), scores(section.name, row.keys)
+        lost = tuple(whole[run] - own[run] for run in sorted(whole.keys() & own.keys()))
+        return replace(row, loss=Sample(lost) if lost else None)
+
+    return replace(section, rows=tuple(with_loss(row) for row in section.rows))
 
 
 def _section(name: str, entries: Sequence[Entry], kept: Mapping[Cell, Kept]) -> Section:
@@ -199,6 +236,7 @@ def _row(entry: Entry, outcomes: Sequence[Outcome], *, missing: int, main: str |
         federated=entry.federated,
         series=entry.series,
         x=entry.x,
+        measured_by=entry.measured_by,
         runs=len(outcomes),
         missing=missing,
         scores=_scores(outcome.last.scores | outcome.last.heads for outcome in outcomes),
@@ -214,7 +252,17 @@ def _row(entry: Entry, outcomes: Sequence[Outcome], *, missing: int, main: str |
         windows_per_s=Sample(tuple(each.windows / each.seconds["local"] for each in timed)) if timed else None,
         proxy_windows=outcomes[0].proxy_windows if outcomes else 0,
         points=_points(outcomes, main),
+        attacks=_attacks(outcomes),
+        epsilon=max((each.epsilon for each in outcomes if each.epsilon is not None), default=None),
     )
+
+
+def _attacks(outcomes: Sequence[Outcome]) -> dict[str, Sample]:
+    values: dict[str, list[float]] = {}
+    for each in (attack for outcome in outcomes for attack in outcome.attacks):
+        for measure in ATTACKS:
+            values.setdefault(f"{measure} {each.way} {each.round}", []).append(getattr(each, measure))
+    return {name: Sample(tuple(found)) for name, found in values.items()}
 
 
 def _scores(found: Iterable[Mapping[str, Mapping[str, float]]]) -> dict[str, Sample]:

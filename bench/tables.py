@@ -62,10 +62,13 @@ def _columns(experiment: Experiment, section: Section) -> list[tuple[str, Conten
         shown.append(("windows had", lambda _, row: str(row.proxy_windows or NOTHING)))
     if experiment.name != "speed":
         shown += [(f"{group} F1 (%)", _score(section, group)) for group in section.groups]
+        shown.append(("lost (points)", lambda _, row: share(row.loss)))
     if experiment.name == "bytes":
         return [*shown, *_bytes_columns(section)]
     if experiment.name == "speed":
         return [*shown, *_speed_columns(section)]
+    if experiment.name == "privacy":
+        return [*shown, *_privacy_columns(section)]
     return [
         *shown,
         ("up (kB)", lambda _, row: _kilobytes(row.up)),
@@ -137,6 +140,24 @@ def _speed_columns(section: Section) -> list[tuple[str, Content]]:
     return columns
 
 
+def _privacy_columns(section: Section) -> list[tuple[str, Content]]:
+    names = list(dict.fromkeys(name for row in section.rows for name in row.attacks))
+    columns: list[tuple[str, Content]] = [
+        (f"AUC, {way}, round {after} (%)", _attack(name))
+        for name in names
+        for measure, way, after in [name.split()]
+        if measure == "auc"
+    ]
+    last = [name for name in names if name.startswith(("tpr own", "loss_auc own"))][-2:]
+    titles = {"tpr": "found at 1 % false alarms (%)", "loss_auc": "AUC by loss alone (%)"}
+    columns += [(titles[name.split()[0]], _attack(name)) for name in last]
+    return [*columns, ("epsilon", lambda _, row: number(row.epsilon))]
+
+
+def _attack(name: str) -> Content:
+    return lambda _, row: share(row.attacks.get(name))
+
+
 def _has_published(section: Section) -> bool:
     return section.name == PUBLISHED_ON and not section.quick
 
@@ -163,6 +184,23 @@ def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
         )
     if any(section.best for section in sections) and experiment.name != "speed":
         lines.append("Bold: the best federated row of its column.")
+    if experiment.name == "privacy":
+        lines.append(
+            "AUC: of telling the windows that a device learned from from others of the same person, after that round; "
+            "50 by chance; mean ± standard deviation over devices and runs. own: from what the device sent; "
+            "sum: from the weighted sum over all of them alone. By an attack that learns on as many shadow devices. "
+            "Last columns: after the last round, own."
+        )
+        lines.append(
+            "epsilon: of the device that gave away most, all its private windows exchanged for others, "
+            "delta 1e-5; without noise there is none."
+        )
+    if any(row.loss is not None for section in sections for row in section.rows):
+        lines.append(
+            f"lost: {sections[0].main} F1 points below the run of the same seed in the first row of the first table, a "
+            "federation that nobody spoils and that does not guard itself. Attackers are a fifth of the devices, "
+            "colluders a third, unless `--attackers` says otherwise."
+        )
     if any(row.up for section in sections for row in section.rows):
         lines.append(
             "up, down: as encoded for the wire, mean of a device and round, 1 kB = 1000 bytes; "

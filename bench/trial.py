@@ -4,24 +4,34 @@
 """
 
 import dataclasses
+import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from bench.arena import Arena
+from bench.attacks import ATTACKS, attackers
 from bench.cells import Cell, Evaluation, Outcome, Traffic
 from bench.choice import CHOICES
+from bench.contender import Contender
+from bench.contenders.fedmekt import FedMekt
 from bench.engine import Played, Run, plan_for, run
 from bench.offers import PROTOCOLS
 from bench.protocol import ProtocolSpec, read_arena
 from bench.registry import METHODS
 from bench.speed import WHOLE, Figures, measure
+from bench.spy import attack, spied_on
 from bench.worker import serve
+from coordinator.round import RoundRules
+from mekt import catalogue
+from mekt.accounting import epsilon_of
 from mekt.errors import SettingsError
-from mekt.plan import Architecture, Method
+from mekt.noise import Mechanism
+from mekt.plan import Architecture, Method, Plan
 from mekt.schema import SchemaError, build, plain
 from mekt.settings import entry_of
 from mekt.traffic import WireBytes
@@ -29,6 +39,8 @@ from mekt.traffic import WireBytes
 # Scores are taken at this many moments of a run, beside the start and the first round.
 MOMENTS = 4
 FIRST_ROUNDS = (0, 1)
+# For which epsilon is told: far below one in the number of devices.
+DELTA = 1e-5
 
 
 def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda share: None) -> Outcome:
@@ -43,17 +55,83 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
     if cell.timed:
         torch.set_num_threads(os.cpu_count() or 1)
         return outcome_of_time(measure(arena, cell.method, settings=method, rounds=cell.rounds, seed=cell.seed), cell)
+    if cell.attacked:
+        return attacked(cell, arena, method, tell)
     plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
     entry = METHODS[cell.method]
-    contender = entry.make(arena, plan, cell.seed)
+    contender = protecting(entry.make(arena, plan, cell.seed), cell)
     done = run(
         contender,
         arena,
         plan,
-        evaluate=(0, cell.rounds) if entry.learns_once else moments(cell.rounds),
+        evaluate=moments_of(cell),
         progress=lambda count, whole: tell(count / whole),
     )
-    return outcome_of(done, arena)
+    outcome = outcome_of(done, arena)
+    return dataclasses.replace(outcome, epsilon=epsilon_of_run(cell, plan, arena, done)) if cell.clip else outcome
+
+
+def attacked(cell: Cell, arena: Arena, method: Method, tell: Callable[[float], None]) -> Outcome:
+    """What a curious coordinator can tell of few devices, all of which take part in every round.
+
+    Raises:
+        SettingsError: when nobody knows how to attack the method.
+    """
+    arena, targets, shadows = spied_on(arena, cell.seed)
+    plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
+    contender = protecting(METHODS[cell.method].make(arena, plan, cell.seed), cell)
+    told = attack(
+        contender,
+        arena,
+        plan,
+        targets,
+        shadows,
+        attack_moments(cell.rounds),
+        progress=lambda count, whole: tell(count / whole),
+    )
+    most = max(len(each.device.modalities) for each in targets)
+    return Outcome(
+        evaluations=(Evaluation(round=cell.rounds, scores={}),),
+        devices=len(targets),
+        proxy_windows=arena.datasets.proxy_windows,
+        attacks=told,
+        epsilon=_epsilon(cell, plan, most * cell.rounds) if cell.clip else None,
+    )
+
+
+def attack_moments(rounds: int) -> tuple[int, ...]:
+    """After which numbers of rounds the coordinator attacks: the first, half of all, and the last."""
+    return tuple(sorted({1, -(-rounds // 2), rounds}))
+
+
+def protecting(contender: Contender, cell: Cell) -> Contender:
+    """The contender, its devices' knowledge protected as the cell says.
+
+    Raises:
+        SettingsError: when it exchanges something else.
+    """
+    if cell.clip:
+        if not isinstance(contender, FedMekt):
+            raise SettingsError(f"bench: {cell.method} exchanges no knowledge to protect", catalogue.CHOICE_UNKNOWN)
+        contender.mechanism = Mechanism(clip=cell.clip, noise_multiplier=cell.noise)
+    return contender
+
+
+def epsilon_of_run(cell: Cell, plan: Plan, arena: Arena, done: Run) -> float | None:
+    """What the device that gave away most has given away; None without noise."""
+    matrices = Counter(
+        {
+            each.name: len(each.modalities) * sum(each.name in played.participants for played in done.played)
+            for each in arena.devices
+        }
+    )
+    return _epsilon(cell, plan, max(matrices.values()))
+
+
+def _epsilon(cell: Cell, plan: Plan, matrices: int) -> float | None:
+    mechanism = Mechanism(clip=cell.clip, noise_multiplier=cell.noise)
+    epsilon = epsilon_of(matrices * mechanism.mu_squared(plan.knowledge_rows), DELTA)
+    return epsilon if math.isfinite(epsilon) else None
 
 
 def method_of(cell: Cell) -> Method:
@@ -91,7 +169,30 @@ def arena_of(cell: Cell, data: Path) -> Arena:
     )
     if cell.participants:
         arena = dataclasses.replace(arena, share=min(1.0, cell.participants / len(arena.devices)))
-    return arena
+    return poisoned(dataclasses.replace(arena, rules=rules_of(cell)), cell)
+
+
+def rules_of(cell: Cell) -> RoundRules:
+    """How the coordinator aggregates in this cell, and whom it leaves out.
+
+    Raises:
+        SettingsError: when there is no such way.
+    """
+    named = {"aggregator": cell.aggregator, "quarantine": cell.quarantine}
+    try:
+        return build(RoundRules, {key: value for key, value in named.items() if value}, "cell")
+    except SchemaError as error:
+        raise SettingsError(f"bench: {error}", entry_of(error)) from error
+
+
+def poisoned(arena: Arena, cell: Cell) -> Arena:
+    """The arena with those devices among its own that attack, drawn by the seed."""
+    if not cell.attack:
+        return arena
+    attack = ATTACKS[cell.attack]
+    names = [each.name for each in arena.devices]
+    drawn = attackers(names, cell.attackers or attack.share, cell.seed)
+    return dataclasses.replace(arena, attack=attack, attackers=drawn)
 
 
 def only(protocol: ProtocolSpec, modality: str) -> ProtocolSpec:
@@ -111,6 +212,13 @@ def dealt(protocol: ProtocolSpec, models: str) -> dict[int, dict[str, Architectu
         }
         for device in range(devices)
     }
+
+
+def moments_of(cell: Cell) -> tuple[int, ...]:
+    """After which numbers of rounds there are scores of this cell; what attacks and guards cost is seen at the end."""
+    if cell.attack or cell.aggregator or cell.quarantine:
+        return (cell.rounds,)
+    return (0, cell.rounds) if METHODS[cell.method].learns_once else moments(cell.rounds)
 
 
 def moments(rounds: int) -> tuple[int, ...]:

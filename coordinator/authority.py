@@ -8,6 +8,9 @@ A device's certificate is given for a token, once, or for the certificate that i
 device made, which never comes here. Certificates begin in 1970: a board without a clock, which thinks that it is 1970,
 can use them. Their end is watched by the broker, which has a clock.
 
+Whatever is decided is decided and kept in one transaction: another process may revoke meanwhile. A request that comes
+again has the same answer, so that a lost answer harms nobody and a flood of requests fills no disk.
+
 It needs the package `cryptography`: pip install "mekt[authority]".
 """
 
@@ -17,12 +20,13 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -36,13 +40,15 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mekt import catalogue
+from mekt.clock import DAY_S, DEVICE_DAYS
 from mekt.database import Database
 from mekt.errors import SettingsError, StateError
 from mekt.files import make_folder, write_atomically
 from mekt.identity import COORDINATOR, check_private, write_identity, write_private
 from mekt.messages import Answer, Renewal, Request
+from mekt.process import only_process
 from mekt.signature import Purpose, joined, to_sign
-from mekt.token import SECRET_BYTES, Token
+from mekt.token import SECRET_BYTES, Token, check_host
 from mekt.topics import APPLICANT
 
 SCHEMA = (
@@ -56,19 +62,22 @@ SCHEMA = (
 )
 # Certificates begin at the time that a board without a clock takes for now.
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-DAY_S = 24 * 3600.0
 AUTHORITY_DAYS = 20 * 365
 SERVER_DAYS = 5 * 365
-DEVICE_DAYS = 90.0
 # A certificate is renewed when less than this share of its time is left.
 RENEWED_AT = 1 / 3
 # A token that nobody can use in time is as bad as one that can be stolen for long.
 LONGEST_TOKEN_HOURS = 30 * 24.0
 # How long a connection lasts that pushes a revoked device's own out; by then the broker knows of the revocation.
 MINUTE_S = 60.0
-CRL_DAYS = 10 * 365
+# A clock that shows less was never set: no Mekt is older.
+EARLIEST_NOW_S = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
+# Of the name in a certificate (RFC 5280, appendix A.1: ub-common-name).
+LONGEST_NAME = 64
 
 UNFIT_REQUEST = "it is no request for a P-256 key under this name, signed with that key"
+CLOCK_UNSET = "the clock of the coordinator's machine is not set; set it, then ask again"
+KEY_REVOKED = "this key was revoked; remove the identity's folder on the device, and make a new token"
 
 # What a certificate's name says of its holder. A device's own name stands alone: no name has a colon.
 Role = Literal["coordinator", "watch"]
@@ -79,7 +88,7 @@ class Credentials:
     """A certificate in DER, and its private key in PEM."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,48 +109,69 @@ class Authority:
 
         Raises:
             SettingsError: when there is none, or its keys are others' to read.
-            StateError: when it cannot be read.
+            StateError: when it cannot be read, or a part of it is gone.
         """
-        if not (folder / "authority.sqlite").exists():
+        if not (folder / "authority.key").exists():
             raise SettingsError(
                 f"{folder}: there is no authority; make one with `mekt ca init`", catalogue.AUTHORITY_MISSING
             )
         self.folder, self._now = folder, now
         for name in ("authority.key", "signing.key"):
             check_private(folder / name)
-        self._db = Database(folder / "authority.sqlite", SCHEMA)
-        [[self.federation]] = self._db.rows("SELECT name FROM federation")
         try:
             key = load_pem_private_key((folder / "authority.key").read_bytes(), None)
             signing = load_pem_private_key((folder / "signing.key").read_bytes(), None)
             self._ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+            if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(signing, Ed25519PrivateKey):
+                raise ValueError("a key of another kind")
+            if key.public_key() != self._ca.public_key():
+                raise ValueError("ca.pem is not that of authority.key")
+            # An empty one in its place would have forgotten whom it has revoked.
+            (folder / "authority.sqlite").stat()
         except (OSError, ValueError) as error:
-            self._db.close()
-            raise StateError(
-                f"{folder}: a key or ca.pem cannot be read ({error}); restore the folder from its copy",
-                catalogue.AUTHORITY_DAMAGED,
-            ) from error
-        assert isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(signing, Ed25519PrivateKey)
+            raise _damaged(folder, error) from error
         self._key, self._signing = key, signing
+        self._db = Database(folder / "authority.sqlite", SCHEMA)
+        row = self._db.row("SELECT name FROM federation")
+        if row is None:
+            self._db.close()
+            raise _damaged(folder, "authority.sqlite is empty")
+        self.federation: str = row[0]
 
     @classmethod
     def create(cls, folder: Path, federation: str, now: Callable[[], float] = time.time) -> "Authority":
         """Make the authority of a federation in `folder`.
 
         Raises:
-            StateError: when there is one already, which is never overwritten, or the disk does not take it.
+            SettingsError: when the name is too long for certificates, or this machine's clock is not set.
+            StateError: when there is one already, or the rest of one, which is never overwritten; when another process
+                makes it; or the disk does not take it.
         """
+        _check_clock(now())
+        _check_name(f"coordinator:{federation}")
+        with only_process(folder):
+            cls._make(folder, federation, now())
+        return cls(folder, now)
+
+    @staticmethod
+    def _make(folder: Path, federation: str, now_s: float) -> None:
         if (folder / "authority.key").exists():
             raise StateError(
                 f"{folder}: there is an authority already; every device's certificate hangs on it. Name another folder",
                 catalogue.AUTHORITY_THERE,
             )
-        make_folder(folder)
+        (folder / "authority.sqlite").touch(mode=0o600)
+        with closing(Database(folder / "authority.sqlite", SCHEMA)) as database, database.transaction():
+            if database.row("SELECT serial FROM certificate") is not None:
+                raise _damaged(folder, "authority.key is gone")
+            # What an attempt left that was cut short.
+            database.execute("DELETE FROM federation")
+            database.execute("INSERT INTO federation VALUES (?, 1)", federation)
         key, signing = ec.generate_private_key(ec.SECP256R1()), Ed25519PrivateKey.generate()
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Mekt authority of {federation}")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Mekt authority of {federation}"[:LONGEST_NAME])])
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         ca = (
-            _builder(name, name, key.public_key(), now() + AUTHORITY_DAYS * DAY_S)
+            _builder(name, name, key.public_key(), now_s + AUTHORITY_DAYS * DAY_S)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .sign(key, hashes.SHA256())
@@ -149,12 +179,8 @@ class Authority:
         write_atomically(folder / "ca.pem", ca.public_bytes(Encoding.PEM))
         write_atomically(folder / COORDINATOR, signing.public_key().public_bytes_raw().hex().encode())
         write_private(folder / "signing.key", _pem(signing))
-        with closing(Database(folder / "authority.sqlite", SCHEMA)) as database, database.transaction():
-            database.execute("DELETE FROM federation")
-            database.execute("INSERT INTO federation VALUES (?, 1)", federation)
         # The last one: with it the authority is there.
         write_private(folder / "authority.key", _pem(key))
-        return cls(folder, now)
 
     def close(self) -> None:
         """Let the files go."""
@@ -176,14 +202,19 @@ class Authority:
         """A token that lets this device join within so many hours.
 
         Raises:
+            SettingsError: when the device's name is too long for certificates, the host is none, or this machine's
+                clock is not set.
             StateError: when it cannot be kept.
         """
+        check_host(host)
         now_s, secret = self._now(), secrets.token_bytes(SECRET_BYTES)
         expires_s = now_s + min(hours, LONGEST_TOKEN_HOURS) * 3600
-        bearer = self._issue(APPLICANT + device, expires_s)
-        self._db.execute(
-            "INSERT INTO token (secret_sha256, device, expires_s) VALUES (?, ?, ?)", _sha256(secret), device, expires_s
-        )
+        with self._db.transaction():
+            bearer = self._issue(APPLICANT + device, expires_s)
+            self._db.execute(
+                "INSERT INTO token (secret_sha256, device, expires_s) VALUES (?, ?, ?)",
+                *(_sha256(secret), device, expires_s),
+            )
         return Token(
             federation=self.federation,
             device=device,
@@ -204,42 +235,60 @@ class Authority:
         Raises:
             StateError: when it cannot be kept.
         """
-        row = self._db.row(
-            "SELECT expires_s, key_sha256, certificate FROM token WHERE secret_sha256 = ? AND device = ?",
-            *(_sha256(request.token), device),
-        )
-        if row is None:
-            return self._refused("this token is not known; make a new one with `mekt enroll token`")
-        expires_s, used_for, certificate = row
         key = _requested(request.csr, device)
-        if key is None:
-            return self._refused(UNFIT_REQUEST)
-        if used_for == _key_sha256(key):
-            return self._issued(certificate)
-        if used_for is not None:
-            return self._refused("this token has been used; if not by this device, revoke it; then make a new token")
-        if expires_s < self._now():
-            return self._refused("this token has expired; make a new one with `mekt enroll token`")
-        return self._certify(device, key, request.token)
+        with self._db.transaction():
+            row = self._db.row(
+                "SELECT expires_s, key_sha256, certificate FROM token WHERE secret_sha256 = ? AND device = ?",
+                *(_sha256(request.token), device),
+            )
+            if row is None:
+                return self._refused("this token is not known; make a new one with `mekt enroll token`")
+            expires_s, used_for, certificate = row
+            if key is None:
+                return self._refused(UNFIT_REQUEST)
+            if used_for == _key_sha256(key):
+                return self._issued(certificate)
+            if used_for is not None:
+                return self._refused("this token has been used; if not by this device, revoke it; then make a new one")
+            if expires_s < self._now():
+                return self._refused("this token has expired; make a new one with `mekt enroll token`")
+            if self._now() < EARLIEST_NOW_S:
+                return self._refused(CLOCK_UNSET)
+            if _key_sha256(key) in [_certified_key(der) for der in self._revoked(device)]:
+                return self._refused(KEY_REVOKED)
+            answer = self._certify(device, key)
+            self._db.execute(
+                "UPDATE token SET key_sha256 = ?, certificate = ? WHERE secret_sha256 = ?",
+                *(_key_sha256(key), answer.certificate, _sha256(request.token)),
+            )
+        return answer
 
     def renew(self, device: str, request: Renewal) -> Answer:
-        """The answer to a device that has a certificate, which the broker has seen.
+        """The answer to a device that has a certificate, which the broker has seen: another one for the same key.
+
+        Who has a connection from before a revocation has no key that still counts, whoever was enrolled since.
 
         Raises:
             StateError: when it cannot be kept.
         """
-        if not any(each.revoked_s is None and each.ends_s > self._now() for each in self.certified(device)):
-            return self._refused("no certificate of this device counts any more; enrol it anew")
         key = _requested(request.csr, device)
-        return self._refused(UNFIT_REQUEST) if key is None else self._certify(device, key)
+        if key is None:
+            return self._refused(UNFIT_REQUEST)
+        with self._db.transaction():
+            mine = [each for each in self._good(device) if _certified_key(each.der) == _key_sha256(key)]
+            if not mine:
+                return self._refused("no certificate for this key counts any more; enrol the device anew")
+            newest = max(mine, key=lambda each: each.ends_s)
+            if not self._ends_soon(newest):
+                return self._issued(newest.der)
+            return self._refused(CLOCK_UNSET) if self._now() < EARLIEST_NOW_S else self._certify(device, key)
 
     def due(self, device: str) -> bool:
-        """Whether it is time that this device renews its certificate."""
-        counting = [each for each in self.certified(device) if each.revoked_s is None]
-        if not counting:
-            return False
-        newest = max(counting, key=lambda each: each.ends_s)
-        return newest.ends_s - self._now() < RENEWED_AT * (newest.ends_s - newest.issued_s)
+        """Whether it is time that this device asks for a certificate: one that it may use ends soon.
+
+        That another was issued since does not mean that it has arrived.
+        """
+        return any(self._ends_soon(each) for each in self._good(device))
 
     def certified(self, name: str | None = None) -> list[Certified]:
         """All certificates that were issued, under one name or under every one, in the order of their issue."""
@@ -261,14 +310,21 @@ class Authority:
                 "UPDATE certificate SET revoked_s = ? WHERE name IN (?, ?) AND revoked_s IS NULL",
                 *(self._now(), name, APPLICANT + name),
             )
-            self._db.execute("DELETE FROM token WHERE device = ? AND key_sha256 IS NULL", name)
+            # A used one too: its answer was a certificate that counts no more.
+            self._db.execute("DELETE FROM token WHERE device = ?", name)
         return len(counting)
+
+    def knows(self, name: str) -> bool:
+        """Whether there ever was a certificate or a token under this name."""
+        query = "SELECT serial FROM certificate WHERE name IN (?, ?) LIMIT 1"
+        return self._db.row(query, name, APPLICANT + name) is not None
 
     def revocations(self) -> bytes:
         """The list of revoked certificates, in PEM, for the broker."""
-        now = datetime.fromtimestamp(self._now(), UTC)
-        crl = x509.CertificateRevocationListBuilder(self._ca.subject, BEGINNING, now + timedelta(days=CRL_DAYS))
-        rows = self._db.rows("SELECT serial, revoked_s FROM certificate WHERE revoked_s IS NOT NULL AND ends_s > ?", 0)
+        # The broker lets nobody in by a list that has ended: it is good for as long as the authority. Those that have
+        # expired stay in it, so that no clock that goes wrong lets them in again.
+        crl = x509.CertificateRevocationListBuilder(self._ca.subject, BEGINNING, self._ca.not_valid_after_utc)
+        rows = self._db.rows("SELECT serial, revoked_s FROM certificate WHERE revoked_s IS NOT NULL")
         for serial, revoked_s in rows:
             revoked = x509.RevokedCertificateBuilder(int(serial, 16), datetime.fromtimestamp(revoked_s, UTC))
             crl = crl.add_revoked_certificate(revoked.build())
@@ -294,31 +350,60 @@ class Authority:
         Raises:
             StateError: when it cannot be kept.
         """
-        return self._issue(f"broker:{hosts[0]}", self._now() + SERVER_DAYS * DAY_S, hosts=hosts)
+        name = f"broker:{hosts[0]}"[:LONGEST_NAME]
+        return self._issue(name, self._now() + SERVER_DAYS * DAY_S, hosts=hosts)
+
+    def serves(self, certificate: bytes, key: bytes, hosts: tuple[str, ...]) -> bool:
+        """Whether a broker can go on with these files in PEM: of this authority, for these hosts, not ending soon."""
+        try:
+            broker, private = x509.load_pem_x509_certificate(certificate), load_pem_private_key(key, None)
+            broker.verify_directly_issued_by(self._ca)
+            names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            return False
+        left_s = broker.not_valid_after_utc.timestamp() - self._now()
+        return (
+            broker.public_key() == private.public_key()
+            and list(names) == [_host(each) for each in hosts]
+            and left_s > RENEWED_AT * SERVER_DAYS * DAY_S
+        )
 
     def sign(self, purpose: Purpose, content: bytes) -> bytes:
         """The coordinator's signature on this, under a number larger than every one before.
+
+        Numbers follow the clock, in milliseconds, where that is ahead: an authority that was restored from an old copy
+        would else sign with numbers that devices have seen, and be taken for somebody who repeats them.
 
         Raises:
             StateError: when the number cannot be kept.
         """
         with self._db.transaction():
-            [[number]] = self._db.rows("SELECT next_signature FROM federation")
+            [[following]] = self._db.rows("SELECT next_signature FROM federation")
+            number = max(following, int(self._now() * 1000))
             self._db.execute("UPDATE federation SET next_signature = ?", number + 1)
         return joined(number, self._signing.sign(to_sign(purpose, number, content)))
 
     # Certificates
 
-    def _certify(self, device: str, key: ec.EllipticCurvePublicKey, token: bytes | None = None) -> Answer:
+    def _good(self, name: str) -> list["_Kept"]:
+        """What counts of a name's certificates: neither revoked nor expired."""
+        rows = self._db.rows(
+            "SELECT issued_s, ends_s, der FROM certificate WHERE name = ? AND revoked_s IS NULL AND ends_s > ?",
+            *(name, self._now()),
+        )
+        return [_Kept(issued_s=row[0], ends_s=row[1], der=row[2]) for row in rows]
+
+    def _revoked(self, name: str) -> list[bytes]:
+        rows = self._db.rows("SELECT der FROM certificate WHERE name = ? AND revoked_s IS NOT NULL", name)
+        return [der for (der,) in rows]
+
+    def _ends_soon(self, kept: "_Kept") -> bool:
+        return kept.ends_s - self._now() < RENEWED_AT * (kept.ends_s - kept.issued_s)
+
+    def _certify(self, device: str, key: ec.EllipticCurvePublicKey) -> Answer:
+        """Issue a certificate, within a transaction."""
         certificate = self._certificate(device, key, self._now() + DEVICE_DAYS * DAY_S)
-        with self._db.transaction():
-            der = self._keep(certificate, device)
-            if token is not None:
-                self._db.execute(
-                    "UPDATE token SET key_sha256 = ?, certificate = ? WHERE secret_sha256 = ?",
-                    *(_key_sha256(key), der, _sha256(token)),
-                )
-        return self._issued(der)
+        return self._issued(self._keep(certificate, device))
 
     def _issued(self, certificate: bytes) -> Answer:
         return Answer(state="issued", certificate=certificate, time_s=self._now())
@@ -327,6 +412,7 @@ class Authority:
         return Answer(state="refused", reason=reason, time_s=self._now())
 
     def _issue(self, name: str, ends_s: float, hosts: tuple[str, ...] = (), *, kept: bool = True) -> Credentials:
+        _check_clock(self._now())
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._certificate(name, key.public_key(), ends_s, hosts)
         der = self._keep(certificate, name) if kept else certificate.public_bytes(Encoding.DER)
@@ -335,6 +421,7 @@ class Authority:
     def _certificate(
         self, name: str, key: ec.EllipticCurvePublicKey, ends_s: float, hosts: tuple[str, ...] = ()
     ) -> x509.Certificate:
+        _check_name(name)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = (
@@ -357,6 +444,46 @@ class Authority:
             *(certificate.not_valid_after_utc.timestamp(), der),
         )
         return der
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kept:
+    """A certificate as it is kept, in DER."""
+
+    issued_s: float
+    ends_s: float
+    der: bytes
+
+
+def _damaged(folder: Path, why: object) -> StateError:
+    return StateError(
+        f"{folder}: a key, ca.pem or authority.sqlite cannot be used ({why}); restore the folder from its copy",
+        catalogue.AUTHORITY_DAMAGED,
+    )
+
+
+def _check_clock(now_s: float) -> None:
+    if now_s < EARLIEST_NOW_S:
+        raise SettingsError(
+            f"this machine's clock shows {datetime.fromtimestamp(now_s, UTC):%Y-%m-%d}; set it first, as certificates "
+            "end by it",
+            catalogue.CLOCK_UNSET,
+        )
+
+
+def _check_name(name: str) -> None:
+    if len(name) > LONGEST_NAME:
+        raise SettingsError(
+            f"{name}: a certificate's name has at most {LONGEST_NAME} characters, this one {len(name)}; shorten it",
+            catalogue.NAME_TOO_LONG,
+        )
+
+
+def _certified_key(der: bytes) -> bytes:
+    """The hash of the key in a certificate of ours."""
+    key = x509.load_der_x509_certificate(der).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return _key_sha256(key)
 
 
 def _requested(csr: bytes, device: str) -> ec.EllipticCurvePublicKey | None:
@@ -392,6 +519,7 @@ def _builder(
 
 
 def _host(text: str) -> x509.GeneralName:
+    check_host(text)
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.learner import Learner
+from coordinator.learner import Closed, Learner
 from coordinator.ledger import Ledger
+from coordinator.quarantine import Standings
 from coordinator.signs import news
 from mekt.files import BlobStore
 from mekt.messages import RoundReport
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 class Closing:
     """Learns from one round at a time on a thread of its own, which reports to `inbox`.
 
-    The inbox gets a `JobDone` with the round's report and the global knowledge of the next one.
+    The inbox gets a `JobDone` with what the round came to and the global knowledge of the next one.
     """
 
     def __init__(
@@ -61,22 +62,24 @@ class Closing:
         deliveries = self._ledger.deliveries(number)
         collect_s = time.monotonic() - opened_at_s
 
-        def work(progress: Callable[[int, int], None]) -> tuple[RoundReport, dict[str, bytes]]:
-            report = self._learner.close_round(number, deliveries, self._blobs, progress, collect_s)
-            return report, self._learner.knowledge(number + 1)
+        standings = self._ledger.standings()
+
+        def work(progress: Callable[[int, int], None]) -> tuple[Closed, dict[str, bytes]]:
+            closed = self._learner.close_round(number, deliveries, self._blobs, progress, collect_s, standings)
+            return closed, self._learner.knowledge(number + 1)
 
         self._job = Job(f"round-{number}", work, self._inbox)
 
-    def keep(self, report: RoundReport) -> None:
-        """Make a round's report durable, say what it tells, and let go of what the round was learned from.
+    def keep(self, closed: Closed) -> None:
+        """Make what a round came to durable, say what it tells, and let go of what the round was learned from.
 
         Raises:
             StateError: when the state cannot be written.
         """
-        self._job = None
+        self._job, report = None, closed.report
         for line in news(self.reports, report):
             log.warning("%s", line)
-        self._report(report)
+        self._report(report, closed.standings)
         log.info(
             "after round %d of %d: %s",
             report.round,
@@ -90,8 +93,8 @@ class Closing:
         if self._job is not None:
             self._job.cancel(timeout_s)
 
-    def _report(self, report: RoundReport) -> None:
-        self._ledger.report(report)
+    def _report(self, report: RoundReport, standings: Standings | None = None) -> None:
+        self._ledger.report(report, standings)
         self.reports = self._ledger.reports()
 
     def _score_first(self, stop: Stop) -> bool:

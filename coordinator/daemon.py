@@ -19,7 +19,7 @@ from coordinator.datasets import plan_of, read_datasets
 from coordinator.delivery import Whole
 from coordinator.downstream import Downstream
 from coordinator.intake import Delivered, Intake, Refused
-from coordinator.learner import Learner
+from coordinator.learner import Closed, Learner
 from coordinator.ledger import Delivery, Ledger
 from coordinator.registrar import Registrar, open_authority
 from coordinator.settings import FederationSettings, read_federation
@@ -29,7 +29,7 @@ from mekt.blobs import ChunkError, proxy_hash
 from mekt.errors import SettingsError, WireError
 from mekt.files import BlobStore
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, Renewal, Request, RoundReport, Want
+from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, Renewal, Request, Want
 from mekt.post import Post
 from mekt.process import INBOX_EVENTS, LOOP_S, JobDone, Stop, only_process
 from mekt.topics import Direction, Topic, for_coordinator
@@ -94,6 +94,7 @@ class Coordinator:
             folder=folder,
             compute=compute,
             sign=None if self._registrar is None else self._registrar.sign_release,
+            rules=settings.round,
         )
         self._closing = Closing(
             learner=learner, ledger=self._ledger, blobs=self._blobs, rounds=settings.rounds, inbox=self._inbox
@@ -167,10 +168,10 @@ class Coordinator:
                     self._receive(envelope)
             case JobDone(error=BaseException() as error):
                 raise error
-            case JobDone(result=(RoundReport() as report, knowledge)):
-                self._closing.keep(report)
+            case JobDone(result=(Closed() as closed, knowledge)):
+                self._closing.keep(closed)
                 self._downstream.publish(knowledge)
-                self._advance(rounds.Distilled(round=report.round - 1))
+                self._advance(rounds.Distilled(round=closed.report.round - 1))
             case _:
                 raise AssertionError(f"nobody puts {event!r} into the inbox")
 

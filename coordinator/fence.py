@@ -2,6 +2,9 @@
 
 Who connects has a certificate of the federation's authority; its name is the user, and the user is the client, so
 nobody takes another's place. What each may do is in the access list, and nothing else is possible.
+
+The folder is the broker's own where root starts it. So what is in it is only believed as far as a broker that somebody
+has broken into may be: no link in it is followed, nothing but mosquitto gets a signal.
 """
 
 import os
@@ -16,23 +19,24 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from coordinator.authority import Authority
+from coordinator.authority import LONGEST_NAME, Authority
 from mekt import catalogue
 from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
 from mekt.files import make_folder, write_atomically
-from mekt.identity import CA, tls_settings, write_certificate, write_identity, write_private
+from mekt.identity import CA, pem, tls_settings, write_identity
 from mekt.messages import KINDS, LARGEST_MESSAGE
 from mekt.outgoing import PACKET_OVERHEAD_BYTES
-from mekt.topics import ROOT
+from mekt.topics import APPLICANT, ROOT
 
 CONFIGURATION, ACCESS, REVOKED, PID = "mosquitto.conf", "access", "revoked.pem", "mosquitto.pid"
 CERTIFICATE, KEY = "broker.pem", "broker.key"
-USER = "mosquitto"
+USER = PROGRAM = "mosquitto"
+# Of what is read of a broker's files.
+LARGEST_FILE_BYTES = 65_536
 # Of what waits for a device that is away: chunks of a round, each CHUNK_BYTES at most.
 QUEUED_MESSAGES, QUEUED_BYTES = 1000, 32 * 1024 * 1024
 MOST_CONNECTIONS = 5000
-SESSIONS_EXPIRE = "7d"
 PUSH_S = 10.0
 
 
@@ -50,7 +54,8 @@ class Fence:
         """Write every file of the broker: the configuration, the access list, certificates and the revocations.
 
         Raises:
-            SettingsError: when there is no such user.
+            LinkError: when a broker runs that cannot be told.
+            SettingsError: when there is no such user, or a host is none.
             StateError: when the disk does not take them.
         """
         make_folder(self.folder)
@@ -62,13 +67,12 @@ class Fence:
                     f"broker config: there is no user {self.user} here; install mosquitto, or name another with --user",
                     catalogue.CHOICE_UNKNOWN,
                 ) from error
-        if not (self.folder / KEY).exists():
+        if not authority.serves(_read(self.folder / CERTIFICATE), _read(self.folder / KEY), self.hosts):
             credentials = authority.broker(self.hosts)
-            write_certificate(self.folder / CERTIFICATE, credentials.certificate)
-            write_private(self.folder / KEY, credentials.key)
-        write_certificate(self.folder / CA, authority.ca)
-        write_atomically(self.folder / ACCESS, access(authority).encode(), mode=0o600)
-        write_atomically(self.folder / CONFIGURATION, self.configuration().encode())
+            _give(self.folder / CERTIFICATE, pem(credentials.certificate))
+            _give(self.folder / KEY, credentials.key, 0o600)
+        _give(self.folder / CA, pem(authority.ca))
+        _give(self.folder / CONFIGURATION, self.configuration().encode())
         renew(self.folder, authority)
 
     def configuration(self) -> str:
@@ -101,11 +105,11 @@ class Fence:
             "# Small messages go out at once.",
             "set_tcp_nodelay true",
             "",
-            "# A restart forgets nothing; who is away for longer begins anew.",
+            "# A restart forgets nothing. Sessions do not expire, `mekt device revoke` ends them: a mosquitto 2 that",
+            "# reads its files anew crashes over sessions that do.",
             "persistence true",
             f"persistence_location {folder}/",
             "autosave_interval 10",
-            f"persistent_client_expiration {SESSIONS_EXPIRE}",
             "",
             f"pid_file {folder / PID}",
             f"user {self.user}",
@@ -147,20 +151,20 @@ def renew(folder: Path, authority: Authority) -> bool:
     """Write the revocations and the access list as they are now, and tell the broker; whether one runs.
 
     Raises:
-        StateError: when the disk does not take them.
         LinkError: when a broker runs that cannot be told.
+        SettingsError: when there is no such folder.
+        StateError: when the disk does not take it.
     """
-    write_atomically(folder / REVOKED, authority.revocations())
-    write_atomically(folder / ACCESS, access(authority).encode(), mode=0o600)
-    if os.geteuid() == 0:
-        # The broker reads them as the user whose folder it is.
-        for path in folder.iterdir():
-            os.chown(path, folder.stat().st_uid, -1)
-    pid = 0
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: there are no files of a broker; name their folder", catalogue.BROKER_MISSING)
+    _give(folder / REVOKED, authority.revocations())
+    _give(folder / ACCESS, access(authority).encode(), 0o600)
+    pid = _running(folder)
+    if pid is None:
+        return False
     try:
-        pid = int((folder / PID).read_text())
         os.kill(pid, signal.SIGHUP)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+    except ProcessLookupError:
         return False
     except PermissionError as error:
         raise LinkError(
@@ -171,39 +175,79 @@ def renew(folder: Path, authority: Authority) -> bool:
     return True
 
 
-def expel(folder: Path, authority: Authority, device: str) -> None:
-    """Tell the broker that `device` was revoked, and end the connection that it may have.
+def _running(folder: Path) -> int | None:
+    """The process of the mosquitto that says that it is at work on these files; None where it has ended."""
+    try:
+        pid = int(_read(folder / PID)[:16])
+        # Numbers are given again, and a broker that was killed leaves its own behind.
+        return pid if pid > 0 and Path(f"/proc/{pid}/comm").read_text().strip() == PROGRAM else None
+    except (OSError, ValueError):
+        return None
 
-    A list of revocations stops new connections only. So somebody else connects under the device's name, with a
-    certificate for a minute; the broker then ends the device's own connection, and its session with it.
+
+def _give(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file for the broker: it reads them as the user whose folder it is."""
+    write_atomically(path, data, mode, owner=path.parent.stat().st_uid if os.geteuid() == 0 else None)
+
+
+def _read(path: Path) -> bytes:
+    """What is in a plain file, or nothing."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+            return file.read(LARGEST_FILE_BYTES)
+    except OSError:
+        return b""
+
+
+def expel(folder: Path, authority: Authority, name: str) -> bool:
+    """Tell the broker that `name` was revoked, and end the connection that its holder may have; whether one runs.
+
+    A list of revocations stops new connections only. So somebody else connects under the same name, with a certificate
+    for a minute; the broker then ends the holder's own connection, and its session with it. The same goes for who has
+    but a token for this name.
 
     Raises:
         LinkError: when the broker cannot be told or reached.
+        SettingsError: when there is no such folder.
         StateError: when the disk does not take the list.
     """
     if not renew(folder, authority):
-        return
-    credentials = authority.pusher(device)
+        return False
+    for each in (name, APPLICANT + name):
+        if len(each) <= LONGEST_NAME:
+            _push_out(each, folder, authority)
+    return True
+
+
+def _push_out(name: str, folder: Path, authority: Authority) -> None:
+    credentials = authority.pusher(name)
     host, port = "127.0.0.1", _port(folder)
     with tempfile.TemporaryDirectory() as place:
         write_identity(Path(place), ca=authority.ca, certificate=credentials.certificate, key=credentials.key)
         context = tls_context(tls_settings(Path(place)))
-        # It is this machine's broker, whatever names its certificate has.
-        context.check_hostname = False
-        v5 = MQTTProtocolVersion.MQTTv5
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device, protocol=v5, reconnect_on_failure=False)
-        client.tls_set_context(context)
+    # It is this machine's broker, whatever names its certificate has.
+    context.check_hostname = False
+    v5 = MQTTProtocolVersion.MQTTv5
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=v5, reconnect_on_failure=False)
+    client.tls_set_context(context)
+    try:
         client.connect(host, port, clean_start=True)
         ends_s = time.monotonic() + PUSH_S
         while not client.is_connected() and time.monotonic() < ends_s:
             client.loop(0.1)
         if not client.is_connected():
-            raise LinkError(f"{host}:{port}: the broker does not answer; is it reloaded?", catalogue.BROKER_NOT_TOLD)
-        client.disconnect()
-        client.loop(0.1)
+            raise TimeoutError("it does not answer")
+    except OSError as error:
+        raise LinkError(
+            f"{host}:{port}: the broker knows that {name} was revoked, but a connection that it had goes on ({error}); "
+            "restart the broker",
+            catalogue.BROKER_NOT_TOLD,
+        ) from error
+    client.disconnect()
+    client.loop(0.1)
 
 
 def _port(folder: Path) -> int:
     """Where the broker listens, as its configuration says."""
-    found = re.search(r"^listener (\d+)", (folder / CONFIGURATION).read_text(), re.M)
+    found = re.search(rb"^listener (\d{1,5})\b", _read(folder / CONFIGURATION), re.M)
     return int(found[1]) if found else 8883

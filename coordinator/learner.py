@@ -9,16 +9,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from coordinator import signs
-from coordinator.aggregate import Contribution, aggregate
+from coordinator.aggregate import Contribution
 from coordinator.classifier import LinearClassifier, fit_classifier, with_changed
 from coordinator.datasets import Datasets
 from coordinator.distil import Distiller
 from coordinator.ledger import Delivery
+from coordinator.quarantine import Standings
+from coordinator.round import RoundRules
+from coordinator.weighing import Weighed, weigh
 from export.writer import write_release
 from mekt import catalogue
 from mekt.arrays import pack_knowledge, unpack_knowledge
@@ -29,7 +33,7 @@ from mekt.errors import ReleaseError, StateError
 from mekt.files import BlobStore, make_folder, write_atomically
 from mekt.learning import Arrays, Knowledge, Progress, tensors
 from mekt.losses import reconstruction_distance
-from mekt.messages import Finding, RoundReport
+from mekt.messages import SCORES_KEPT, Finding, RoundReport
 from mekt.plan import Architecture, Plan
 from mekt.scores import weighted_f1
 from sensors.source import Floats
@@ -40,6 +44,9 @@ FUSED = "fused"
 # Proxy windows that are rebuilt to see whether reconstruction follows its input; decoding frames takes long.
 REBUILT_WINDOWS = 64
 WEIGHTS_KEPT = 2
+# Of a score in a report.
+SCORE_DIGITS = 3
+NOBODY: Standings = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -48,6 +55,14 @@ class _Fitted:
 
     modalities: tuple[str, ...]
     classifier: LinearClassifier
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closed:
+    """What a round came to: its report, and how devices stand after it."""
+
+    report: RoundReport
+    standings: Standings
 
 
 class Learner:
@@ -63,8 +78,10 @@ class Learner:
         folder: Path,
         compute: torch.device | str = "cpu",
         sign: Callable[[bytes], bytes] | None = None,
+        rules: RoundRules | None = None,
     ) -> None:
         self._federation = federation
+        self._rules = rules or RoundRules()
         self._plan = plan
         self._datasets = datasets
         self._proxy = datasets.normalised_proxy()
@@ -103,12 +120,18 @@ class Learner:
         }
 
     def close_round(
-        self, number: int, deliveries: Sequence[Delivery], blobs: BlobStore, progress: Progress, collect_s: float
-    ) -> RoundReport:
-        """Learn from what was delivered within `collect_s` in this round; all is durable when this returns.
+        self,
+        number: int,
+        deliveries: Sequence[Delivery],
+        blobs: BlobStore,
+        progress: Progress,
+        collect_s: float,
+        standings: Standings = NOBODY,
+    ) -> Closed:
+        """Learn from what was delivered within `collect_s` in this round; the encoders are durable when this returns.
 
-        The encoders must be those of `number` rounds. When learning diverges they stay so: the round is lost, not the
-        federation.
+        They must be those of `number` rounds, and so must the `standings`: equal ones lead to equal ones. When learning
+        diverges the encoders stay as they are: the round is lost, not the federation.
 
         Raises:
             StateError: when a delivered blob is gone, or the disk is full.
@@ -118,7 +141,8 @@ class Learner:
         rows = signs.rows_of(self._plan.knowledge_rows)
         looked_at = {name: array[rows] for name, array in view(self._plan, self._proxy, number).items()}
         known = self._distiller.embed(looked_at)
-        aggregated = aggregate(contributions)
+        weighed = self._weighed(number, contributions, standings)
+        aggregated = weighed.aggregate
         loss = self._distiller.distil(self._proxy, aggregated, number, progress)
         losses = {"reconstruction": loss.reconstruction, "transfer": loss.transfer}
         if not self._is_sound(number + 1):
@@ -127,12 +151,14 @@ class Learner:
             losses, aggregated = {}, {}
         write_atomically(self._weights_path(number + 1), pack_weights(self._distiller))
         self._forget_weights(number + 1 - WEIGHTS_KEPT)
-        findings = self._diagnosed(looked_at, known, aggregated, contributions)
+        findings = self._diagnosed(looked_at, known, aggregated, weighed.findings)
         report = self.assess(number + 1, losses)
         distil_s = max(0.0, time.monotonic() - began_s - sum(report.seconds.values()))
         devices = tuple(each.device for each in deliveries)
         seconds = {"collect": collect_s, "distil": distil_s, **report.seconds}
-        return replace(report, devices=devices, seconds=seconds, findings=findings)
+        disagreement = _farthest(weighed.scores)
+        report = replace(report, devices=devices, seconds=seconds, findings=findings, disagreement=disagreement)
+        return Closed(report=report, standings=weighed.standings)
 
     def assess(self, rounds_done: int, losses: Mapping[str, float] | None = None) -> RoundReport:
         """Classifier, scores and release of the encoders as they are now.
@@ -155,6 +181,11 @@ class Learner:
             seconds={"classify": fitted_s - began_s, "score": scored_s - fitted_s, "export": exported_s - scored_s},
             release=release,
         )
+
+    def _weighed(self, number: int, contributions: Sequence[Contribution], standings: Standings) -> Weighed:
+        """The aggregate. Before anything has been learned the global knowledge says nothing of anybody's."""
+        known = self._distiller.embed(view(self._plan, self._proxy, number)) if number else None
+        return weigh(contributions, known, standings, self._rules, number)
 
     def _contribution(self, delivery: Delivery, blobs: BlobStore) -> Contribution:
         method = self._plan.method
@@ -277,21 +308,16 @@ class Learner:
         looked_at: Arrays,
         before: Arrays,
         aggregated: Mapping[str, Knowledge],
-        contributions: Sequence[Contribution],
+        of_devices: Sequence[Finding],
     ) -> tuple[Finding, ...]:
         """The signs of trouble; `before`: embeddings of what was looked at before distillation.
 
-        A failure here never costs the round.
+        `of_devices` are those of single devices, seen before. A failure here never costs the round.
         """
         try:
             rows = signs.rows_of(self._plan.knowledge_rows)
             known = self._distiller.embed(looked_at)
             target = {name: each.embedding[rows] for name, each in aggregated.items()}
-            device_rows = signs.device_rows_of(self._plan.knowledge_rows, len(contributions))
-            sent = {
-                each.device: {name: one.embedding[device_rows] for name, one in each.knowledge.items()}
-                for each in contributions
-            }
             method = self._plan.method
             followed = (self._compared(arrays, target) for arrays in (before, known, target))
             return signs.bounded(
@@ -300,8 +326,7 @@ class Learner:
                     *signs.unrepresentative_proxy(known, self._labelled_embeddings()),
                     *signs.collapse(known),
                     *signs.lost_input(self._rebuilding_errors()),
-                    *(found for device, arrays in sent.items() for found in signs.collapse(arrays, device)),
-                    *signs.odd_devices(sent),
+                    *of_devices,
                 ]
             )
         except Exception:
@@ -354,6 +379,12 @@ class Learner:
                 _remove(path)
         for path in self._folder.glob(".encoders-*.tmp"):
             _remove(path)
+
+
+def _farthest(scores: Mapping[str, float]) -> dict[str, float]:
+    """As many of the devices' scores as a report holds, in order of names."""
+    kept = sorted(scores, key=lambda device: (-scores[device], device))[:SCORES_KEPT]
+    return {device: round(scores[device], SCORE_DIGITS) for device in sorted(kept)}
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The coordinator's memory on disk: which round it is, who takes part, what was delivered, how earlier rounds ended.
+"""The coordinator's memory on disk: which round it is, who takes part and who is out, what came, how rounds ended.
 
 Each method is one transaction, durable when it returns. One thread at a time uses it.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from coordinator.quarantine import Standing, Standings
 from mekt import catalogue
 from mekt.database import Database
 from mekt.errors import StateError
@@ -28,6 +29,7 @@ STEPS = (
         "INSERT INTO about VALUES ('run', lower(hex(randomblob(8))))",
     ),
     ("ALTER TABLE deliveries ADD COLUMN age INTEGER NOT NULL DEFAULT 0",),
+    ("CREATE TABLE standings (device TEXT PRIMARY KEY, standing TEXT NOT NULL)",),
 )
 
 
@@ -130,10 +132,11 @@ class Ledger:
             for device, windows, knowledge, age in self._db.rows(query, number)
         )
 
-    def report(self, report: RoundReport) -> None:
+    def report(self, report: RoundReport, standings: Standings | None = None) -> None:
         """Remember how the global encoders are after `report.round` rounds; the round before that number is over.
 
-        What was kept for rounds that are over, and reports that nobody will ask for, are forgotten with it.
+        With it the standings are those given, if any are; what was kept for rounds that are over, and reports that
+        nobody will ask for, are forgotten.
         """
         number, text = report.round, json.dumps(plain(report), allow_nan=False)
         with self._db.transaction():
@@ -141,6 +144,15 @@ class Ledger:
             self._db.execute("DELETE FROM reports WHERE round <= ?", number - REPORTS_KEPT)
             self._db.execute("DELETE FROM rounds WHERE round < ?", number)
             self._db.execute("DELETE FROM deliveries WHERE round < ?", number)
+            if standings is not None:
+                self._db.execute("DELETE FROM standings")
+                for device, each in standings.items():
+                    self._db.execute("INSERT INTO standings VALUES (?, ?)", device, json.dumps(plain(each)))
+
+    def standings(self) -> dict[str, Standing]:
+        """Of each device that something can be said against, how it stands after the rounds that are over."""
+        rows = self._db.rows("SELECT device, standing FROM standings ORDER BY device")
+        return {device: self._built(Standing, self._parsed(text)) for device, text in rows}
 
     def reports(self) -> tuple[RoundReport, ...]:
         """The latest reports, in order of round."""

@@ -17,10 +17,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from coordinator.aggregate import Aggregator
+from coordinator.signs import FAR
 from mekt.messages import Late
 from mekt.schema import Bounds, Count, Positive
 
 Phase = Literal["waiting", "collecting", "distilling", "finished"]
+Quarantine = Literal["off", "odd"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +34,10 @@ class RoundRules:
     of the participants have delivered, or after `deadline_s` with what is there. What came too late for its round is
     dropped, or carried over into the next one, where it counts less. With `arrivals` a round ends after so many
     deliveries, late ones among them, and nobody is waited for: buffered asynchronous rounds (arXiv 2106.06639).
+
+    `aggregator` makes one knowledge of many (`coordinator.aggregate`). With `quarantine` "odd" a device is left out
+    once it was odd in `quarantine_after` rounds in a row, until it has agreed in `quarantine_back`; one that disagrees
+    with the fleet more than `odd_above` times as much as is usual is odd (`coordinator.quarantine`).
     """
 
     min_devices: Count = 1
@@ -39,6 +46,11 @@ class RoundRules:
     deadline_s: Positive = 600.0
     late: Late = "drop"
     arrivals: Count | None = None
+    aggregator: Aggregator = "mean"
+    quarantine: Quarantine = "off"
+    odd_above: Annotated[float, Bounds(above=1, high=1000)] = FAR
+    quarantine_after: Annotated[int, Bounds(low=1, high=1000)] = 1
+    quarantine_back: Annotated[int, Bounds(low=1, high=1000)] = 2
 
     @property
     def takes_late(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coordinator.disagreement import Distance
 from mekt.learning import Arrays
 from mekt.losses import transfer_loss
 from mekt.messages import FINDINGS_KEPT, LONGEST_SENTENCE, Finding, RoundReport, Sign
@@ -61,6 +62,11 @@ SIMILAR = 0.5
 # convolutions. Turned embeddings: around 0.
 LEAST_ALIGNED = 0.05
 ALIGNED = 0.6
+# Disagreement with the fleet, and the distance that it must come to (`coordinator.disagreement`): what errs alike would
+# pass all others. Healthy: up to 1.8, at distances up to 0.5; once 2.2 at 0.55, of four architectures 2.5, and 2.0 at
+# 0.60. One, two or three that err, less than half: 1.64 and more, and 0.65 and more (0.58 in the first round).
+FAR = 1.5
+FAR_APART = 0.63
 
 _TINY = 1e-12
 
@@ -121,13 +127,15 @@ def lost_input(errors: Mapping[str, tuple[float, float]]) -> tuple[Finding, ...]
     return tuple(found)
 
 
-def odd_devices(knowledge: Mapping[str, Arrays]) -> tuple[Finding, ...]:
+def odd_devices(
+    knowledge: Mapping[str, Arrays], far: Mapping[str, Mapping[str, Distance]] = {}, above: float = FAR
+) -> tuple[Finding, ...]:
     """Devices whose knowledge, per device and modality (N, D), disagrees with that of all others, two at least.
 
     Three things spoil an average, and each is looked at alone: embeddings that vary much more or less than the others'
     (a unit), that tell other windows apart (a shifted clock, another sensor), or that do so in other directions (a
-    device that follows nobody). An added constant spoils nothing. What has collapsed takes no part; two that err alike
-    are not seen.
+    device that follows nobody). An added constant spoils nothing, and what has collapsed takes no part. Two that err
+    alike pass all three; they are seen by their distances `far` from the whole fleet, where less than half err.
     """
     found: list[Finding] = []
     for name in sorted({name for arrays in knowledge.values() for name in arrays}):
@@ -136,8 +144,10 @@ def odd_devices(knowledge: Mapping[str, Arrays]) -> tuple[Finding, ...]:
             for device, arrays in sorted(knowledge.items())
             if name in arrays and _collapsed(arrays[name], name, device) is None
         }
-        if len(sent) >= FEWEST_COMPARED:
-            found += _odd(sent, name)
+        odd = _odd(sent, name) if len(sent) >= FEWEST_COMPARED else []
+        named = {each.device for each in odd}
+        odd += _found(_far(far, device, name, above) for device in sent if device not in named)
+        found += sorted(odd, key=lambda each: each.device)
     return tuple(found)
 
 
@@ -245,6 +255,18 @@ def _odd(sent: Mapping[str, NDArray[np.float64]], name: str) -> list[Finding]:
             continue
         found.append(_finding("odd-device", evidence, modality=name, device=device, remedy=MEND_ODD))
     return found
+
+
+def _far(far: Mapping[str, Mapping[str, Distance]], device: str, name: str, above: float) -> Finding | None:
+    """The finding, if this device is far from the fleet."""
+    each = far.get(device, {}).get(name)
+    if each is None or each.disagreement <= above or each.distance < FAR_APART:
+        return None
+    evidence = (
+        f"its embeddings are {each.distance:.2f} from the median of all (0: the same, 0.71: unrelated, 1: opposite), "
+        f"{each.disagreement:.1f} times as far as is usual"
+    )
+    return _finding("odd-device", evidence, modality=name, device=device, remedy=MEND_ODD)
 
 
 def _best(

@@ -15,9 +15,11 @@ from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
 LONGEST_TEXT = 500
 # How much of the text may go to the names of devices.
 LONGEST_NAMES = 350
-# The names of devices and the findings in a status' reports. With more it would outgrow what common brokers carry.
+# The names of devices, their scores and the findings in a status' reports. With more it would outgrow what common
+# brokers carry.
 MOST_WORDS_BYTES = 64 * 1024
 FINDING_BYTES = 64
+SCORE_BYTES = 11
 MOST_DEVICES = 4096
 # After a connection to the broker: who has not been heard by then did not come back with it.
 RETURN_S = 60.0
@@ -58,7 +60,7 @@ class Fleet:
     def told(self, device: str, presence: Presence, now_s: float) -> DeviceOnline | DeviceOffline | None:
         """What a device's word on itself means for the round.
 
-        A device that has nothing to give is as good as offline.
+        A device that has nothing to give, or may not give any more, is as good as offline.
 
         Raises:
             WireError: when there are too many devices.
@@ -81,6 +83,8 @@ class Fleet:
             known = _Seen(presence=presence, at_s=now_s, former_session=former, has_twin=twin)
         self._devices[device] = replace(known, presence=presence, at_s=now_s)
         useful = self._modalities & set(presence.modalities)
+        if presence.privacy is not None and presence.privacy.is_spent:
+            useful = frozenset()
         return DeviceOnline(device=device) if useful else DeviceOffline(device=device)
 
     def is_back(self, device: str, body: Body) -> bool:
@@ -164,6 +168,7 @@ def _newest(reports: tuple[RoundReport, ...]) -> tuple[RoundReport, ...]:
     words_bytes = 0
     for report in reversed(reports):
         words_bytes += sum(len(device) + 2 for device in report.devices)
+        words_bytes += sum(len(device) + SCORE_BYTES for device in report.disagreement)
         words_bytes += sum(_size_bytes(each) for each in report.findings)
         if kept and words_bytes > MOST_WORDS_BYTES:
             break

@@ -15,6 +15,7 @@ import torch
 
 from edge import agent
 from edge.audit import Audit
+from edge.budget import budget_of
 from edge.course import Course, Enough, UnfitPlanError, sensed_by
 from edge.fetching import Fetching
 from edge.lessons import Late, Learned, Lesson
@@ -62,7 +63,8 @@ class Device:
             torch.set_num_threads(settings.threads)
         self._settings = settings
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
-        self._memory = Memory(folder)
+        budget = budget_of(settings.privacy)
+        self._memory = Memory(folder, keeps_budget=budget is not None)
         self._sources = [open_source(each, base) for each in settings.sensors]
         self._state = agent.AgentState()
         self._course: Course | None = None
@@ -70,7 +72,7 @@ class Device:
         self._announced: Lesson | None = None
         self._lesson: Lesson | None = None
         self._fetching = Fetching(self._memory.blobs)
-        self._study = Study(self._memory, self._inbox)
+        self._study = Study(self._memory, self._inbox, budget)
         self._upstream = Upstream(self._memory)
         sensed = {name: settings.architecture(name) for name in sensed_by(self._sources)}
         self._presences = Presences(secrets.randbits(52), sensed)
@@ -277,7 +279,8 @@ class Device:
                 case agent.StartTraining(late=late):
                     lesson, course = self._lesson, self._course
                     assert lesson is not None and course is not None, "learning needs a plan"
-                    self._study.learn(lesson, course.sensing.arrays(), late=late)
+                    if not self._study.learn(lesson, course.sensing.arrays(), late=late):
+                        self._advance(agent.TrainingFailed(round=lesson.round))
                 case agent.SendOffer(round=number):
                     self._send_offer(number)
                 case agent.SendLateOffer(round=number):
@@ -321,10 +324,12 @@ class Device:
             windows=0 if self._course is None else self._course.sensing.count,
             lost=() if self._course is None else self._course.lost,
             wire=self._link.wire_bytes(),
+            privacy=self._study.privacy(self._announced),
         )
         if presence is not None:
             self._send(presence, self._state.latest, retain=True)
 
     def _farewell(self) -> tuple[str, bytes]:
-        presence = self._presences.farewell(() if self._course is None else self._course.lost)
+        lost = () if self._course is None else self._course.lost
+        presence = self._presences.farewell(lost, self._study.privacy(self._announced))
         return self._post.seal(presence, "up", device=self._settings.device)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge.protection import Protection
 from edge.trainer import LocalLoss, LocalTrainer
 from mekt import catalogue
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, unpack_knowledge, unpack_windows
@@ -35,7 +36,10 @@ LARGEST_LOSS = 1e18
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Learned:
-    """What local learning gave: the weights and the knowledge to keep, from so many windows; what looks odd in them."""
+    """What local learning gave: the weights and the knowledge to keep, from so many windows; what looks odd in them.
+
+    `cost` is what showing the knowledge takes from a privacy budget (edge/budget.py), 0 where nothing is protected.
+    """
 
     round: int
     weights: bytes
@@ -43,6 +47,7 @@ class Learned:
     windows: int
     loss: LocalLoss
     remarks: Mapping[str, str]
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -119,10 +124,18 @@ class Lesson:
             knowledge[name] = Knowledge(embedding=embedding_ND, hidden=hidden_NH)
         return knowledge
 
-    def learn(self, windows: Arrays, weights: bytes | None, blobs: BlobStore, progress: Progress) -> Learned:
+    def learn(
+        self,
+        windows: Arrays,
+        weights: bytes | None,
+        blobs: BlobStore,
+        progress: Progress,
+        protection: Protection | None = None,
+    ) -> Learned:
         """Learn from private `windows`, as sensed, going on from `weights`; equal inputs give equal bytes.
 
-        The knowledge is of the modalities that the windows have; encoders of others only follow the global knowledge.
+        With `protection` the weights are equal and the knowledge is not, which then nobody can compute again. The
+        knowledge is of the modalities that the windows have; encoders of others only follow the global knowledge.
 
         Raises:
             WireError: when a blob is not what the plan says.
@@ -133,7 +146,8 @@ class Lesson:
         proxy = self.proxy(blobs)
         private = {name: self.plan.scaling[name].normalise(array) for name, array in windows.items()}
         seed = derived_seed(self.plan.seed, self.device, self.round)
-        loss = trainer.learn(private, proxy, self.teachers(blobs), self.round, seed, progress)
+        known = self.teachers(blobs)
+        loss = trainer.learn(private, proxy, known, self.round, seed, progress)
         sizes = [
             loss.reconstruction,
             loss.transfer,
@@ -144,23 +158,27 @@ class Lesson:
             raise ValueError(
                 "the model has diverged; the federation's local_rate is too high for this device's windows"
             )
+        knowledge = trainer.knowledge({name: proxy[name] for name in windows})
+        if protection is not None:
+            knowledge = protection(knowledge, known)
         return Learned(
             round=self.round,
             weights=pack_weights(trainer.model),
-            knowledge=self._packed(trainer, {name: proxy[name] for name in windows}),
+            knowledge=self._packed(knowledge),
             windows=len(next(iter(windows.values()))),
             loss=loss,
             remarks=odd_scales(private),
+            cost=0.0 if protection is None else protection.cost,
         )
 
     def recall(self, weights: bytes, blobs: BlobStore) -> dict[str, bytes]:
-        """The knowledge that `learn` gave, byte for byte, out of the weights that it gave.
+        """The knowledge that `learn` gave without protection, byte for byte, out of the weights that it gave.
 
         Raises:
             WireError: when a blob of the proxy set is missing or not what the plan says.
             StateError: when the weights are of another model.
         """
-        return self._packed(self._trainer(weights), self.proxy(blobs))
+        return self._packed(self._trainer(weights).knowledge(self.proxy(blobs)))
 
     def _trainer(self, weights: bytes | None) -> LocalTrainer:
         trainer = LocalTrainer(self.plan, self.architectures)
@@ -168,9 +186,8 @@ class Lesson:
             load_weights(trainer.model, weights, "this device's model")
         return trainer
 
-    def _packed(self, trainer: LocalTrainer, proxy: Arrays) -> dict[str, bytes]:
+    def _packed(self, knowledge: Mapping[str, Knowledge]) -> dict[str, bytes]:
         encoding = self.plan.method.encoding
-        knowledge = trainer.knowledge(proxy)
         return {name: pack_knowledge(each.embedding, each.hidden, encoding) for name, each in knowledge.items()}
 
     @property

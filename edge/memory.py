@@ -34,6 +34,7 @@ STEPS = (
         "CREATE TABLE knowledge (round INTEGER NOT NULL, modality TEXT NOT NULL, sha256 BLOB NOT NULL,"
         " data BLOB NOT NULL, PRIMARY KEY (round, modality))",
     ),
+    ("CREATE TABLE spending (cost REAL NOT NULL, digest BLOB NOT NULL)",),
 )
 Round = Annotated[int, Bounds(low=-1, high=2**31)]
 LARGEST_OUTBOX_BYTES = 64 * 1024 * 1024
@@ -60,22 +61,31 @@ class Memory:
     """A device's state in `folder`: the file `device.sqlite`, and blobs that were fetched and can be fetched again.
 
     Knowledge is kept when it has been delivered, too: a coordinator that went back to a copy of its state asks for it
-    anew. Beyond `most_bytes` of it the oldest round goes first.
+    anew. Beyond `most_bytes` of it the oldest round goes first. What a privacy budget has paid for is never forgotten,
+    whatever else is: `spent` is the sum of all costs since the file was made.
     """
 
-    def __init__(self, folder: Path, most_bytes: int = LARGEST_OUTBOX_BYTES) -> None:
+    def __init__(self, folder: Path, most_bytes: int = LARGEST_OUTBOX_BYTES, *, keeps_budget: bool = False) -> None:
         """Take up what is there. A damaged file is put aside, and the device begins anew: no round depends on one.
 
         Raises:
-            StateError: when it is of a newer Mekt, or cannot be read or written.
+            StateError: when it is of a newer Mekt, or cannot be read or written; where it `keeps_budget` also when it
+                is damaged, as nobody would know then how much is spent.
         """
         self.folder = folder
         self._most_bytes = most_bytes
+        self.spent = 0.0
         self.blobs = BlobStore(folder / "blobs")
         try:
             self._db = Database(folder / FILE, STEPS)
-            self.progress = self._read()
+            self.progress, self.spent = self._read(), self._read_spent()
         except DamagedStateError as error:
+            if keeps_budget:
+                raise StateError(
+                    f"{folder / FILE}: damaged, and with it how much of the privacy budget is spent ({error}); restore "
+                    "the file from a copy, or remove it if what was shown before shall not count",
+                    catalogue.BUDGET_LOST,
+                ) from error
             self.start_afresh(error)
         self._adopt_files()
 
@@ -108,9 +118,15 @@ class Memory:
         return bytes(weights)
 
     def trained(
-        self, number: int, weights: bytes, knowledge: Mapping[str, bytes], windows: int, metrics: Mapping[str, float]
+        self,
+        number: int,
+        weights: bytes,
+        knowledge: Mapping[str, bytes],
+        windows: int,
+        metrics: Mapping[str, float],
+        cost: float = 0.0,
     ) -> None:
-        """Remember a round's result.
+        """Remember a round's result, and what it costs to show it: both or neither, before anybody can see it.
 
         Raises:
             StateError: when the disk is full or read-only; the former state is then still there.
@@ -122,7 +138,9 @@ class Memory:
             self._write(progress)
             self._put(number, knowledge, windows, json.dumps(dict(metrics), allow_nan=False))
             self._make_room(number)
-        self.progress = progress
+            if cost:
+                self._write_spent(self.spent + cost)
+        self.progress, self.spent = progress, self.spent + cost
 
     def recalled(self, number: int, knowledge: Mapping[str, bytes]) -> None:
         """Put knowledge that was lost back to what is known about its round."""
@@ -180,6 +198,21 @@ class Memory:
             ) from error
         self._db = Database(path, STEPS)
         self.progress = self._read()
+        if self.spent:
+            # It was read before the damage was found.
+            self._write_spent(self.spent)
+
+    def _read_spent(self) -> float:
+        row = self._db.row("SELECT cost, digest FROM spending")
+        if row is None:
+            return 0.0
+        if digest(row[0]) != row[1]:
+            self._db.damaged("what is spent of the privacy budget")
+        return float(row[0])
+
+    def _write_spent(self, cost: float) -> None:
+        self._db.execute("DELETE FROM spending")
+        self._db.execute("INSERT INTO spending VALUES (?, ?)", cost, digest(cost))
 
     def _read(self) -> Progress:
         row = self._db.row("SELECT plan, trained, delivered, digest FROM progress")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from edge.agent import Phase
-from mekt.messages import Presence
+from mekt.messages import Presence, Privacy
 from mekt.plan import Architecture
 from mekt.traffic import WireBytes
 
@@ -24,7 +24,15 @@ class Presences:
         self._said = None
 
     def due(
-        self, now_s: float, *, activity: Phase, share_done: float, windows: int, lost: Collection[str], wire: WireBytes
+        self,
+        now_s: float,
+        *,
+        activity: Phase,
+        share_done: float,
+        windows: int,
+        lost: Collection[str],
+        wire: WireBytes,
+        privacy: Privacy | None = None,
     ) -> Presence | None:
         """What has to be said now, if anything; it then counts as said. `lost`: modalities that are not sensed now."""
         presence = Presence(
@@ -36,18 +44,30 @@ class Presences:
             windows=windows,
             up_bytes=wire.up,
             down_bytes=wire.down,
+            privacy=privacy,
         )
         said = self._said
-        changed = said is None or (said.activity, said.modalities) != (presence.activity, presence.modalities)
+        changed = said is None or _lasting(said) != _lasting(presence)
         moved = said is not None and said.progress != presence.progress
         if not changed and not (moved and now_s - self._said_at_s >= PROGRESS_S):
             return None
         self._said, self._said_at_s = presence, now_s
         return presence
 
-    def farewell(self, lost: Collection[str] = ()) -> Presence:
+    def farewell(self, lost: Collection[str] = (), privacy: Privacy | None = None) -> Presence:
         """What is said when this device is gone: by itself, or by the broker as its last will."""
-        return Presence(state="offline", session=self._session, activity="idle", modalities=self._present(lost))
+        return Presence(
+            state="offline",
+            session=self._session,
+            activity="idle",
+            modalities=self._present(lost),
+            privacy=privacy,
+        )
 
     def _present(self, lost: Collection[str]) -> dict[str, str]:
         return {name: self._modalities[name] for name in sorted(self._modalities) if name not in lost}
+
+
+def _lasting(presence: Presence) -> tuple[object, ...]:
+    """What is said at once when it has changed."""
+    return presence.activity, presence.modalities, presence.privacy

@@ -1,16 +1,15 @@
 """A device's certificate is renewed while it works: the coordinator says when, the key stays, the link reads it anew.
 
-The coordinator's clock decides, so that a device needs none.
+The coordinator's clock decides, so that a device needs none. It says so again for as long as a former certificate
+counts, as an answer may be lost; then it gives the same certificate again, and nothing changes here.
 """
 
 import logging
-import ssl
 from pathlib import Path
 
-from mekt import catalogue
+from mekt import catalogue, clock
 from mekt.errors import StateError
-from mekt.files import write_atomically
-from mekt.identity import key_and_request
+from mekt.identity import fits, key_and_request, write_certificate
 from mekt.login import TlsSettings
 from mekt.messages import Answer, Renewal
 
@@ -38,7 +37,6 @@ class Certificate:
             return None
         if answer.state == "due":
             self._asked = True
-            log.info("the certificate ends soon; asking for another")
             return Renewal(csr=key_and_request(self._key, self._device))
         if not self._asked:
             return None
@@ -46,20 +44,26 @@ class Certificate:
         if answer.state == "refused":
             log.warning("the coordinator does not renew the certificate: %r", answer.reason)
             return None
-        self._replace(answer.certificate, self._certificate, self._key)
+        self._replace(answer, self._certificate, self._key)
         return None
 
-    def _replace(self, der: bytes, path: Path, key: Path) -> None:
+    def _replace(self, answer: Answer, path: Path, key: Path) -> None:
         fresh = path.with_name(f".{path.name}.fresh")
-        write_atomically(fresh, ssl.DER_cert_to_PEM_cert(der).encode())
-        try:
-            # It has to be one, and for this key: else the device could not log in any more.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(fresh, key)
-            fresh.replace(path)
-        except ssl.SSLError as error:
-            log.warning("what came is no certificate for this device's key (%s); the former one stays", error)
+        write_certificate(fresh, answer.certificate)
+        # It has to be one, and for this key: else the device could not log in any more.
+        if not fits(fresh, key):
+            log.warning("what came is no certificate for this device's key; the former one stays")
             fresh.unlink(missing_ok=True)
+            return
+        try:
+            is_new = fresh.read_bytes() != path.read_bytes()
+            fresh.replace(path)
         except OSError as error:
             raise StateError(f"{path}: cannot be written ({error.strerror})", catalogue.of_disk(error)) from error
-        else:
-            log.info("the certificate is renewed; the next connection uses it")
+        if not is_new:
+            return
+        known_s = clock.known_s(path.parent)
+        if known_s is not None:
+            # A word that cannot be true moves the bounds no further than the time that can have passed.
+            clock.remember(path.parent, clock.bounded_s(answer.time_s, known_s))
+        log.info("the certificate is renewed; the next connection uses it")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+from edge.budget import PrivacySettings
 from mekt.login import BrokerSettings, located
 from mekt.modality import ModalityName
 from mekt.plan import Architecture
@@ -43,7 +44,8 @@ class TrustSettings:
 class DeviceSettings:
     """Which device this is, what it senses, and where it keeps its state.
 
-    `architectures` are those of its own encoders ("conv" where nothing is said), `threads` what torch may use.
+    `architectures` are those of its own encoders ("conv" where nothing is said), `threads` what torch may use. Without
+    `privacy` knowledge is shown as it is.
     """
 
     federation: Name
@@ -53,6 +55,7 @@ class DeviceSettings:
     sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
     architectures: dict[ModalityName, Architecture] = field(default_factory=dict)
     windows: PrivateWindows = field(default_factory=PrivateWindows)
+    privacy: PrivacySettings | None = None
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     trust: TrustSettings | None = None
 

@@ -5,10 +5,13 @@ import queue
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edge.budget import Budget
 from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
+from edge.protection import Protection
 from mekt.database import DamagedStateError
 from mekt.learning import Arrays
+from mekt.messages import Privacy
 from mekt.process import Job, JobDone
 
 log = logging.getLogger(__name__)
@@ -17,12 +20,16 @@ log = logging.getLogger(__name__)
 class Study:
     """Lessons learned with the model in `memory`, on a thread of their own.
 
-    `inbox` gets a `JobDone` with a `Learned` or with recalled knowledge, and before the former perhaps a `Late`.
+    `inbox` gets a `JobDone` with a `Learned` or with recalled knowledge, and before the former perhaps a `Late`. With a
+    `budget` what is learned is protected before it is kept, and paid for when it is.
     """
 
-    def __init__(self, memory: Memory, inbox: "queue.Queue[Any]") -> None:
+    def __init__(self, memory: Memory, inbox: "queue.Queue[Any]", budget: Budget | None = None) -> None:
         self._memory = memory
         self._inbox = inbox
+        self._budget = budget
+        if budget is not None and memory.progress.trained >= 0 and not memory.spent:
+            log.warning("knowledge of earlier rounds was shown without noise; no epsilon counts that")
         self._job: Job | None = None
         # Jobs have numbers, so that one that was left behind is not taken for the one at work.
         self._jobs = 0
@@ -38,23 +45,45 @@ class Study:
         """How much of that is done."""
         return 0.0 if self._job is None else self._job.share_done
 
-    def learn(self, lesson: Lesson, windows: Arrays, *, late: bool) -> None:
-        """Learn from these windows; with `late` what was learned before is made ready first."""
+    def privacy(self, lesson: Lesson | None) -> Privacy | None:
+        """How much of its private data this device has given away, and whether `lesson` would exceed its budget."""
+        if self._budget is None:
+            return None
+        cost = None if lesson is None else self._budget.cost(lesson.plan, len(lesson.architectures))
+        return self._budget.told(self._memory.spent, cost)
+
+    def learn(self, lesson: Lesson, windows: Arrays, *, late: bool) -> bool:
+        """Learn from these windows; with `late` what was learned before is made ready first.
+
+        False when the privacy budget does not allow it. With a budget nothing is late: what was learned before would be
+        shown once more, of other views, at the price of another round.
+        """
+        protection = None
+        if self._budget is not None:
+            cost, late = self._budget.cost(lesson.plan, len(windows)), False
+            if not self._budget.allows(self._memory.spent, cost):
+                refusal = self._budget.refusal(self._memory.spent, cost)
+                log.warning("round %d: %s; this device sits it out", lesson.round + 1, refusal)
+                return False
+            protection = Protection(mechanism=self._budget.settings.mechanism, cost=cost)
         weights, blobs = self._weights(), self._memory.blobs
 
         def work(progress: Callable[[int, int], None]) -> Learned:
             if late and weights is not None:
                 self._inbox.put(Late(round=lesson.round, knowledge=lesson.recall(weights, blobs)))
-            return lesson.learn(windows, weights, blobs, progress)
+            return lesson.learn(windows, weights, blobs, progress, protection)
 
         self._start(work)
+        return True
 
     def recall(self, number: int, lesson: Lesson | None) -> bool:
         """Compute anew what was learned in a round and has since been lost from the disk.
 
-        False when it cannot be: only the last round's can, and by its lesson.
+        False when it cannot be: only the last round's can, and by its lesson. What was shown under noise never can, as
+        it would be shown twice: the round is learned again, and paid for again.
         """
-        weights, blobs = self._weights() if number == self._memory.progress.trained else None, self._memory.blobs
+        recallable = number == self._memory.progress.trained and self._budget is None
+        weights, blobs = self._weights() if recallable else None, self._memory.blobs
         if weights is None or lesson is None or lesson.round != number:
             return False
         log.warning("round %d: the knowledge is lost from the disk; computing it again", number + 1)
@@ -84,7 +113,10 @@ class Study:
             self._remarked.add(name)
             log.warning("%s", learned.remarks[name])
         metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
-        self._memory.trained(learned.round, learned.weights, learned.knowledge, learned.windows, metrics)
+        if learned.cost:
+            # They are of private windows, and under no noise.
+            metrics = {}
+        self._memory.trained(learned.round, learned.weights, learned.knowledge, learned.windows, metrics, learned.cost)
         log.info(
             "round %d: learned from %d windows, reconstruction %.4f, transfer %.4f",
             learned.round + 1,

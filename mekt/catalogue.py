@@ -219,6 +219,30 @@ AUTHORITY_MISSING = Entry(
     "It was not made yet, or is in another folder.",
     "Make one with `mekt ca init`, or name the right folder with `--authority` or `[trust] authority`.",
 )
+NAME_TOO_LONG = Entry(
+    240,
+    "A name is too long for a certificate.",
+    "With what says whose it is, it has at most 64 characters: that leaves 57 for a device, 52 for a federation.",
+    "Choose a shorter name.",
+)
+CLOCK_UNSET = Entry(
+    241,
+    "The clock of the machine with the authority is not set.",
+    "It has no battery clock and no network yet, so it thinks that it is 1970. What it certified would have expired.",
+    "Set the clock, or wait until the network has set it, and give the command again.",
+)
+HOST_UNFIT = Entry(
+    242,
+    "This is no name or address of a machine.",
+    "It has a space, a quote, or letters that are not ASCII.",
+    "Write a name in its ASCII form (`xn--...`), or the address.",
+)
+BROKER_MISSING = Entry(
+    243,
+    "There are no files of a broker in this folder.",
+    "They were not made yet, or are in another folder.",
+    "Make them with `mekt broker config`, or name the right folder with `--broker`.",
+)
 
 # 3: bytes of peers
 
@@ -263,6 +287,13 @@ FEDERATION_FULL = Entry(
     "The federation has as many devices as it can have.",
     "More devices announce themselves than one coordinator takes, or something announces ever new names.",
     "Start another federation for the rest.",
+)
+SECURE_ROUND_FAILS = Entry(
+    307,
+    "A round under secure aggregation gives no sum.",
+    "Too few devices are left in it, or a message is not what the protocol has at that point.",
+    "Nothing for a single round: nobody's knowledge was seen, and the next one begins with new keys. If it goes on, "
+    "give rounds more time or a lower threshold, and look at the device that the message names.",
 )
 
 # 4: the broker and the way to it
@@ -365,8 +396,8 @@ ENROLMENT_UNANSWERED = Entry(
 )
 BROKER_NOT_TOLD = Entry(
     415,
-    "The broker runs and could not be told of what has changed.",
-    "It belongs to another user than the one who runs Mekt.",
+    "The broker could not be told of what has changed.",
+    "It belongs to another user than the one who runs Mekt, or does not answer.",
     "Reload it: `systemctl reload mosquitto`, or give the command again as root.",
 )
 
@@ -623,8 +654,8 @@ AUTHORITY_THERE = Entry(
 )
 AUTHORITY_DAMAGED = Entry(
     714,
-    "The authority's keys cannot be read.",
-    "A file was removed or damaged.",
+    "The authority's keys or its memory cannot be read.",
+    "A file was removed or damaged, or is of another authority.",
     "Restore the folder from its copy. Without one, make a new authority and enrol every device anew.",
 )
 AUDIT_BROKEN = Entry(
@@ -639,6 +670,14 @@ AUDIT_MISSING = Entry(
     "There is no log of what left this device.",
     "It has not run yet, or of these settings' state folder only a part was copied.",
     "Name the settings of a device that has run, on the device or beside a copy of its state folder.",
+)
+
+BUDGET_LOST = Entry(
+    715,
+    "How much of the privacy budget is spent cannot be read any more.",
+    "The device's state is damaged. Begun anew, as without a budget, it would take what it has shown for unseen.",
+    "Restore `device.sqlite` from a copy of its state folder. Remove the file only if what the device has shown so far "
+    "shall not count, or if its private windows are others by now.",
 )
 
 # 8: what is installed

@@ -36,6 +36,10 @@ QOS = 1
 # How long a broker keeps what is for a client that is away: one that was without power or network for a week finds its
 # messages, and nothing is kept for ever for one that never comes back. MQTT 3.1.1 knows no such limit.
 SESSION_EXPIRES_S = 7 * 24 * 3600
+# With a certificate it is kept for ever (MQTT 5, 3.1.2.11.2). A mosquitto 2 that knows clients by their certificates
+# and reads its files anew ends the sessions of all who are away once more. One that would expire is then twice in its
+# list of those, and mosquitto crashes when the entry is due or the client is back.
+NEVER_EXPIRES = 0xFFFFFFFF
 LOOP_S = 1.0
 NOBODYS_TOPIC = "mekt/nobody"
 # Paho's words for a ping, and for its answer.
@@ -220,7 +224,7 @@ class Connection:
         client.on_socket_register_write = lambda *_: None
         properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
-            properties.SessionExpiryInterval = SESSION_EXPIRES_S if caller.keeps_session else 0
+            properties.SessionExpiryInterval = session_expires_s(caller.settings) if caller.keeps_session else 0
         client.connect_async(
             caller.settings.host,
             caller.settings.port,
@@ -267,6 +271,11 @@ class Connection:
             self._listener.erred(words % details)
         elif words in (PINGED, ANSWERED):
             self._ping.is_open = words == PINGED
+
+
+def session_expires_s(settings: BrokerSettings) -> int:
+    """How long a broker is to keep what is for a client that logs in so."""
+    return SESSION_EXPIRES_S if settings.tls is None or settings.tls.certificate is None else NEVER_EXPIRES
 
 
 class _Eavesdropper(logging.Logger):

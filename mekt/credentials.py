@@ -11,7 +11,7 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 
-from mekt import catalogue
+from mekt import catalogue, clock
 from mekt.errors import SettingsError
 from mekt.identity import check_private
 from mekt.login import BrokerSettings, TlsSettings
@@ -94,7 +94,9 @@ def password(settings: BrokerSettings) -> str | None:
 
 
 def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with the broker's certificate checked against the authority and the host's name.
+    """TLS 1.2 or newer, with the broker's certificate checked against the authority, the host's name and the time.
+
+    With an identity's certificate that is the time as far as it can be right (mekt.clock).
 
     Raises:
         SettingsError: when a file cannot be used, or others can read the key.
@@ -107,6 +109,9 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
         if tls.certificate is not None:
             # A daemon cannot be asked for the password of an encrypted key: there is none.
             context.load_cert_chain(tls.certificate, tls.key, password="")
+            known_s = clock.known_s(Path(tls.certificate).parent)
+            if known_s is not None:
+                clock.bound(context, known_s)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
             f"broker.tls: {tls.ca}, {tls.certificate} or {tls.key} cannot be used ({error}); check paths and key",

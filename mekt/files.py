@@ -15,8 +15,11 @@ from mekt.plan import BlobRef
 log = logging.getLogger(__name__)
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o644, owner: int | None = None) -> None:
     """Give `path` the content `data`, wholly or not at all, durable when this returns; `mode` says who may read it.
+
+    `owner` is the number of the user whose file it is to be, by default of whoever writes it; no other user can read
+    or lead astray what is written, not even in a folder that is another's.
 
     Raises:
         StateError: when the disk is full or read-only; a former content is then still there.
@@ -24,7 +27,12 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     # No other living thread on this machine has this number.
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
+        # What a crash or somebody else left there is not written to: it may be a link, or open to everybody.
+        temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(temporary, flags, mode), "wb") as file:  # noqa: PTH123
+            if owner is not None:
+                os.fchown(file.fileno(), owner, -1)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

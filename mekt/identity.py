@@ -4,6 +4,8 @@
     certificate.pem   what the federation's authority says of it, with the device's name
     ca.pem            the authority's own certificate, by which the broker is known
     coordinator.pub   the key that the coordinator signs rounds and releases with, in hexadecimal digits
+    time              when the certificate was given, by the coordinator's clock (mekt.clock)
+    token-used        the hash of the token that the key was made for
 
 The key and the request for a certificate are made by the program `openssl`, which every Debian, Raspberry Pi OS and
 Jetson image has; TLS is Python's own, and signatures need nothing (mekt.ed25519). So a device installs no package.
@@ -78,7 +80,12 @@ def write_certificate(path: Path, der: bytes) -> None:
     Raises:
         StateError: when the disk does not take it.
     """
-    write_atomically(path, ssl.DER_cert_to_PEM_cert(der).encode())
+    write_atomically(path, pem(der))
+
+
+def pem(certificate: bytes) -> bytes:
+    """A certificate as that text."""
+    return ssl.DER_cert_to_PEM_cert(certificate).encode()
 
 
 def write_identity(folder: Path, *, ca: bytes, certificate: bytes, key: bytes) -> None:
@@ -90,6 +97,24 @@ def write_identity(folder: Path, *, ca: bytes, certificate: bytes, key: bytes) -
     write_certificate(folder / CA, ca)
     write_private(folder / KEY, key)
     write_certificate(folder / CERTIFICATE, certificate)
+
+
+def fits(certificate: Path, key: Path) -> bool:
+    """Whether the file has a certificate, and it is that of this key.
+
+    Raises:
+        StateError: when one cannot be read.
+    """
+    try:
+        # An encrypted key must not ask a terminal for its password.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError:
+        return False
+    except OSError as error:
+        raise StateError(
+            f"{certificate} or {key}: cannot be read ({error.strerror}); mend permissions", catalogue.of_disk(error)
+        ) from error
+    return True
 
 
 def tls_settings(folder: Path) -> TlsSettings:

@@ -26,6 +26,7 @@ CHUNK_BYTES = 96 * 1024
 LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
+SCORES_KEPT = 64
 LONGEST_SENTENCE = 240
 # Of a P-256 key, with the longest name: 330 and 700 bytes.
 LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
@@ -34,6 +35,8 @@ LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
 MOST_ENTRIES = 4096
 FEW_ENTRIES = 128
 PROBLEMS_TOLD = 3
+# Far beyond where it says anything.
+LARGEST_EPSILON = 1e12
 
 Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
@@ -45,7 +48,7 @@ Time = Annotated[float, Bounds(low=0, high=1e11)]
 Bytes = Annotated[int, Bounds(low=0, high=2**53)]
 Csr = Annotated[bytes, Bounds(shortest=1, longest=LARGEST_REQUEST)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
-Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device"]
+Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device", "quarantined"]
 Late = Literal["drop", "carry"]
 # What can be wrong with a message: each is counted under its name, and does no harm.
 Trouble = Literal[
@@ -92,11 +95,25 @@ class RoundOpen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Privacy:
+    """What a device that protects its knowledge has given away of its private data: epsilon at `delta`, of a `budget`.
+
+    `is_spent`: another round would exceed it, and the device takes part in none.
+    """
+
+    epsilon: Annotated[float, Bounds(low=0, high=LARGEST_EPSILON)]
+    delta: Annotated[float, Bounds(low=0, high=1)]
+    budget: Annotated[float, Bounds(low=0, high=LARGEST_EPSILON)]
+    is_spent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Presence:
     """A device's word on itself, retained; with `offline` it is also the last will. `modalities`: name -> encoder.
 
     `progress` is the share of the activity that is done, `windows` the private windows kept, `up_bytes` and
-    `down_bytes` what crossed the device's connection in this session, as its kernel counted it.
+    `down_bytes` what crossed the device's connection in this session, as its kernel counted it. `privacy` is there
+    where the device protects its knowledge.
     """
 
     state: Literal["online", "offline"]
@@ -107,6 +124,7 @@ class Presence:
     windows: Annotated[int, Bounds(low=0, high=10**9)] = 0
     up_bytes: Bytes = 0
     down_bytes: Bytes = 0
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +194,8 @@ class Finding:
 class RoundReport:
     """A round that is over: who delivered, the metrics of the global encoders after it, the seconds of each phase.
 
-    `findings`: the signs of trouble that were seen when it was learned from.
+    `findings`: the signs of trouble that were seen when it was learned from. `disagreement`: how far each device's
+    knowledge was from the fleet's, 1 as far as usual, where that could be told; of many, those farthest from it.
     """
 
     round: Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
@@ -185,6 +204,9 @@ class RoundReport:
     seconds: Annotated[dict[Label, Seconds], Bounds(longest=16)]
     release: Annotated[str, Bounds(longest=128)] = ""
     findings: Annotated[tuple[Finding, ...], Bounds(longest=FINDINGS_KEPT)] = ()
+    disagreement: Annotated[dict[Name, Annotated[float, Bounds(low=0)]], Bounds(longest=SCORES_KEPT)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +233,7 @@ class Request:
     `token`: the secret of the token that allows it, as the device has no certificate yet.
     """
 
-    token: Annotated[bytes, Bounds(shortest=16, longest=16)]
+    token: Annotated[bytes, Bounds(shortest=16, longest=16)] = field(repr=False)
     csr: Csr
 
 

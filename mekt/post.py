@@ -79,10 +79,11 @@ class Post:
             return None
         try:
             envelope = decode(received.payload, topic)
+            # Whoever packs a message so that it grows when it is packed again for that has sent none.
+            refusal = self._refusal(envelope)
         except WireError as error:
             self.reject("malformed", f"{topic.device or 'coordinator'}, {topic.kind}: {error}")
             return None
-        refusal = self._refusal(envelope)
         if refusal is not None:
             self.reject(refusal, f"round {envelope.round + 1}: {REFUSALS[refusal]}")
             return None

@@ -8,7 +8,8 @@ or expires; it belongs into nobody else's hands, no command line, and no log.
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import msgpack
@@ -25,6 +26,8 @@ SUM_BYTES = 4
 # Of text; a token has some 1500 characters.
 LONGEST_TEXT = 16_384
 
+# Of a name or an address as settings files, certificates and people's terminals can take it.
+HOST_PATTERN = r"[A-Za-z0-9:][A-Za-z0-9._:%-]{0,254}"
 Der = Annotated[bytes, Bounds(shortest=1, longest=LARGEST_CERTIFICATE)]
 
 
@@ -37,20 +40,19 @@ class Token:
 
     federation: Name
     device: Name
-    host: Annotated[str, Bounds(shortest=1, longest=255)]
+    host: Annotated[str, Bounds(pattern=HOST_PATTERN)]
     port: Annotated[int, Bounds(low=1, high=65535)]
     ca: Der
     certificate: Der
-    key: Annotated[bytes, Bounds(shortest=1, longest=1024)]
+    key: Annotated[bytes, Bounds(shortest=1, longest=1024)] = field(repr=False)
     coordinator: Annotated[bytes, Bounds(shortest=KEY_BYTES, longest=KEY_BYTES)]
-    secret: Annotated[bytes, Bounds(shortest=SECRET_BYTES, longest=SECRET_BYTES)]
+    secret: Annotated[bytes, Bounds(shortest=SECRET_BYTES, longest=SECRET_BYTES)] = field(repr=False)
     made_s: Time
     expires_s: Time
 
     def text(self) -> str:
         """The token as a line, with a check sum against letters that get lost."""
-        raw: bytes = msgpack.packb(plain(self))
-        return PREFIX + base64.urlsafe_b64encode(raw + _check_sum(raw)).decode()
+        return spelled(msgpack.packb(plain(self)))
 
 
 def read_token(text: str) -> Token:
@@ -67,12 +69,31 @@ def read_token(text: str) -> Token:
     except (binascii.Error, ValueError):
         raise _unusable("it was cut or changed") from None
     raw, check_sum = data[:-SUM_BYTES], data[-SUM_BYTES:]
-    if check_sum != _check_sum(raw):
+    # The bytes have one spelling: the last letter has bits that stand for nothing.
+    if check_sum != _check_sum(raw) or text != spelled(raw):
         raise _unusable("it was cut or changed")
     try:
         return build(Token, unpack(raw))
     except (WireError, SchemaError):
         raise _unusable("another Mekt made it") from None
+
+
+def check_host(host: str) -> None:
+    """See that a broker's host is a name or an address.
+
+    Raises:
+        SettingsError: when it is none.
+    """
+    if not re.fullmatch(HOST_PATTERN, host):
+        raise SettingsError(
+            f"{host[:64]!r} is no host; name the broker's machine by its name in ASCII letters, or by its address",
+            catalogue.HOST_UNFIT,
+        )
+
+
+def spelled(raw: bytes) -> str:
+    """These bytes as a token's line of text."""
+    return PREFIX + base64.urlsafe_b64encode(raw + _check_sum(raw)).decode()
 
 
 def _check_sum(raw: bytes) -> bytes:

@@ -25,7 +25,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mekt.check import Role
-from mekt.connection import QOS, SESSION_EXPIRES_S, V5
+from mekt.connection import QOS, V5, session_expires_s
 from mekt.credentials import Credentials
 from mekt.login import BrokerSettings, explained
 from mekt.patience import LOGIN_S
@@ -124,7 +124,7 @@ class Visit:
         """Log off. The session ends, but for one that was here before and is to be kept for whose it is."""
         properties = Properties(PacketTypes.DISCONNECT) if self.v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
-            properties.SessionExpiryInterval = SESSION_EXPIRES_S if keep_session else 0
+            properties.SessionExpiryInterval = session_expires_s(self._settings) if keep_session else 0
         if not self.lost:
             self._client.disconnect(properties=properties)
             self._until(lambda: False, ACK_S)

@@ -11,7 +11,7 @@ from mekt import catalogue
 from mekt.errors import LinkError
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
-from mekt.messages import Presence, Status
+from mekt.messages import Presence, Privacy, Status
 from mekt.post import Post, one_line
 from mekt.schema import plain
 from mekt.topics import for_watcher
@@ -21,6 +21,8 @@ PATIENCE_S = 3.0
 QUIET_S = 0.4
 # Anybody whom the broker lets in may write presences; a view does not grow for ever.
 MOST_DEVICES = 4096
+# As many devices fit a line.
+MOST_DISAGREEING = 8
 PHASES = ("collect", "distil", "classify", "score", "export")
 
 
@@ -47,13 +49,13 @@ class View:
             modalities = ", ".join(f"{modality} ({one_line(kind)})" for modality, kind in each.modalities.items())
             lines.append(
                 f"  {name:<16} {state:<14} round {number + 1:<4} {each.windows:>6} windows  "
-                f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}"
+                f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}{spent(each.privacy)}"
             )
         if self.status is not None and self.status.trouble:
             told = ", ".join(f"{name} {count}" for name, count in sorted(self.status.trouble.items()))
             lines.append(f"  messages that something was wrong with: {told} (docs/errors.md)")
         if self.status is not None and self.status.reports:
-            lines += finding_lines(self.status)
+            lines += [*finding_lines(self.status), *disagreement_lines(self.status)]
             lines += ["", *report_table(self.status)]
         return lines
 
@@ -143,6 +145,16 @@ def finding_lines(status: Status) -> list[str]:
     return [one_line(f"round {latest.round}: {each}") for each in latest.findings]
 
 
+def disagreement_lines(status: Status) -> list[str]:
+    """Whose knowledge was farthest from the fleet's in the latest round, a line; none where that could not be told."""
+    latest = status.reports[-1]
+    farthest = sorted(latest.disagreement.items(), key=lambda each: (-each[1], each[0]))[:MOST_DISAGREEING]
+    if not farthest:
+        return []
+    told = ", ".join(f"{name} {score:.2f}" for name, score in farthest)
+    return [f"round {latest.round}: disagreement with the fleet (1 is usual): {told}"]
+
+
 def report_table(status: Status) -> list[str]:
     """A row for each report: the metrics of the global encoders, the seconds of each phase."""
     scores = list(dict.fromkeys(name for each in status.reports for name in each.metrics if "/" in name))
@@ -160,6 +172,14 @@ def report_table(status: Status) -> list[str]:
         rows.append(row + "".join(f"{each.seconds.get(phase, 0.0):>11.2f}" for phase in phases))
     title = [f"{'':20}{'weighted F1':>{sum(wide)}}{'seconds':>{11 * len(phases)}}"] if names else []
     return [*title, head + "".join(f"{one_line(phase):>11}" for phase in phases), *rows]
+
+
+def spent(privacy: Privacy | None) -> str:
+    """What a device has given away of its private data, in words; nothing where it does not count that."""
+    if privacy is None:
+        return ""
+    words = f"  epsilon {privacy.epsilon:.3g} of {privacy.budget:.3g} (delta {privacy.delta:g})"
+    return words + (", sits out: its privacy budget is spent" if privacy.is_spent else "")
 
 
 def kilobytes(count: int) -> str:

@@ -164,12 +164,15 @@ def federation(
     launch: Launch = as_deployed,
     patience_s: float = PATIENCE_S,
     duration_s: float = 240.0,
+    rules: str | None = None,
 ) -> Federation:
     """A federation on disk, its broker running; nothing else is started.
 
     `method` is a line of that table; `broker_of` gives each part's `[broker]` by the part's name and the broker's port;
-    `more` are lines of the broker's configuration; `duration_s` is how long simulated recordings are.
+    `more` are lines of the broker's configuration; `duration_s` is how long simulated recordings are; a round
+    keeps these `rules`, by default waits for all devices.
     """
+    all_of_them = f"min_devices = {len(devices)}\ndeadline_s = 100"
     broker = Broker(folder / "broker", persistent=True, more=more)
     broker.start()
     proxy, labelled, *test = persons(recordings, (25, 24, 26, 27), duration_s)
@@ -181,7 +184,7 @@ def federation(
         '[[modalities]]\nname = "acc"\nshape = [3]\nrate_hz = 50\nunit = "g"\n'
         '[[modalities]]\nname = "gyro"\nshape = [3]\nrate_hz = 50\nunit = "rad/s"\n'
         f"[method]\nlocal_epochs = 1\ndistil_epochs = 2\n{method}\n"
-        f"[round]\nmin_devices = {len(devices)}\ndeadline_s = 100\n"
+        f"[round]\n{rules or all_of_them}\n"
         f"[broker]\n{broker_of('coordinator', broker.port)}\n"
     )
     for number, (name, modalities) in enumerate(devices.items(), start=1):

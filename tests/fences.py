@@ -24,4 +24,4 @@ def fenced_broker(folder: Path, authority: Authority) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait()
+        assert process.wait() == 0, "the broker crashed"

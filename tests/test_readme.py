@@ -19,4 +19,4 @@ def test_the_settings_of_the_readme_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "device.toml").write_text(device, encoding="utf-8")
     assert read_federation(tmp_path / "federation.toml").federation == read_device(tmp_path / "device.toml").federation
     tls = read_device(tmp_path / "device.toml").broker.tls
-    assert tls is not None and tls.ca == str(tmp_path / "ca.pem")
+    assert tls is not None and tls.ca == str(tmp_path / "identity" / "ca.pem")

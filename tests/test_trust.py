@@ -1,18 +1,23 @@
 """A federation as it is to be deployed: certificates by tokens, a broker that lets nobody do more, signed releases."""
 
+import base64
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coordinator.authority import Authority
-from mekt.errors import ReleaseError, SettingsError
+from mekt.errors import LinkError, ReleaseError, SettingsError
+from mekt.token import PREFIX, read_token
 from tests.federation import ROOT, Running, as_deployed, federation
 from tests.fences import fenced_broker
 from tests.mekt.conftest import needs_mosquitto
@@ -31,6 +36,10 @@ class Ward:
     folder: Path
     port: int
     processes: dict[str, Running] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    # Whatever commands have said, and the command lines of all processes as they were then.
+    said: list[str] = field(default_factory=list)
+    seen: set[bytes] = field(default_factory=set)
 
     def start(self, name: str, *arguments: str) -> None:
         self.processes[name] = as_deployed(list(arguments), self.folder / f"{name}.log")
@@ -49,7 +58,16 @@ class Ward:
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin", "OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == code, done.stderr
+        # What `enroll token` prints is the token, and nobody else prints one.
+        self.said += [done.stderr] if arguments[:2] == ("enroll", "token") else [done.stdout, done.stderr]
+        self.look()
         return done.stdout + (done.stderr if code else "")
+
+    def look(self) -> None:
+        """See what everybody on this machine sees of processes: their command lines, and their names."""
+        for each in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                self.seen |= {(each / "cmdline").read_bytes(), (each / "comm").read_bytes()}
 
     def release(self, number: int) -> Path:
         return self.folder / "coordinator" / "state" / "releases" / f"ward-{number:05d}"
@@ -76,7 +94,10 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     made = Ward(folder, 0)
     made.mekt("ca", "init", "--federation", "ward")
     made.mekt("ca", "issue", "coordinator", "--out", "coordinator/identity")
-    with closing(Authority(folder / "authority")) as authority, fenced_broker(folder / "fence", authority) as made.port:
+    with (
+        contextlib.closing(Authority(folder / "authority")) as authority,
+        fenced_broker(folder / "fence", authority) as made.port,
+    ):
         shutil.move(folder / "coordinator", folder / "issued")
         recordings = tmp_path_factory.mktemp("recordings")
         sizes = {"devices": DEVICES, "rounds": ROUNDS, "duration_s": 100.0}
@@ -84,12 +105,15 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         plain.end()  # the broker of other tests is not wanted here
         shutil.move(folder / "issued" / "identity", folder / "coordinator" / "identity")
         try:
-            made.start("coordinator", "coordinator", "run", "--config", str(folder / "coordinator" / "federation.toml"))
+            config = str(folder / "coordinator" / "federation.toml")
+            made.start("coordinator", "coordinator", "run", "--config", config, "--log-level", "debug")
             for name in DEVICES:
                 token = made.mekt("enroll", "token", name, "--host", "127.0.0.1", "--port", str(made.port))
+                made.tokens[name] = token.strip()
                 said = made.mekt("enroll", "join", "--identity", f"{name}/identity", line=token)
                 assert f'device = "{name}"' in said and token.strip() not in said
-                made.start(name, "edge", "run", "--config", str(folder / name / "device.toml"))
+                made.start(name, "edge", "run", "--config", str(folder / name / "device.toml"), "--log-level", "debug")
+                made.look()
             until(lambda: f"all {ROUNDS} rounds are done" in made.log("coordinator"))
             yield made
         finally:
@@ -108,7 +132,78 @@ def test_a_key_never_leaves_its_device(ward: Ward) -> None:
     for name in DEVICES:
         key = (ward.folder / name / "identity" / "key.pem").read_text().splitlines()[1]
         others = [path for path in ward.folder.rglob("*") if path.is_file() and path.parent.name != "identity"]
-        assert [path for path in others if key.encode() in path.read_bytes()] == []
+        assert len(others) > 20 and [path for path in others if key.encode() in content(path)] == []
+
+
+def content(path: Path) -> bytes:
+    """What a file holds that may be one of those that are written, renamed and gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return b""
+
+
+def forms(secret: bytes) -> list[bytes]:
+    """How a secret may look: as it is, as Python and JSON show it, in hexadecimal digits and in base64."""
+    return [secret, repr(secret)[2:-1].encode(), secret.hex().encode(), base64.b64encode(secret).rstrip(b"=")]
+
+
+def key_forms(text: str) -> list[bytes]:
+    """The same of a private key in PEM: each of its lines, and the number that it is."""
+    lines = [line.encode() for line in text.splitlines() if not line.startswith("-")]
+    key = load_pem_private_key(text.encode(), None)
+    if isinstance(key, Ed25519PrivateKey):
+        return lines + forms(key.private_bytes_raw())
+    assert isinstance(key, EllipticCurvePrivateKey)
+    return lines[:2] + forms(key.private_numbers().private_value.to_bytes(32, "big"))
+
+
+def test_no_secret_is_in_a_log_a_command_line_or_anything_that_was_said(ward: Ward, tmp_path: Path) -> None:
+    """Tokens, what is in them, every private key, and a password; also in errors about each of them."""
+    secrets: list[bytes] = []
+    for text in ward.tokens.values():
+        token = read_token(text)
+        secrets += [text.removeprefix(PREFIX)[at : at + 40].encode() for at in (0, 400, len(text) - 60)]
+        secrets += forms(token.secret) + key_forms(token.key.decode())
+    keys = [path for path in ward.folder.rglob("*") if path.is_file() and path.name.endswith(("key", "key.pem"))]
+    for path in keys:
+        secrets += key_forms(path.read_text())
+    assert len(keys) >= 6 and all(len(secret) >= 16 for secret in secrets)
+
+    spoilt = ward.tokens["pi-acc"][:-40] + ward.tokens["pi-acc"][-36:]
+    ward.mekt("enroll", "join", "--identity", "x", line=spoilt, code=SettingsError.exit_code)
+    used = ward.tokens["pi-acc"]
+    assert "has been used" in ward.mekt("enroll", "join", "--identity", "y", line=used, code=LinkError.exit_code)
+    (tmp_path / "token").write_text(used)
+    (tmp_path / "token").chmod(0o644)
+    said = ward.mekt("enroll", "join", "--token", str(tmp_path / "token"), code=SettingsError.exit_code)
+    assert "others can read this secret" in said
+    password = "correct horse battery staple"
+    secrets += forms(password.encode())
+    for written in (password.encode(), password.encode() + b"\xff"):
+        shutil.copytree(ward.folder / "pi-acc", tmp_path / "device", dirs_exist_ok=True)
+        (tmp_path / "device" / "password").write_bytes(written)
+        (tmp_path / "device" / "password").chmod(0o644 if written[-1:] == b"e" else 0o600)
+        text = (ward.folder / "pi-acc" / "device.toml").read_text()
+        text = text.replace("[broker.tls]", 'username = "pi"\npassword_file = "password"\n[broker.tls]')
+        (tmp_path / "device" / "device.toml").write_text(text)
+        config = str(tmp_path / "device" / "device.toml")
+        ward.mekt("edge", "run", "--config", config, code=SettingsError.exit_code)
+    damaged = ward.folder / "pi-acc" / "identity" / "key.pem"
+    (tmp_path / "device" / "key.pem").write_text(damaged.read_text().replace("-----END", "x-----END"))
+    (tmp_path / "device" / "key.pem").chmod(0o600)
+    (tmp_path / "device" / "device.toml").write_text(
+        (ward.folder / "pi-acc" / "device.toml").read_text().replace(str(damaged), "key.pem")
+    )
+    ward.mekt("edge", "run", "--config", str(tmp_path / "device" / "device.toml"), code=SettingsError.exit_code)
+    ward.mekt("device", "list", "--json")
+
+    told = {path.name: path.read_bytes() for path in ward.folder.rglob("*log") if path.is_file()}
+    told |= {path.name: path.read_bytes() for path in ward.folder.rglob("mosquitto*")}
+    assert {"coordinator.log", "pi-acc.log", "log"} <= set(told)
+    told |= {f"command {number}": text.encode() for number, text in enumerate(ward.said)}
+    told |= {f"process {number}": line for number, line in enumerate(ward.seen)}
+    assert any(b"edge" in line for line in ward.seen)
+    assert [name for name, content in told.items() if any(secret in content for secret in secrets)] == []
 
 
 def test_the_release_is_signed_and_a_wearable_takes_no_other(ward: Ward, tmp_path: Path) -> None:
@@ -160,3 +255,15 @@ def test_a_key_that_others_can_read_is_refused_at_the_start(ward: Ward, tmp_path
     (tmp_path / "device.toml").write_text(text.replace(str(ward.folder / "pi-acc" / "identity"), "identity"))
     said = ward.mekt("edge", "run", "--config", str(tmp_path / "device.toml"), code=SettingsError.exit_code)
     assert "others can read this secret (mode 0644); chmod 600" in said
+
+
+def test_a_revocation_says_whom_it_reached(ward: Ward) -> None:
+    """Somebody who only looks can be revoked too; a name that is misspelt is told, and that no broker runs here."""
+    ward.mekt("ca", "issue", "watch", "--name", "alice", "--out", "alice")
+    unknown = ward.mekt("device", "revoke", "pi-gyros", "--broker", "fence", code=SettingsError.exit_code)
+    assert "neither a certificate nor a token" in unknown
+    assert "its connection ended" in ward.mekt("device", "revoke", "watch:alice", "--broker", "fence")
+    ward.mekt("broker", "config", "--out", "elsewhere", "--user", "root")
+    said = ward.mekt("device", "revoke", "watch:alice", "--broker", "elsewhere")
+    assert "its connection ended" not in said and "No broker runs here" in ward.said[-1]
+    assert "no files of a broker" in ward.mekt("device", "revoke", "watch:alice", code=SettingsError.exit_code)

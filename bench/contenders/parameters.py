@@ -58,12 +58,12 @@ class Averaging:
 
     def learn(self, device: str, number: int, received: Payload) -> Payload:
         """Local learning from the received parameters on; gives the device's."""
-        model = self._filled(device, received)
+        model = self.filled(device, received)
         term = None
         if self._make_term is not None:
             first = SplitAutoencoder(self._plan, self._devices[device].architectures)
             previous = self._previous.get(device, first)
-            term = self._make_term(model, self._filled(device, received), previous, self._private[device])
+            term = self._make_term(model, self.filled(device, received), previous, self._private[device])
         learn_locally(
             model, self._private[device], self._plan, number, derived_seed(self._plan.seed, device, number), term
         )
@@ -86,10 +86,22 @@ class Averaging:
         known = knowledge_of(model, tensors(windows), sends_hidden=False)
         return ({name: each.embedding for name, each in known.items()},)
 
+    def mean(self, device: str, sent: Mapping[str, Payload]) -> Payload:
+        """What the mean over these devices is of the parts that `device` has."""
+        mean = {}
+        for part in self._parts_of(device):
+            module = copy.deepcopy(self._parts[part])
+            having = [name for name, payload in sent.items() if part in payload]
+            states = [_unpacked(module, sent[name][part], f"{name}, {part}") for name in having]
+            module.load_state_dict(weighted_mean(states, [self._count(name) for name in having]))
+            mean[part] = pack_weights(module)
+        return mean
+
     def _parts_of(self, device: str) -> list[str]:
         return [f"{name}/{kind}" for name, kind in sorted(self._devices[device].architectures.items())]
 
-    def _filled(self, device: str, received: Payload) -> SplitAutoencoder:
+    def filled(self, device: str, received: Payload) -> SplitAutoencoder:
+        """The device's model with these parameters."""
         model = SplitAutoencoder(self._plan, self._devices[device].architectures)
         for part in self._parts_of(device):
             load_weights(_joined(model, part), received[part], f"{device}, {part}")

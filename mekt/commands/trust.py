@@ -91,6 +91,8 @@ def _add_join(parser: argparse.ArgumentParser) -> None:
 def _join(options: argparse.Namespace) -> int:
     try:
         # Never an argument: everybody on a machine can read those.
+        if options.token is not None:
+            part("mekt.identity", "check_private")(options.token)
         text = sys.stdin.readline() if options.token is None else options.token.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{options.token}: no token can be read there", catalogue.TOKEN_UNUSABLE) from error
@@ -108,17 +110,35 @@ def _join(options: argparse.Namespace) -> int:
 
 def _add_revoke(parser: argparse.ArgumentParser) -> None:
     _with_authority(parser)
-    parser.add_argument("device", type=name, help="the device that is not to take part any more")
+    parser.add_argument("device", type=_holder, help="who is not to take part any more: a device, or watch:NAME")
     parser.add_argument("--broker", type=Path, metavar="DIR", help="the folder that `mekt broker config` made (broker)")
     parser.set_defaults(broker=Path("broker"))
 
 
+def _holder(text: str) -> str:
+    """The type of an option that is a device's name, or that of somebody who only looks."""
+    name(text.removeprefix("watch:"))
+    return text
+
+
 def _revoke(options: argparse.Namespace) -> int:
     authority = _authority(options)
+    if not authority.knows(options.device):
+        raise SettingsError(
+            f"device revoke: {options.device} has neither a certificate nor a token here; see `mekt device list`",
+            catalogue.CHOICE_UNKNOWN,
+        )
     count = authority.revoke(options.device)
-    part("coordinator.fence", "expel")(options.broker, authority, options.device)
+    print(f"{options.device}: {count} certificate{'s' * (count != 1)} revoked", end="", flush=True)
+    is_told = part("coordinator.fence", "expel")(options.broker, authority, options.device)
     authority.close()
-    print(f"{options.device}: {count} certificate{'s' * (count != 1)} revoked, and its connection ended.")
+    print(", and its connection ended." if is_told else ".")
+    if not is_told:
+        print(
+            f"No broker runs here on the files in {options.broker}. One that starts with them knows; one that runs "
+            "elsewhere, as in a container, has to be restarted.",
+            file=sys.stderr,
+        )
     return 0
 
 

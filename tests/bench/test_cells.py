@@ -28,6 +28,13 @@ def test_everything_that_decides_a_run_is_in_its_key() -> None:
         "participants": 3,
         "timed": True,
         "quick": True,
+        "noise": 1.0,
+        "clip": 1.0,
+        "attacked": True,
+        "aggregator": "median",
+        "quarantine": "odd",
+        "attack": "noise",
+        "attackers": 0.5,
     }
     assert set(others) == {field.name for field in dataclasses.fields(Cell)}
     cells = [CELL, *(dataclasses.replace(CELL, **{name: value}) for name, value in others.items())]  # type: ignore[arg-type]

@@ -68,6 +68,10 @@ def test_what_there_is_not_is_named_with_what_there_is(tmp_path: Path) -> None:
     )
     text = refused(2, "bench", "bytes", "--methods", "fedavg,fedawg")
     assert "no method is called fedawg" in text and "fedmekt-s" in text
+    text = refused(2, "bench", "poison", "--attacks", "noise,hammer")
+    assert "no attack is called hammer" in text and "sign-flip" in text
+    text = refused(2, "bench", "poison", "--defences", "mean + wall")
+    assert "no defence is called mean + wall" in text and "mean + quarantine" in text
     assert str(tmp_path / "nowhere") in refused(2, "bench", "proxy", "--data", tmp_path / "nowhere")
 
 

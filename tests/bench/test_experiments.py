@@ -1,15 +1,21 @@
 """Which cells each command runs."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from bench.arguments import COMMANDS
+from bench.attacks import ATTACKS
 from bench.cells import Cell
 from bench.choice import CHOICES
-from bench.experiments import ABLATIONS, EXPERIMENTS, PROXY_CHOICES, Offer, Wanted
+from bench.experiments import ABLATIONS, AGGREGATORS, DEFENCES, EXPERIMENTS, PROXY_CHOICES, Offer, Wanted
 from bench.offers import PROTOCOLS, methods
-from bench.trial import dealt, method_of, moments, only
+from bench.protocol import QUICK_DEVICES
+from bench.trial import dealt, method_of, moments, moments_of, only, poisoned, rules_of
+from coordinator.aggregate import Aggregator
+from mekt.errors import SettingsError
+from tests.bench.small import arena
 
 OFFERS = tuple(
     Offer(name=name, label=name.upper(), text="", paper="", federated=name != "pooled")
@@ -80,6 +86,30 @@ def test_ablations_change_one_thing_each() -> None:
     assert [cell.method for cell in cells].count("fedmekt-c") == 1
 
 
+def test_poison_is_of_every_attack_and_defence_and_none_of_both_is_the_run_that_others_make() -> None:
+    wanted = replace(WANTED, protocols=("hapt",), seeds=1)
+    experiment = EXPERIMENTS["poison"](wanted)
+    assert len(experiment.cells) == (1 + len(ATTACKS)) * len(DEFENCES)
+    assert experiment.cells[0] == Cell(protocol="hapt", method="fedmekt-s", rounds=20)
+    tables = list(dict.fromkeys(entry.section for entry in experiment.entries))
+    assert tables[:2] == ["hapt, nobody", "hapt, noise"] and {each.measured_by for each in experiment.entries} == {
+        "hapt, nobody"
+    }
+    assert {rules_of(cell).aggregator for cell in experiment.cells} == set(AGGREGATORS) == set(get_args(Aggregator))
+    guarded = [entry for entry in experiment.entries if rules_of(entry.cell).quarantine == "odd"]
+    assert {entry.keys[0] for entry in guarded} == {each for each in DEFENCES if each.endswith("quarantine")}
+    some = replace(wanted, attacks=("replay",), defences=("median",), attackers=0.4)
+    assert [(cell.attack, cell.attackers, cell.aggregator) for cell in EXPERIMENTS["poison"](some).cells] == [
+        ("", 0.0, "median"),
+        ("replay", 0.4, "median"),
+    ]
+
+
+def test_where_it_shall_be_quick_there_are_enough_devices_to_tell_who_errs() -> None:
+    cells = EXPERIMENTS["poison"](replace(WANTED, quick=True)).cells
+    assert {cell.participants for cell in cells} == {QUICK_DEVICES}
+
+
 def test_the_choices_of_a_proxy_set_are_those_that_there_are() -> None:
     assert set(PROXY_CHOICES) == set(CHOICES)
 
@@ -99,3 +129,22 @@ def test_architectures_are_dealt_to_every_set_of_modalities() -> None:
 def test_scores_are_taken_at_the_start_and_at_the_end() -> None:
     assert moments(2) == (0, 1, 2) and moments(1) == (0, 1)
     assert moments(20) == (0, 1, 5, 10, 15, 20)
+    plain = Cell(protocol="hapt", method="fedmekt-s", rounds=20)
+    assert moments_of(plain) == moments(20) and moments_of(replace(plain, method="random")) == (0, 20)
+    assert moments_of(replace(plain, attack="noise")) == moments_of(replace(plain, aggregator="median")) == (20,)
+
+
+def test_who_attacks_is_drawn_by_the_seed_and_the_share() -> None:
+    small = arena({f"pi-{n}": {"acc": "conv"} for n in range(10)}, names=("acc",), duration_s=4.0)
+    cell = Cell(protocol="hapt", method="fedmekt-s", rounds=2, attack="noise")
+    assert poisoned(small, replace(cell, attack="")) == small
+    drawn = poisoned(small, cell)
+    assert len(drawn.attackers) == 2 and drawn.attack == ATTACKS["noise"]
+    assert poisoned(small, cell).attackers == drawn.attackers != poisoned(small, replace(cell, seed=1)).attackers
+    assert len(poisoned(small, replace(cell, attackers=0.5)).attackers) == 5
+    assert len(poisoned(small, replace(cell, attack="collusion")).attackers) == 3
+
+
+def test_rules_that_there_are_not_are_refused() -> None:
+    with pytest.raises(SettingsError, match="aggregator"):
+        rules_of(Cell(protocol="hapt", method="fedmekt-s", rounds=2, aggregator="mode"))

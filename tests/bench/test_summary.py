@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.cells import Cell, Kept, Outcome
+from bench.cells import Attacked, Cell, Evaluation, Kept, Outcome
 from bench.plots import picture
 from bench.summary import Entry, Experiment, Sample, Section, summarise
 from bench.tables import markdown, number, share, table
@@ -127,6 +127,31 @@ def test_numbers_are_short_and_never_an_exponent() -> None:
     assert share(Sample((0.5,))) == "50.0" and share(None) == "-"
 
 
+def spoiled(method: str, seed: int) -> Cell:
+    return replace(cell(method, seed), attack="noise")
+
+
+def test_what_an_attack_costs_is_counted_run_by_run_from_the_honest_ones() -> None:
+    entries = [
+        Entry(cell=make(method, seed), keys=(method,), section=section, measured_by="hapt, nobody")
+        for section, make in (("hapt, nobody", cell), ("hapt, noise", spoiled))
+        for method in ("fedavg", "fedmekt-s")
+        for seed in (0, 1)
+    ]
+    asked = Experiment(name="poison", title="Attacks", keys=("aggregator",), entries=tuple(entries))
+    # Of the attack's second method only the second run is there, which is measured by that seed's alone.
+    runs = KEPT | {spoiled("fedavg", 0): kept(outcome(0.5)), spoiled("fedavg", 1): kept(outcome(0.56))}
+    honest, noise = summarise(asked, runs | {spoiled("fedmekt-s", 1): kept(outcome(0.42))})
+    assert [row.loss.mean for row in honest.rows if row.loss] == pytest.approx([0, -0.11])
+    assert noise.rows[0].loss and noise.rows[0].loss.values == pytest.approx((0.1, 0.06))
+    assert noise.rows[1].loss and noise.rows[1].loss.values == pytest.approx((0.2,))
+    text = markdown(asked, (honest, noise))
+    assert "lost (points)" in text and "8.0 ± 2.8" in text and "a fifth of the devices" in text
+    assert noise.rows[0].plain()["loss"]["n"] == 2
+    assert summarise(asked, {})[1].rows[0].loss is None
+    assert "lost" not in table(experiment(), only_section())
+
+
 def test_nothing_at_all_is_still_a_table() -> None:
     sections = summarise(experiment(), {})
     assert "0 of 2" in markdown(experiment(), sections) and sections[0].groups == ()
@@ -138,7 +163,39 @@ def test_rows_are_plain_data_for_json() -> None:
     assert rows[2]["per_device_and_round"]["up_bytes"] is None
 
 
-@pytest.mark.parametrize("name", ["compare", "proxy", "bytes", "speed"])
+def attacked(auc: float) -> Outcome:
+    """A run in which two devices were attacked after the first round and after the second."""
+    told = [
+        Attacked(round=number, way=way, device=device, auc=auc + add, tpr=0.02, loss_auc=0.5, loss_tpr=0.01)
+        for number, way in ((1, "own"), (2, "own"), (2, "sum"))
+        for device, add in (("pi-1", 0.0), ("pi-2", 0.1))
+    ]
+    nothing = (Evaluation(round=2, scores={}),)
+    return Outcome(evaluations=nothing, attacks=tuple(told), epsilon=auc * 100)
+
+
+def test_attacks_are_summed_up_over_devices_and_runs_and_shown_with_epsilon() -> None:
+    asked = experiment("privacy")
+    [section] = summarise(
+        asked,
+        {cell("fedavg", seed): kept(attacked(0.6 + seed / 10)) for seed in (0, 1)}
+        | {cell("pooled", 0): KEPT[cell("pooled", 0)]},
+    )
+    row = section.rows[0]
+    assert row.attacks["auc own 1"].values == pytest.approx((0.6, 0.7, 0.7, 0.8)) and row.epsilon == pytest.approx(70)
+    head, _, shown, *_ = table(asked, section).splitlines()
+    assert [title.strip() for title in head.split("|")[2:-1]] == [
+        *("runs", "fused F1 (%)", "AUC, own, round 1 (%)", "AUC, own, round 2 (%)", "AUC, sum, round 2 (%)"),
+        *("found at 1 % false alarms (%)", "AUC by loss alone (%)", "epsilon"),
+    ]
+    assert [text.strip() for text in shown.split("|")[2:-1]] == [
+        *("2", "-", "70.0 ± 8.2", "70.0 ± 8.2", "70.0 ± 8.2", "2.0 ± 0.0", "50.0 ± 0.0", "70.0"),
+    ]
+    assert "AUC: of telling the windows" in markdown(asked, [section])
+    assert json.loads(json.dumps(row.plain()))["attacks"]["tpr sum 2"]["n"] == 4
+
+
+@pytest.mark.parametrize("name", ["compare", "proxy", "bytes", "speed", "privacy"])
 def test_every_kind_of_picture_is_a_png_that_only_its_numbers_decide(name: str) -> None:
     pytest.importorskip("matplotlib", reason='matplotlib is not installed; pip install -e ".[bench]"')
     more = {"x_label": "windows", "x_log": True} if name == "proxy" else {}

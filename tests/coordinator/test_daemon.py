@@ -14,6 +14,7 @@ import pytest
 from coordinator.daemon import run_coordinator
 from coordinator.datasets import Datasets
 from coordinator.round import RoundRules
+from coordinator.settings import FederationSettings
 from export.release import read_release
 from mekt.arrays import unpack_windows
 from mekt.blobs import blob_ref, read_chunk
@@ -65,6 +66,53 @@ def test_a_round_opens_collects_learns_and_publishes(
     assert release.manifest.round == 2
     assert running.rejected == {}
     assert list((tmp_path / "state" / "blobs").iterdir()) == []
+
+
+def test_a_device_in_quarantine_is_thanked_and_left_out_over_a_restart_too(
+    broker: Broker, start: Start, device: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All comes out as if it had never been there; log, status and report say who, why and since when."""
+
+    def settings(devices: int) -> FederationSettings:
+        rules = RoundRules(min_devices=devices, deadline_s=DEADLINE_S, quarantine="odd", quarantine_back=3)
+        return settings_of(broker.port, rounds=3, round=rules)
+
+    running = start(settings(3))
+    alone = [device(name).come() for name in ("pi-1", "pi-2", "pi-3")]
+    for number in range(3):
+        for each in alone:
+            each.take_part(number)
+    expected = alone[0].finished().knowledge
+    running.stop()
+    for each in alone:
+        each.leave()
+    caplog.clear()
+
+    running = start(settings(4), state="other-state")
+    same = [device(name).come() for name in ("pi-4", "pi-5", "pi-6")]
+    odd = device("pi-9").come()
+    for number in range(3):
+        opened = odd.opened(number)
+        # From the second round on it agrees, and not for long enough.
+        blobs = odd.blobs(opened) if number else {"acc": random_knowledge(opened.plan, 7, scale=100.0)}
+        assert odd.deliver(blobs, number) == Receipt(state="accepted")
+        if number == 1:
+            running.stop()
+            running = start(settings(4), state="other-state")
+        for each in same:
+            each.take_part(number)
+    assert odd.finished().knowledge == expected
+    reports = odd.status(lambda status: len(status.reports) == 4 and "pi-9" in status.reports[-1].devices).reports
+    for report in reports[1:]:
+        assert report.devices == ("pi-4", "pi-5", "pi-6", "pi-9")
+        [out] = [each for each in report.findings if each.name == "quarantined"]
+        assert (out.device, out.modality) == ("pi-9", "acc")
+        assert out.evidence.startswith("left out since round 1: its embeddings vary")
+    assert reports[1].disagreement["pi-9"] > 10 * reports[1].disagreement["pi-4"]
+    said = [
+        line for line in caplog.messages if "quarantined pi-9 (acc): left out since round 1: its embeddings" in line
+    ]
+    assert len(said) == 1 and said[0].startswith("round 1: ")
 
 
 def test_a_buffered_round_ends_after_so_many_arrivals_late_ones_too(

@@ -1,13 +1,19 @@
 """The broker as `mekt broker config` sets it up, a real mosquitto, and everybody who tries to break it."""
 
 import contextlib
+import os
 import queue
+import shutil
+import signal
 import ssl
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +22,13 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from coordinator.authority import Authority, write_part
-from coordinator.fence import expel
+from coordinator.fence import CERTIFICATE, PID, Fence, expel, renew
+from coordinator.fence import KEY as BROKER_KEY
 from coordinator.registrar import Registrar
-from edge.enrolment import enrol
+from edge.enrolment import enrol, settings_text
 from mekt.credentials import tls_context
-from mekt.errors import LinkError
-from mekt.identity import KEY, tls_settings, write_identity
+from mekt.errors import LinkError, SettingsError
+from mekt.identity import KEY, fits, tls_settings, write_identity
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
 from mekt.messages import Request
@@ -326,3 +333,214 @@ def test_a_key_is_nobody_elses_to_read(ward: Ward) -> None:
     paths = [ward.identity("pi-3") / KEY, ward.folder / "broker" / "broker.key", ward.folder / "coordinator" / KEY]
     paths += [ward.authority.folder / "authority.key", ward.authority.folder / "signing.key"]
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o600] * 5
+
+
+# The folder of a broker
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Authority]:
+    with contextlib.closing(Authority.create(tmp_path / "authority", "ward")) as made:
+        yield made
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_files_that_are_written_again_keep_the_brokers_key_until_its_hosts_change(
+    fresh: Authority, tmp_path: Path
+) -> None:
+    fence = Fence(folder=tmp_path / "broker", hosts=("localhost",), user="root")
+    fence.write(fresh)
+    first = files(fence.folder)
+    fresh.token("pi-3", hours=1, host="localhost", port=1)
+    fence.write(fresh)
+    again = files(fence.folder)
+    assert all(again[name] == first[name] for name in (CERTIFICATE, BROKER_KEY, "ca.pem", "access", "mosquitto.conf"))
+    replace(fence, hosts=("localhost", "broker.example")).write(fresh)
+    other = files(fence.folder)
+    assert other[BROKER_KEY] != first[BROKER_KEY] and other["ca.pem"] == first["ca.pem"]
+    assert fresh.serves(other[CERTIFICATE], other[BROKER_KEY], ("localhost", "broker.example"))
+
+
+def test_a_brokers_certificate_without_its_key_or_of_another_authority_is_made_anew(
+    fresh: Authority, tmp_path: Path
+) -> None:
+    """As a crash between two writes leaves it, or an authority that was made anew."""
+    fence = Fence(folder=tmp_path / "broker", user="root")
+    with contextlib.closing(Authority.create(tmp_path / "former", "ward")) as former:
+        fence.write(former)
+    fence.write(fresh)
+    (fence.folder / BROKER_KEY).unlink()
+    fence.write(fresh)
+    assert fresh.serves(
+        (fence.folder / CERTIFICATE).read_bytes(), (fence.folder / BROKER_KEY).read_bytes(), fence.hosts
+    )
+
+
+@pytest.mark.parametrize("pid", ["1", "0", "-1", "", "nobody", "99999999999999", "OWN"])
+def test_nothing_but_a_mosquitto_gets_a_signal(fresh: Authority, tmp_path: Path, pid: str) -> None:
+    """A broker that was killed leaves its number behind, and one that was broken into may write any."""
+    fence = Fence(folder=tmp_path / "broker", user="root")
+    fence.write(fresh)
+    told: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: told.append(number))
+    try:
+        (fence.folder / PID).write_text(str(os.getpid()) if pid == "OWN" else pid)
+        assert not renew(fence.folder, fresh)
+        assert not expel(fence.folder, fresh, "pi-3")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert told == []
+
+
+def test_a_link_in_a_brokers_folder_leads_nowhere(fresh: Authority, tmp_path: Path) -> None:
+    fence = Fence(folder=tmp_path / "broker", user="root")
+    fence.write(fresh)
+    other = tmp_path / "shadow"
+    other.write_bytes(b"untouched")
+    other.chmod(0o640)
+    before = other.stat()
+    for name in ("access", "revoked.pem", "another", BROKER_KEY):
+        (fence.folder / name).unlink(missing_ok=True)
+        (fence.folder / name).symlink_to(other)
+    if os.geteuid() == 0:
+        os.chown(fence.folder, 12345, -1)
+    renew(fence.folder, fresh)
+    fence.write(fresh)
+    after = other.stat()
+    assert other.read_bytes() == b"untouched"
+    assert (after.st_uid, after.st_mode, after.st_ctime_ns) == (before.st_uid, before.st_mode, before.st_ctime_ns)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_writes_is_the_brokers_at_once(fresh: Authority, tmp_path: Path) -> None:
+    fence = Fence(folder=tmp_path / "broker", user="nobody")
+    fence.write(fresh)
+    owner = fence.folder.stat().st_uid
+    assert owner != 0 and {path.stat().st_uid for path in fence.folder.iterdir()} == {owner}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in fence.folder.iterdir()}
+    assert modes[BROKER_KEY] == modes["access"] == 0o600
+
+
+def test_a_revocation_that_no_folder_takes_is_told(fresh: Authority, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no files of a broker"):
+        expel(tmp_path / "nowhere", fresh, "pi-3")
+
+
+def test_the_broker_outlives_revocations_while_others_are_away(ward: Ward) -> None:
+    """Those who are away have a session; a mosquitto that reads its files anew stumbled over ones that expire."""
+    for number in range(3):
+        away = ward.enrol(f"pi-2{number}")
+        settings = BrokerSettings(host="127.0.0.1", port=ward.port, tls=tls_settings(away))
+        for _ in range(2):
+            link = Link(settings=settings, client_id="x", inbox=queue.Queue(64), subscriptions=("mekt/1/ward/round",))
+            link.start()
+            link.stop()
+            ward.authority.revoke("pi-19")
+            assert expel(ward.folder / "broker", ward.authority, "pi-19")
+    time.sleep(1.5)  # mosquitto looks at its list of sessions every second
+    assert (ward.folder / "broker" / PID).exists()
+    assert renew(ward.folder / "broker", ward.authority)
+
+
+def test_who_has_a_token_is_sent_away_when_its_device_is_revoked(ward: Ward, tmp_path: Path) -> None:
+    token = ward.authority.token("pi-12", hours=1, host="127.0.0.1", port=ward.port)
+    write_identity(tmp_path, ca=token.ca, certificate=token.certificate, key=token.key)
+    context = tls_context(tls_settings(tmp_path))
+    bearer = Client(ward.port, context)
+    try:
+        assert bearer.may_publish("mekt/1/ward/enroll/enroll:pi-12/request")
+        ward.authority.revoke("pi-12")
+        expel(ward.folder / "broker", ward.authority, "pi-12")
+        assert bearer.ended.wait(ANSWER_S)
+    finally:
+        bearer.close()
+    assert turned_away(ward.port, context)
+
+
+def test_the_brokers_own_certificate_is_no_login(ward: Ward, tmp_path: Path) -> None:
+    for name, to in ((CERTIFICATE, "certificate.pem"), (BROKER_KEY, KEY), ("ca.pem", "ca.pem")):
+        shutil.copy(ward.folder / "broker" / name, tmp_path / to)
+    assert turned_away(ward.port, tls_context(tls_settings(tmp_path)))
+
+
+# Enrolment, as the device does it
+
+
+def test_a_device_that_is_enrolled_anew_has_another_key_and_nothing_of_the_former_attempts(ward: Ward) -> None:
+    folder = ward.enrol("pi-13")
+    first = (folder / KEY).read_bytes()
+    (folder / ".enrol-0123456789abcdef").write_bytes(b"the key for a token that was never used")
+    (folder / ".enrol-x").mkdir()
+    ward.enrol("pi-13")
+    assert (folder / KEY).read_bytes() != first
+    there = ["ca.pem", "certificate.pem", "coordinator.pub", KEY, "time", "token-used"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(there)
+    assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077 == 0} >= {KEY}
+
+
+def test_an_attempt_that_fails_leaves_a_working_identity_as_it_was(ward: Ward) -> None:
+    folder = ward.enrol("pi-14")
+    before = files(folder)
+    token = ward.authority.token("pi-14", hours=1, host="127.0.0.1", port=ward.port)
+    with pytest.raises(LinkError, match="does not answer"):
+        enrol(token, folder, 3.0)
+    assert {name: data for name, data in files(folder).items() if not name.startswith(".")} == before
+    ward.join(token, folder)
+    assert (folder / KEY).read_bytes() != before[KEY]
+
+
+ENROLS = (
+    "import os, sys\n"
+    "from pathlib import Path\n"
+    "import edge.enrolment as module, mekt.clock\n"
+    "from mekt.token import read_token\n"
+    "left = int(sys.argv[2])\n"
+    "def counted(real):\n"
+    "    def call(*arguments):\n"
+    "        global left\n"
+    "        if left == 0:\n"
+    "            os._exit(9)\n"
+    "        left -= 1\n"
+    "        return real(*arguments)\n"
+    "    return call\n"
+    "for name in ('write_certificate', 'write_atomically', '_move', '_forget_attempts'):\n"
+    "    setattr(module, name, counted(getattr(module, name)))\n"
+    "module.enrol(read_token(sys.stdin.readline()), Path(sys.argv[1]), 30)\n"
+)
+
+
+def test_an_enrolment_that_was_killed_between_any_two_writes_is_whole_when_it_is_done_again(ward: Ward) -> None:
+    codes = []
+    with certifying(ward.folder, ward.authority.folder, ward.port):
+        for writes in range(8):
+            device = f"pi-4{writes}"
+            token = ward.authority.token(device, hours=1, host="127.0.0.1", port=ward.port)
+            folder = ward.folder / device
+            killed = subprocess.run(
+                [sys.executable, "-c", ENROLS, str(folder), str(writes)],
+                input=token.text(),
+                text=True,
+                cwd=Path(__file__).parents[2],
+                check=False,
+            )
+            codes.append(killed.returncode)
+            enrol(token, folder, PATIENCE_S)
+            assert fits(folder / "certificate.pem", folder / KEY)
+            assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert codes[0] == codes[5] == 9 and codes[-1] == 0
+
+
+def test_settings_for_a_device_are_toml_whatever_its_folder_is_called(ward: Ward) -> None:
+    token = ward.authority.token("pi-15", hours=1, host="2001:db8::1", port=ward.port)
+    folder = 'a "folder"\\\n[trust]'
+    read = tomllib.loads(settings_text(token, folder))
+    assert read["broker"]["host"] == "2001:db8::1" and read["device"] == "pi-15"
+    assert read["broker"]["tls"]["key"] == f"{folder}/{KEY}" and set(read) == {
+        "federation",
+        "device",
+        "broker",
+        "trust",
+    }

@@ -12,14 +12,16 @@ import pytest
 from coordinator.aggregate import aggregate
 from coordinator.datasets import Datasets, plan_of, read_datasets
 from coordinator.distil import Distiller
-from coordinator.learner import FUSED, Learner
+from coordinator.learner import FUSED, NOBODY, Closed, Learner, _farthest
 from coordinator.ledger import Delivery
+from coordinator.quarantine import Standings
+from coordinator.round import RoundRules
 from export.release import read_release
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.augment import view
 from mekt.errors import StateError
 from mekt.files import BlobStore
-from mekt.messages import RoundReport
+from mekt.messages import SCORES_KEPT, RoundReport
 from mekt.plan import Method, Plan
 from mekt.process import JobCancelledError
 from sensors.windows import WindowSet
@@ -40,9 +42,14 @@ class Bench:
             self.delivery("pi-2", self.make(replace(plan, seed=72), folder / "other").knowledge(0), 10),
         ]
 
-    def make(self, plan: Plan, folder: Path, **architectures: Any) -> Learner:
+    def make(self, plan: Plan, folder: Path, rules: RoundRules | None = None, **architectures: Any) -> Learner:
         return Learner(
-            federation=FEDERATION, plan=plan, datasets=self.datasets, architectures=architectures, folder=folder
+            federation=FEDERATION,
+            plan=plan,
+            datasets=self.datasets,
+            architectures=architectures,
+            folder=folder,
+            rules=rules,
         )
 
     def delivery(self, device: str, knowledge: dict[str, bytes], windows: int) -> Delivery:
@@ -50,8 +57,13 @@ class Bench:
         return Delivery(device=device, windows=windows, knowledge=refs)
 
     def close(self, number: int = 0, deliveries: list[Delivery] | None = None) -> RoundReport:
+        return self.closed(number, deliveries).report
+
+    def closed(
+        self, number: int = 0, deliveries: list[Delivery] | None = None, standings: Standings = NOBODY
+    ) -> Closed:
         given = self.deliveries if deliveries is None else deliveries
-        return self.learner.close_round(number, given, self.blobs, lambda done, whole: None, 1.5)
+        return self.learner.close_round(number, given, self.blobs, lambda done, whole: None, 1.5, standings)
 
     def digests(self) -> dict[str, str]:
         """Of every file that the rounds left but manifests, which hold how torch rounded."""
@@ -320,6 +332,39 @@ def test_a_device_that_disagrees_with_all_others_is_named(make: Make, trained: D
     odd = [each for each in report.findings if each.name == "odd-device"]
     assert [(each.device, each.modality) for each in odd] == [("pi-3", "acc")]
     assert ("odd-device", "pi-3") not in sign_names(bench.close(1, [*same, bench.delivery("pi-3", known, 10)]))
+
+
+GUARDED = RoundRules(aggregator="geometric-median", quarantine="odd")
+
+
+def test_a_device_in_quarantine_changes_no_byte_whenever_the_coordinator_starts_anew(
+    make: Make, trained: Datasets
+) -> None:
+    """Round by round against a coordinator that never stops, one that starts anew, and one that never heard of it."""
+    steady, restarted, without = (make(trained, SOUND, rules=GUARDED) for _ in range(3))
+    known = [
+        steady.make(replace(steady.plan, seed=seed), steady.folder / "other").knowledge(0) for seed in (0, 0, 0, 7)
+    ]
+    standings = [NOBODY] * 2
+    for number in range(3):
+        given = [[each.delivery(f"pi-{n}", known[n], 10) for n in range(4)] for each in (steady, restarted)]
+        first = steady.closed(number, given[0], standings[0])
+        # Killed after the encoders were written and before the report was: the round is closed again.
+        restarted.closed(number, given[1], standings[1])
+        restarted.learner = restarted.make(restarted.plan, restarted.folder, rules=GUARDED)
+        restarted.learner.restore(number)
+        again = restarted.closed(number, given[1], standings[1])
+        standings = [first.standings, again.standings]
+        assert standings[0] == standings[1] and set(standings[0]) == {"pi-3"}
+        assert first.report.disagreement == again.report.disagreement and len(again.report.disagreement) == 4
+        assert ("quarantined", "pi-3") in sign_names(again.report)
+        without.close(number, [without.delivery(f"pi-{n}", known[n], 10) for n in range(3)])
+    assert steady.digests() == restarted.digests() == without.digests() != {}
+
+
+def test_a_report_holds_the_scores_of_those_farthest_from_the_fleet() -> None:
+    kept = _farthest({f"pi-{n:03}": n / 3 for n in range(300)})
+    assert len(kept) == SCORES_KEPT and list(kept) == sorted(kept) and min(kept.values()) == round(236 / 3, 3)
 
 
 def test_a_proxy_set_unlike_the_labelled_windows_is_named(make: Make, trained: Datasets) -> None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from coordinator.ledger import Delivery, Ledger
+from coordinator.quarantine import Standing
 from mekt.blobs import blob_ref
 from mekt.errors import StateError
 from mekt.messages import REPORTS_KEPT, Finding, RoundReport
@@ -83,6 +85,29 @@ def test_findings_are_kept_and_reports_from_before_there_were_any_are_read(tmp_p
     ledger.close()
 
 
+def test_standings_change_with_the_report_of_their_round_and_no_sooner(tmp_path: Path) -> None:
+    odd = Standing(odd=1, since=0, modality="acc", reason="alone")
+    out = Standing(odd=2, agreed=0, since=3, modality="gyro", reason="far")
+    ledger = Ledger(tmp_path / "ledger")
+    assert ledger.standings() == {}
+    ledger.report(report(0), {"b": out, "a": odd})
+    assert ledger.standings() == {"a": odd, "b": out} and list(ledger.standings()) == ["a", "b"]
+    ledger.report(report(1))
+    assert ledger.standings() == {"a": odd, "b": out}, "a report that says nothing of them leaves them"
+    broken = MappingProxyType({"c": odd, "d": object()})
+    with pytest.raises(TypeError):
+        ledger.report(report(2), broken)  # type: ignore[arg-type]
+    assert ledger.standings() == {"a": odd, "b": out} and len(ledger.reports()) == 2, "all of it or nothing"
+    ledger.report(report(2), {"b": out})
+    ledger.close()
+    again = Ledger(tmp_path / "ledger")
+    assert again.standings() == {"b": out}
+    again._db.execute("UPDATE standings SET standing = '{}'")
+    with pytest.raises(StateError, match="a damaged entry"):
+        again.standings()
+    again.close()
+
+
 def test_each_ledger_is_a_run_of_its_own(tmp_path: Path) -> None:
     one, other = Ledger(tmp_path / "one"), Ledger(tmp_path / "other")
     assert one.run != other.run
@@ -144,10 +169,10 @@ def test_the_schema_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path)
     path = tmp_path / "ledger"
     Ledger(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 3")
+        db.execute("PRAGMA user_version = 4")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(StateError, match="schema 3 is of a newer Mekt than this one"):
+    with pytest.raises(StateError, match="schema 4 is of a newer Mekt than this one"):
         Ledger(path)
     assert path.read_bytes() == before
 

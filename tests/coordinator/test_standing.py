@@ -7,7 +7,7 @@ from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundStat
 from coordinator.standing import RETURN_S, Fleet, status_of
 from mekt.blobs import blob_ref
 from mekt.errors import WireError
-from mekt.messages import KINDS, Envelope, Finding, Offer, Presence, RoundReport, Status, encode
+from mekt.messages import KINDS, SCORES_KEPT, Envelope, Finding, Offer, Presence, Privacy, RoundReport, Status, encode
 
 RULES = RoundRules(min_devices=2)
 WAITING = RoundState(rounds=5, seed=0)
@@ -34,6 +34,15 @@ def presence(state: Any = "online", session: int = 1, modalities: tuple[str, ...
 def report(number: int, devices: tuple[str, ...] = ("a",)) -> RoundReport:
     metrics = {f"weighted_f1/{'m' * 15}{n:x}": 0.5 for n in range(16)}
     return RoundReport(round=number, devices=devices, metrics=metrics, seconds={"collect": 1.0})
+
+
+def test_nobody_waits_for_a_device_whose_privacy_budget_is_spent_until_it_has_more() -> None:
+    fleet = Fleet(["acc"])
+    privacy = Privacy(epsilon=7.5, delta=1e-5, budget=8.0)
+    spent = replace(presence(), privacy=replace(privacy, is_spent=True))
+    assert fleet.told("a", replace(presence(), privacy=privacy), 0.0) == DeviceOnline(device="a")
+    assert fleet.told("a", spent, 1.0) == DeviceOffline(device="a")
+    assert fleet.told("a", replace(spent, privacy=replace(privacy, budget=20.0)), 2.0) == DeviceOnline(device="a")
 
 
 def test_before_a_round_it_says_how_many_devices_are_missing() -> None:
@@ -88,6 +97,15 @@ def test_reports_full_of_findings_can_be_sent_too() -> None:
     reports = tuple(replace(report(n), findings=(long,) * 16) for n in range(50))
     said = status(WAITING, reports=reports)
     assert said.reports == reports[-len(said.reports) :] and 1 < len(said.reports) < 10
+    raw = encode(Envelope(federation="f", round=2, device="", sequence=1, proxy=b"", body=said))
+    assert len(raw) < 128 * 1024
+
+
+def test_reports_full_of_scores_can_be_sent_too() -> None:
+    scores = {f"{n:064}": 1.5 for n in range(SCORES_KEPT)}
+    reports = tuple(replace(report(n), disagreement=scores) for n in range(50))
+    said = status(WAITING, reports=reports)
+    assert said.reports == reports[-len(said.reports) :] and 1 < len(said.reports) < 20
     raw = encode(Envelope(federation="f", round=2, device="", sequence=1, proxy=b"", body=said))
     assert len(raw) < 128 * 1024
 

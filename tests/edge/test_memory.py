@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ METRICS = {"transfer": 0.5}
 
 
 @contextlib.contextmanager
-def opened(folder: Path, **more: int) -> Iterator[Memory]:
+def opened(folder: Path, **more: Any) -> Iterator[Memory]:
     memory = Memory(folder, **more)
     try:
         yield memory
@@ -110,6 +111,70 @@ def test_another_plan_forgets_what_belongs_to_the_former(tmp_path: Path) -> None
         memory.begin("another plan")
         assert memory.progress == Progress(plan="another plan") and memory.rounds() == frozenset()
         assert memory.weights() is None and memory.knowledge(offer_of(0).knowledge["acc"].sha256) is None
+
+
+def pay(memory: Memory, number: int, cost: float) -> None:
+    memory.trained(number, b"weights", {"acc": b"knowledge"}, 3, {}, cost)
+
+
+def test_what_is_spent_outlasts_a_reopening_another_plan_and_damaged_weights(tmp_path: Path) -> None:
+    with opened(tmp_path, keeps_budget=True) as memory:
+        memory.begin("plan")
+        pay(memory, 0, 0.25)
+        pay(memory, 1, 0.5)
+        memory.begin("another plan")
+        assert memory.spent == 0.75
+    with opened(tmp_path, keeps_budget=True) as memory:
+        assert memory.spent == 0.75
+        memory.start_afresh(ValueError("its weights are damaged"))
+        assert memory.spent == 0.75
+    with opened(tmp_path, keeps_budget=True) as memory:
+        assert memory.spent == 0.75 and memory.progress == Progress()
+
+
+def test_knowledge_and_its_price_are_kept_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Database.execute
+    for writes in itertools.count():
+        folder, left = tmp_path / str(writes), itertools.count(writes, -1)
+        with opened(folder, keeps_budget=True) as memory:
+            memory.begin("plan")
+
+            def fails(self: Database, *arguments: object, left: Iterator[int] = left) -> None:
+                if next(left) == 0:
+                    raise PowerCut
+                execute(self, *arguments)  # type: ignore[arg-type]
+
+            ended = True
+            with monkeypatch.context() as patch, contextlib.suppress(PowerCut):
+                patch.setattr(Database, "execute", fails)
+                pay(memory, 0, 0.5)
+                ended = False
+        with opened(folder, keeps_budget=True) as memory:
+            assert (memory.offer(0) is None) == (memory.spent == 0.0)
+        if not ended:
+            assert writes >= 8
+            break
+
+
+def test_a_damaged_file_ends_a_device_that_keeps_a_budget(tmp_path: Path) -> None:
+    trained_once(tmp_path)
+    raw = (tmp_path / FILE).read_bytes()
+    for damaged in (b"no database" + raw[11:], raw[: len(raw) // 2]):
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(StateError, match="damaged"):
+            Memory(tmp_path, keeps_budget=True)
+        assert (tmp_path / FILE).read_bytes() == damaged
+
+
+def test_an_amount_that_was_tampered_with_is_damage(tmp_path: Path) -> None:
+    with opened(tmp_path, keeps_budget=True) as memory:
+        memory.begin("plan")
+        pay(memory, 0, 0.5)
+        memory._db.execute("UPDATE spending SET cost = 0.1")
+    with pytest.raises(StateError, match="privacy budget"):
+        Memory(tmp_path, keeps_budget=True)
 
 
 class PowerCut(BaseException):

@@ -1,11 +1,12 @@
 """What a device says of itself, and when it does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from edge.presence import PROGRESS_S, Presences
 from mekt.broker import Broker
-from mekt.messages import Presence
+from mekt.messages import Presence, Privacy
 from mekt.traffic import WireBytes
 from tests.edge.conftest import (
     PLAN,
@@ -72,3 +73,13 @@ def test_a_farewell_is_of_the_same_session() -> None:
     assert presences.farewell({"gyro"}) == Presence(
         state="offline", session=7, activity="idle", modalities={"acc": "conv"}
     )
+
+
+def test_what_was_given_away_is_news_at_once_and_part_of_a_farewell() -> None:
+    presences, privacy = Presences(7, {"acc": "conv"}), Privacy(epsilon=1.0, delta=1e-5, budget=8.0)
+    assert due(presences, 0.0) is not None
+    said = due(presences, 0.0, privacy=privacy)
+    assert said is not None and said.privacy == privacy
+    assert due(presences, 0.0, privacy=privacy) is None
+    assert due(presences, 0.0, privacy=replace(privacy, is_spent=True)) is not None
+    assert presences.farewell(privacy=privacy).privacy == privacy

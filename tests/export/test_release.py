@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from export.manifest import LARGEST_MANIFEST_BYTES, MANIFEST, FileEntry, pack_manifest
+from export.manifest import LARGEST_MANIFEST_BYTES, MANIFEST, SIGNATURE, FileEntry, pack_manifest
 from export.release import read_release
 from mekt.errors import ReleaseError
+from mekt.signature import Purpose, Trust, joined, to_sign
 from tests.export.small import ACC, GYRO, parts_of
 from tests.export.test_manifest import MANIFEST as WELL_FORMED
 from tests.export.test_manifest import sealed
@@ -153,3 +155,69 @@ def test_a_release_of_a_newer_mekt_says_so(release: Path) -> None:
     (release / MANIFEST).write_bytes(sealed({"format": 2}))
     with pytest.raises(ReleaseError, match=rf"{release.name}: {MANIFEST}: format 2 is newer.*install a newer Mekt"):
         read_release(release)
+
+
+# Signatures
+
+
+SIGNER, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
+
+
+def sign(release: Path, number: int, by: Ed25519PrivateKey = SIGNER, purpose: Purpose = "release") -> None:
+    signed = by.sign(to_sign(purpose, number, (release / MANIFEST).read_bytes()))
+    (release / SIGNATURE).write_bytes(joined(number, signed))
+
+
+def trusting() -> Trust:
+    return Trust(SIGNER.public_key().public_bytes_raw())
+
+
+def test_a_signed_release_is_read_with_and_without_trust(release: Path) -> None:
+    sign(release, 7)
+    trust = trusting()
+    assert read_release(release, trust).manifest == read_release(release).manifest
+    assert trust.newest == 7
+    read_release(release, trust)  # as often as one likes
+
+
+def test_a_release_that_is_unsigned_forged_or_signed_for_something_else_is_refused(release: Path) -> None:
+    trust = trusting()
+    with pytest.raises(ReleaseError, match="is not signed"):
+        read_release(release, trust)
+    sign(release, 7)
+    good = (release / SIGNATURE).read_bytes()
+    for bad in (b"", good[:-1], bytes(len(good)), bytes([good[0] ^ 1]) + good[1:]):
+        (release / SIGNATURE).write_bytes(bad)
+        with pytest.raises(ReleaseError, match="is not signed"):
+            read_release(release, trust)
+    (release / SIGNATURE).write_bytes(good + b"x")
+    with pytest.raises(ReleaseError, match="more than 72 bytes"):
+        read_release(release, trust)
+    sign(release, 8, STRANGER)
+    with pytest.raises(ReleaseError, match="is not signed"):
+        read_release(release, trust)
+    sign(release, 8, purpose="round")
+    with pytest.raises(ReleaseError, match="is not signed"):
+        read_release(release, trust)
+    assert trust.newest == 0
+
+
+def test_an_older_release_is_refused_after_a_newer_one(release: Path) -> None:
+    trust = trusting()
+    for number, is_taken in ((7, True), (6, False), (8, True), (7, False)):
+        sign(release, number)
+        if is_taken:
+            read_release(release, trust)
+        else:
+            with pytest.raises(ReleaseError, match="is older than a release that was used here before"):
+                read_release(release, trust)
+
+
+def test_a_signed_manifest_vouches_for_every_byte_of_the_models(release: Path) -> None:
+    sign(release, 7)
+    model = next(path for path in release.iterdir() if path.suffix == ".onnx")
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(ReleaseError, match="is damaged"):
+        read_release(release, trusting())

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from coordinator.delivery import MOST_DAMAGED, Incoming, Unusable, Whole, offer_problem
+from mekt import catalogue
 from mekt.arrays import Floats, pack_knowledge, pack_windows, unpack_knowledge, unpack_windows
 from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, blob_ref, chunk_count, proxy_hash, read_chunk
-from mekt.errors import WireError
+from mekt.errors import SettingsError, WireError
 from mekt.link import Received
 from mekt.messages import (
     CHUNK_BYTES,
@@ -32,8 +33,11 @@ from mekt.messages import (
 )
 from mekt.plan import BlobRef, Encoding, Plan
 from mekt.post import LONGEST_CAUSE, MOST_CAUSES, Post
+from mekt.schema import plain
+from mekt.signature import SIGNATURE_BYTES, Trust
+from mekt.token import Token, read_token, spelled
 from mekt.topics import Topic, parse_topic
-from tests.hostile.mutants import spoiled
+from tests.hostile.mutants import pack, spoiled
 
 GOLDEN = Path(__file__).parents[1] / "mekt" / "golden"
 FEDERATION, DEVICE = "home", "pi-3"
@@ -287,6 +291,49 @@ def arrives(fetch: Fetch, chunk: Chunk | None) -> None:
             assert blob_ref(whole) == BlobRef(sha256=chunk.sha256, size_bytes=sizes[chunk.sha256])
 
 
+TOKEN = Token(
+    federation=FEDERATION,
+    device=DEVICE,
+    host="broker.example",
+    port=8883,
+    ca=b"ca",
+    certificate=b"certificate",
+    key=b"key",
+    coordinator=bytes(32),
+    secret=bytes(16),
+    made_s=1.7e9,
+    expires_s=1.7e9 + 3600,
+)
+
+
+def read_token_text(raw: bytes) -> Token:
+    """The token in a line of text; its one error is the operator's, whose bytes they are."""
+    try:
+        return read_token(raw.decode("utf-8", "replace"))
+    except SettingsError as error:
+        raise WireError(str(error), catalogue.NOT_A_MESSAGE) from error
+
+
+def read_packed_token(raw: bytes) -> Token:
+    """The same of what a token holds, with the right sum: so that the checks behind that are reached."""
+    return read_token_text(spelled(raw).encode())
+
+
+def comes_back_as_token(token: Token) -> None:
+    assert read_token(token.text()) == token
+
+
+# Somebody's key, which has signed nothing of ours (RFC 8032, section 7.1, test 2).
+SIGNED_KEY = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+
+
+def read_signature(raw: bytes) -> None:
+    """A signature and what it is on; whatever they are, they are refused and change nothing."""
+    trust = Trust(SIGNED_KEY, 5)
+    assert trust.refusal("round", raw[SIGNATURE_BYTES:], raw[:SIGNATURE_BYTES]) == "unsigned"
+    assert trust.newest == 5
+
+
 def nothing(value: object) -> None:
     """No law beyond that of coming to an end."""
 
@@ -304,6 +351,11 @@ DECODERS = {
         seeds=tuple(
             bytes([len(topic)]) + topic + golden(kind) for topic, kind in zip(TOPICS, sorted(KINDS), strict=True)
         ),
+    ),
+    "token": Decoder(decode=read_token_text, check=comes_back_as_token, seeds=(TOKEN.text().encode(),), wrapping=None),
+    "token within": Decoder(decode=read_packed_token, check=comes_back_as_token, seeds=(pack(plain(TOKEN)),)),
+    "signature": Decoder(
+        decode=read_signature, check=nothing, seeds=(bytes(SIGNATURE_BYTES) + b"content",), wrapping=None
     ),
     "knowledge": Decoder(decode=read_knowledge, check=is_knowledge, seeds=knowledge_seeds(), wrapping=lambda raw: 1),
     "windows": Decoder(

@@ -9,7 +9,7 @@ import pytest
 
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.errors import WireError
-from mekt.messages import FEW_ENTRIES, FINDINGS_KEPT, KINDS, MOST_ENTRIES, REPORTS_KEPT, decode
+from mekt.messages import FEW_ENTRIES, FINDINGS_KEPT, KINDS, MOST_ENTRIES, REPORTS_KEPT, SCORES_KEPT, decode
 from tests.hostile.cost import lines, peak_bytes
 from tests.hostile.decoders import DECODERS, ENCODINGS, golden, topic_of
 from tests.hostile.mutants import pack
@@ -49,6 +49,9 @@ def dear(share: int) -> dict[str, bytes]:
         "numbers for findings": reports(250, findings=[0] * entries),
         "bad names": reports(230, devices=[""] * entries),
         "good names": reports(REPORTS_KEPT, devices=["ab"] * entries),
+        "scores of devices": reports(REPORTS_KEPT, disagreement={f"d{n:x}": 1.0 for n in range(SCORES_KEPT)}),
+        "too many scores": reports(REPORTS_KEPT, disagreement={f"d{number:x}": 1.0 for number in range(entries)}),
+        "bad scores of devices": reports(REPORTS_KEPT, disagreement={f"{number:x}": "" for number in range(entries)}),
         "more reports than are kept": reports(2000 // share, devices=["ab"] * 100),
         "findings of unknown keys": reports(6, findings=[{f"d{number}": 0 for number in range(10)}] * entries),
         "good findings": reports(REPORTS_KEPT, findings=[FINDING] * FINDINGS_KEPT),

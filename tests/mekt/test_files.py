@@ -168,3 +168,38 @@ def test_a_read_only_folder_is_a_state_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="Permission denied"):
         write_atomically(tmp_path / "state", b"data")
     tmp_path.chmod(0o700)
+
+
+def left_by_a_crash(path: Path) -> Path:
+    """Where this thread writes `path` before it has that name."""
+    return path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
+
+
+def test_a_secret_is_nobody_elses_whatever_a_crash_left_and_whoever_could_read_it_before(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    for each in (path, left_by_a_crash(path)):
+        each.write_bytes(b"former")
+        each.chmod(0o666)
+    write_atomically(path, b"secret", mode=0o600)
+    assert path.stat().st_mode & 0o777 == 0o600 and path.read_bytes() == b"secret"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_not_written_through_a_link_that_somebody_else_put_in_its_way(tmp_path: Path) -> None:
+    path, other = tmp_path / "own" / "access", tmp_path / "other"
+    path.parent.mkdir()
+    other.write_bytes(b"untouched")
+    for each in (path, left_by_a_crash(path)):
+        each.symlink_to(other)
+    write_atomically(path, b"content", owner=os.getuid())
+    assert other.read_bytes() == b"untouched" and not path.is_symlink() and path.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_the_umask_opens_no_secret(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "key", b"secret", mode=0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

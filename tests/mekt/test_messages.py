@@ -6,6 +6,7 @@ wire version. `python -m tests.mekt.test_messages` writes the files anew.
 
 import dataclasses
 import itertools
+import math
 import struct
 import types
 import typing
@@ -34,6 +35,7 @@ from mekt.messages import (
     Finding,
     Offer,
     Presence,
+    Privacy,
     Receipt,
     Renewal,
     Request,
@@ -136,6 +138,7 @@ BODIES: dict[str, Body] = {
                 findings=(
                     Finding(name="odd-device", modality="acc", device="pi-3", evidence="seen", remedy="mend it"),
                 ),
+                disagreement={"pi-3": 2.5, "pi-4": 1.0},
             ),
         ),
         text="waiting for 1 of 2: pi-4 (last seen 41 s ago)",
@@ -187,6 +190,19 @@ def refused(raw: bytes, *, on: Topic | None = None) -> str:
     with pytest.raises(WireError) as caught:
         decode(raw, on)
     return str(caught.value)
+
+
+def test_a_presence_may_say_what_was_given_away_and_one_without_is_as_before() -> None:
+    plain = BODIES["presence"]
+    assert isinstance(plain, Presence)
+    privacy = Privacy(epsilon=3.5, delta=1e-5, budget=8.0, is_spent=True)
+    told = dataclasses.replace(plain, privacy=privacy)
+    raw = encode(dataclasses.replace(envelope("presence"), body=told))
+    assert decode(raw).body == told and len(raw) > len(golden("presence"))
+    for epsilon in (-1.0, math.inf, math.nan):
+        worse = dataclasses.replace(told, privacy=dataclasses.replace(privacy, epsilon=epsilon))
+        with pytest.raises(WireError, match="epsilon"):
+            encode(dataclasses.replace(envelope("presence"), body=worse))
 
 
 def test_there_is_a_golden_message_of_every_kind_and_no_other() -> None:
@@ -296,6 +312,22 @@ def test_a_status_from_before_there_were_findings_is_read() -> None:
     del data["body"]["reports"][0]["findings"]
     read = decode(msgpack.packb(data)).body
     assert isinstance(read, Status) and read.reports[0].findings == ()
+
+
+def test_a_status_from_before_there_were_scores_of_devices_is_read() -> None:
+    data = table("status")
+    del data["body"]["reports"][0]["disagreement"]
+    read = decode(msgpack.packb(data)).body
+    assert isinstance(read, Status) and read.reports[0].disagreement == {}
+
+
+@pytest.mark.parametrize(("name", "score"), [("../pi", 1.0), ("pi-3", -0.1), ("pi-3", float("inf")), ("pi-3", "1")])
+def test_scores_are_of_devices_and_numbers_from_zero_on(name: str, score: Any) -> None:
+    data = table("status")
+    data["body"]["reports"][0]["disagreement"] = {name: score}
+    assert "disagreement" in refused(msgpack.packb(data))
+    data["body"]["reports"][0]["disagreement"] = {f"pi-{n}": 1.0 for n in range(65)}
+    assert "disagreement: expected at most 64 entries" in refused(msgpack.packb(data))
 
 
 @pytest.mark.parametrize(

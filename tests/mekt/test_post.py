@@ -3,17 +3,19 @@
 import logging
 import queue
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mekt.broker import Broker
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
-from mekt.messages import CHUNK_BYTES, Chunk, Receipt, Status, Want, decode
+from mekt.messages import CHUNK_BYTES, Chunk, Receipt, RoundOpen, Status, Want, decode, encode
 from mekt.post import LONGEST_CAUSE, MOST_CAUSES, Post
+from mekt.signature import Trust, joined, to_sign
 
 WAIT_S = 15.0
 
@@ -152,3 +154,72 @@ def test_what_the_broker_cannot_carry_is_not_sent(tmp_path: Path) -> None:
             assert count == 1
         finally:
             link.stop(1.0)
+
+
+# Announcements, and who may make them
+
+SIGNER, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
+TOPIC = "mekt/1/home/round"
+
+
+def announced(number: int | None, by: Ed25519PrivateKey = SIGNER) -> bytes:
+    """The golden round's announcement, signed under this number or not at all."""
+    coordinator = Post("home")
+    if number is not None:
+        coordinator.sign = lambda purpose, content: joined(number, by.sign(to_sign(purpose, number, content)))
+    lines = (Path(__file__).parent / "golden" / "round.hex").read_text(encoding="ascii").splitlines()
+    body = decode(bytes.fromhex("".join(line[:47] for line in lines))).body
+    return coordinator.seal(body, "all", round=3)[1]
+
+
+@pytest.fixture
+def careful() -> Post:
+    """The post of a device that asks for the coordinator's signature."""
+    post = Post("home")
+    post.trust = Trust(SIGNER.public_key().public_bytes_raw())
+    return post
+
+
+def test_an_announcement_of_the_coordinator_is_taken_again_and_a_newer_one_too(careful: Post) -> None:
+    for number in (5, 5, 9):
+        envelope = careful.open(received(TOPIC, announced(number)))
+        assert envelope is not None and isinstance(envelope.body, RoundOpen)
+    assert careful.trouble == {} and careful.trust is not None and careful.trust.newest == 9
+
+
+def test_an_announcement_that_is_unsigned_forged_or_older_is_dropped_and_told(careful: Post) -> None:
+    assert careful.open(received(TOPIC, announced(5))) is not None
+    changed = announced(7).replace(b"open", b"shut", 1)
+    assert changed != announced(7)
+    for raw, trouble in (
+        (announced(None), "unsigned"),
+        (announced(2**63, STRANGER), "unsigned"),
+        (announced(4), "replayed"),
+        (changed, "malformed"),
+    ):
+        before = careful.trouble[trouble]  # type: ignore[index]
+        assert careful.open(received(TOPIC, raw)) is None
+        assert careful.trouble[trouble] == before + 1  # type: ignore[index]
+    assert careful.open(received(TOPIC, announced(6))) is not None
+
+
+def test_the_signature_of_one_round_is_none_for_another(careful: Post) -> None:
+    first = decode(announced(5))
+    for stolen in (
+        replace(first, round=4),
+        replace(first, sequence=first.sequence + 1),
+        replace(first, proxy=b"p" * 32),
+    ):
+        assert careful.open(received(TOPIC, encode(stolen))) is None
+    assert careful.trouble == {"unsigned": 3}
+
+
+def test_who_asks_for_no_signature_takes_every_announcement() -> None:
+    post = Post("home")
+    for raw in (announced(None), announced(5), announced(5, STRANGER)):
+        assert post.open(received(TOPIC, raw)) is not None
+
+
+def test_other_messages_need_no_signature(careful: Post) -> None:
+    topic, raw = Post("home").seal(Receipt(state="accepted"), "down", device="pi", round=3)
+    assert careful.open(received(topic, raw)) is not None

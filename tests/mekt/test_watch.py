@@ -14,7 +14,7 @@ from mekt.broker import Broker, free_port
 from mekt.errors import LinkError
 from mekt.link import Link
 from mekt.login import BrokerSettings
-from mekt.messages import Finding, Presence, RoundReport, Status
+from mekt.messages import Finding, Presence, Privacy, RoundReport, Status
 from mekt.post import Post
 from mekt.watch import MOST_DEVICES, View, Watch, kilobytes, report_table, show_status
 
@@ -107,6 +107,16 @@ def test_devices_without_a_coordinator_are_shown(broker: Broker, post: Post) -> 
     assert json.loads(shown(broker, as_json=True))["status"] is None
 
 
+def test_people_read_what_a_device_has_given_away(broker: Broker, post: Post) -> None:
+    privacy = Privacy(epsilon=3.21, delta=1e-5, budget=8.0)
+    post.send(replace(LEARNING, privacy=privacy), "up", device="pi-1", retain=True)
+    post.send(replace(LEARNING, privacy=replace(privacy, is_spent=True)), "up", device="pi-2", retain=True)
+    one, other = shown(broker).splitlines()[1:3]
+    assert one.endswith("gyro (lstm)  epsilon 3.21 of 8 (delta 1e-05)")
+    assert other.endswith("(delta 1e-05), sits out: its privacy budget is spent")
+    assert json.loads(shown(broker, as_json=True))["devices"]["pi-1"]["privacy"]["epsilon"] == 3.21
+
+
 def test_a_federation_that_nobody_speaks_of_is_an_error(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mekt.watch.PATIENCE_S", 0.5)
     with pytest.raises(LinkError, match="nothing of a federation 'ward' is there; start its coordinator"):
@@ -184,6 +194,26 @@ def test_what_the_latest_report_found_stands_above_the_table(broker: Broker, pos
         }
     ]
     assert told[0]["findings"][0]["device"] == ""
+
+
+def test_who_is_in_quarantine_and_how_far_devices_are_from_the_fleet_is_told_for_the_latest_round(
+    broker: Broker, post: Post
+) -> None:
+    out = replace(ODD, name="quarantined", evidence="left out since round 1: it agrees with none")
+    scores = {f"pi-{n}": 1.0 for n in range(1, 10)} | {"pi-7": 3.25, "pi-2": 1.25}
+    reports = (
+        replace(REPORTS[0], disagreement={"pi-1": 9.0}),
+        replace(REPORTS[1], findings=(out,), disagreement=scores),
+    )
+    post.send(replace(STATUS, reports=reports), "all", round=1, retain=True)
+    assert shown(broker).splitlines()[1:4] == [
+        "round 1: quarantined pi-1 (acc): left out since round 1: it agrees with none; mend it",
+        "round 1: disagreement with the fleet (1 is usual): pi-7 3.25, pi-2 1.25, pi-1 1.00, pi-3 1.00, pi-4 1.00, "
+        "pi-5 1.00, pi-6 1.00, pi-8 1.00",
+        "",
+    ]
+    told = json.loads(shown(broker, as_json=True))["status"]["reports"]
+    assert told[1]["disagreement"] == scores and told[1]["findings"][0]["name"] == "quarantined"
 
 
 def test_the_table_of_reports() -> None:

@@ -1,0 +1,158 @@
+"""Membership inference: was a window among those that a device learned from? Answered from a model of that device.
+
+Shapes: N candidate windows, D embedding width, K changed copies of a window, F features.
+
+The attacker holds a model that shows traces of the device's windows (its own parameters, or a surrogate distilled from
+its knowledge) and a reference that shows none or fewer: the global model that the device began the round with.
+What is learned from fits better afterwards than what is not (Yeom et al., arXiv 1709.01604), and how well it fitted
+before says how hard it is (Watson et al., arXiv 2111.08440); of contrast the trace is that changed copies of a window
+stay nearer to one another (Liu et al., EncoderMI, arXiv 2108.11023). How to weigh such traces the attacker learns on
+shadow devices, of whose windows it knows everything (Shokri et al., arXiv 1610.05820).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from coordinator.classifier import fit_classifier
+from mekt.augment import augmentation_of
+from mekt.encoders import SplitAutoencoder
+from mekt.learning import Arrays, tensors
+from mekt.losses import reconstruction_distance
+from mekt.plan import Plan, derived_seed
+
+COPIES = 8
+# A share of wrong accusations that an attacker may well accept (Carlini et al., arXiv 2112.03570, section III).
+FALSE_ALARMS = 0.01
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Evidence:
+    """Of a device's candidates: traces (N, F), how much the loss fell from the reference (N,), who is a member (N,)."""
+
+    traces: NDArray[np.float32]
+    fall: NDArray[np.float32]
+    is_member: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """How well an attack told members: the area under its ROC curve, 0.5 by chance; hits at 1 % of false alarms."""
+
+    auc: float
+    tpr: float
+
+
+def evidence(
+    observed: SplitAutoencoder, reference: SplitAutoencoder, plan: Plan, members: Arrays, outsiders: Arrays
+) -> Evidence:
+    """What both models say about normalised windows, of whom the attacker does not know which are members."""
+    windows = tensors({name: np.concatenate([members[name], outsiders[name]]) for name in members})
+    seed = derived_seed(plan.seed, "attack")
+    seen, before = _fits(observed, plan, windows, seed), _fits(reference, plan, windows, seed)
+    fell = {name: before[name] - seen[name] for name in seen}
+    traces = [*seen.values(), *fell.values(), _moved(observed, reference, windows)]
+    count = len(next(iter(members.values())))
+    return Evidence(
+        traces=_standardised(torch.stack(traces, dim=1).numpy()),
+        fall=(fell["rebuilt"] + plan.method.contrast * fell["contrast"]).numpy(),
+        is_member=np.arange(len(fell["rebuilt"])) < count,
+    )
+
+
+def learned_scores(shadows: Sequence[Evidence], attacked: Evidence) -> NDArray[np.float32]:
+    """How much each candidate (N,) looks like a member to somebody who has learned it from shadow devices."""
+    traces_NF = np.concatenate([each.traces for each in shadows])
+    member_N = np.concatenate([each.is_member for each in shadows]).astype(np.int64)
+    fitted = fit_classifier(traces_NF, member_N, classes=2)
+    scores: NDArray[np.float32] = attacked.traces @ (fitted.weight[1] - fitted.weight[0])
+    return scores
+
+
+def hit(score_N: NDArray[np.float32], member_N: NDArray[np.bool_]) -> Hit:
+    """How well higher scores tell members; equal scores count half.
+
+    Raises:
+        ValueError: when there are no members, or nobody else.
+    """
+    inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])
+    if len(inside) == 0 or len(outside) == 0:
+        raise ValueError("an attack is scored on members and others; there are none of one kind")
+    below = np.searchsorted(outside, inside, side="left") + np.searchsorted(outside, inside, side="right")
+    # So high that at most this share of the others lies above.
+    threshold = outside[len(outside) - 1 - int(FALSE_ALARMS * len(outside))]
+    return Hit(auc=float(below.mean() / 2 / len(outside)), tpr=float((inside > threshold).mean()))
+
+
+def _fits(model: SplitAutoencoder, plan: Plan, windows: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """How badly each window (N,) is rebuilt, how far apart its changed copies are, how hard to find among others."""
+    generator = torch.Generator().manual_seed(seed)
+    augmentation = augmentation_of(plan)
+    with torch.no_grad():
+        copies = [augmentation(windows, generator) for _ in range(COPIES)]
+        encoded = [model.encode(each)[1] for each in copies]
+        rebuilt = [_rebuilt(model, plan, copy, each) for copy, each in zip(copies, encoded, strict=True)]
+        found = {"rebuilt": torch.stack(rebuilt).mean(dim=0), "apart": _apart(encoded)}
+        if plan.method.contrast > 0:
+            projected = [{name: model.projectors[name](each) for name, each in one.items()} for one in encoded]
+            found["contrast"] = _contrast(projected, plan.method.contrast_temperature)
+        else:
+            found["contrast"] = torch.zeros(len(found["apart"]))
+    return found
+
+
+def _rebuilt(
+    model: SplitAutoencoder, plan: Plan, windows: Mapping[str, Tensor], embedded: Mapping[str, Tensor]
+) -> Tensor:
+    """The loss of reconstruction, of each window for itself."""
+
+    def distance(rebuilt: Tensor, target: Tensor) -> Tensor:
+        return reconstruction_distance(plan.method.reconstruction, rebuilt.unsqueeze(0), target.unsqueeze(0))
+
+    each_window = torch.vmap(distance)
+    parts = [
+        each_window(model.decoders[name](source), windows[name]) for source in embedded.values() for name in windows
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _apart(encoded: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """1 - the mean cosine between two changed copies of a window, summed over modalities."""
+    total = torch.zeros(())
+    for name in encoded[0]:
+        copies_KND = functional.normalize(torch.stack([each[name] for each in encoded]), dim=2)
+        cosines_N = (copies_KND.sum(dim=0).square().sum(dim=1) - len(encoded)) / (len(encoded) * (len(encoded) - 1))
+        total = total + 1 - cosines_N
+    return total
+
+
+def _contrast(projected: Sequence[Mapping[str, Tensor]], temperature: float) -> Tensor:
+    """NT-Xent of each window, its copies in pairs, among all candidates; summed over pairs of modalities."""
+    total = torch.zeros(())
+    for first, second in zip(projected[::2], projected[1::2], strict=True):
+        for one in first.values():
+            for other in second.values():
+                cosines_NN = functional.normalize(one, dim=1) @ functional.normalize(other, dim=1).T / temperature
+                right_N = torch.arange(len(one))
+                total = total + functional.cross_entropy(cosines_NN, right_N, reduction="none")
+                total = total + functional.cross_entropy(cosines_NN.T, right_N, reduction="none")
+    return total / len(projected)
+
+
+def _moved(observed: SplitAutoencoder, reference: SplitAutoencoder, windows: Mapping[str, Tensor]) -> Tensor:
+    """How far each window's embeddings lie from the reference's."""
+    with torch.no_grad():
+        here, there = observed.encode(windows)[1], reference.encode(windows)[1]
+    return torch.stack([(here[name] - there[name]).norm(dim=1) for name in here]).sum(dim=0)
+
+
+def _standardised(traces_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Traces in their device's own mean and spread, so that those of devices with other sensors can be compared."""
+    spread_F = np.maximum(traces_NF.std(axis=0), 1e-9)
+    standard: NDArray[np.float32] = ((traces_NF - traces_NF.mean(axis=0)) / spread_F).astype(np.float32)
+    return standard

@@ -1,0 +1,72 @@
+"""Membership inference: its scores by hand, and that it finds members where there is something to find."""
+
+import numpy as np
+import pytest
+
+from bench.contenders.local import learn_locally
+from bench.inference import Evidence, evidence, hit, learned_scores
+from bench.members import halves
+from mekt.encoders import SplitAutoencoder
+from mekt.plan import Architecture
+from sensors.normalise import normalise
+from tests.bench import small
+
+MEMBER = np.array([True, True, False, False])
+
+
+def test_hits_by_hand() -> None:
+    assert hit(np.array([4, 3, 2, 1], np.float32), MEMBER).auc == 1.0
+    assert hit(np.array([1, 2, 3, 4], np.float32), MEMBER).auc == 0.0
+    assert hit(np.array([4, 1, 3, 2], np.float32), MEMBER).auc == 0.5
+    assert hit(np.array([4, 2, 2, 1], np.float32), MEMBER).auc == 0.875
+    assert hit(np.zeros(4, np.float32), MEMBER).auc == 0.5
+
+
+def test_at_one_percent_of_false_alarms_one_of_two_hundred_others_may_lie_above() -> None:
+    others, members = np.arange(200.0), np.array([197.5, 198.5, 300.0])
+    score = np.concatenate([members, others]).astype(np.float32)
+    found = hit(score, np.arange(203) < 3)
+    # Two of the others are one per cent: those at 198 and 199.
+    assert found.tpr == 1.0
+    assert hit(np.concatenate([members - 2, others]).astype(np.float32), np.arange(203) < 3).tpr == pytest.approx(1 / 3)
+
+
+def test_an_attack_without_members_or_without_others_is_none() -> None:
+    for member in (np.zeros(3, bool), np.ones(3, bool)):
+        with pytest.raises(ValueError, match="none of one kind"):
+            hit(np.zeros(3, np.float32), member)
+
+
+def test_what_shadows_teach_is_used_on_the_attacked() -> None:
+    chance = np.random.default_rng(0)
+    member = np.arange(400) < 200
+
+    def told(sign: float) -> Evidence:
+        traces = chance.normal(size=(400, 3)).astype(np.float32)
+        traces[:, 1] += sign * member
+        return Evidence(traces=traces, fall=traces[:, 1], is_member=member)
+
+    assert hit(learned_scores([told(1.0), told(1.0)], told(1.0)), member).auc > 0.7
+    assert hit(learned_scores([told(-1.0)], told(-1.0)), member).auc > 0.7
+    assert hit(learned_scores([told(1.0)], told(-1.0)), member).auc < 0.3
+
+
+@pytest.mark.parametrize("contrast", [0.0, 1.0])
+def test_a_model_that_has_learned_its_windows_by_heart_gives_them_away(contrast: float) -> None:
+    architectures: dict[str, Architecture] = {"acc": "conv", "gyro": "conv"}
+    arena = small.arena()
+    plan = small.plan(arena, local_epochs=150, contrast=contrast, augment=0.0, local_rate=5e-3, embedding=16, hidden=64)
+    windows = {
+        name: normalise(array, arena.datasets.scaling[name]) for name, array in small.person(7, 60.0).arrays.items()
+    }
+    inside, outside = halves(len(windows["acc"]), small.SPEC, 0)
+    members = {name: array[inside] for name, array in windows.items()}
+    outsiders = {name: array[outside] for name, array in windows.items()}
+    reference, model = SplitAutoencoder(plan, architectures), SplitAutoencoder(plan, architectures)
+    learn_locally(model, members, plan, 0, 0)
+    found = evidence(model, reference, plan, members, outsiders)
+    assert found.traces.shape == (len(inside) + len(outside), 7) and np.isfinite(found.traces).all()
+    assert hit(found.fall, found.is_member).auc > 0.7
+    assert hit(-found.traces[:, 0], found.is_member).auc > 0.9
+    nothing = evidence(reference, reference, plan, members, outsiders)
+    assert hit(nothing.fall, nothing.is_member).auc == 0.5
