@@ -79,7 +79,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
-    assert listed == ["coordinator", "edge", "infer", "score", "status", "doctor", "explain", "demo", "chaos", "bench"]
+    parts, trust = ["coordinator", "edge"], ["ca", "enroll", "device", "broker"]
+    questions = ["infer", "score", "status", "audit", "doctor", "explain"]
+    assert listed == [*parts, *trust, *questions, "demo", "chaos", "bench"]
 
 
 def test_the_help_of_bench_names_every_comparison(capsys: pytest.CaptureFixture[str]) -> None:
