@@ -658,6 +658,14 @@ AUTHORITY_DAMAGED = Entry(
     "A file was removed or damaged, or is of another authority.",
     "Restore the folder from its copy. Without one, make a new authority and enrol every device anew.",
 )
+
+BUDGET_LOST = Entry(
+    715,
+    "How much of the privacy budget is spent cannot be read any more.",
+    "The device's state is damaged. Begun anew, as without a budget, it would take what it has shown for unseen.",
+    "Restore `device.sqlite` from a copy of its state folder. Remove the file only if what the device has shown so far "
+    "shall not count, or if its private windows are others by now.",
+)
 AUDIT_BROKEN = Entry(
     720,
     "The log of what left a device has a gap.",
@@ -670,14 +678,6 @@ AUDIT_MISSING = Entry(
     "There is no log of what left this device.",
     "It has not run yet, or of these settings' state folder only a part was copied.",
     "Name the settings of a device that has run, on the device or beside a copy of its state folder.",
-)
-
-BUDGET_LOST = Entry(
-    715,
-    "How much of the privacy budget is spent cannot be read any more.",
-    "The device's state is damaged. Begun anew, as without a budget, it would take what it has shown for unseen.",
-    "Restore `device.sqlite` from a copy of its state folder. Remove the file only if what the device has shown so far "
-    "shall not count, or if its private windows are others by now.",
 )
 
 # 8: what is installed

@@ -191,13 +191,13 @@ def cut_after(writes: int, patch: pytest.MonkeyPatch, torn: int) -> None:
     dead: list[bool] = []
 
     def lives(call: Callable[..., Any]) -> Callable[..., Any]:
-        def maybe(*arguments: Any) -> Any:
+        def maybe(*arguments: Any, **more: Any) -> Any:
             if dead or next(left) <= 0:
                 if call is write and not dead:
                     write(arguments[0], arguments[1][:torn])
                 dead.append(True)
                 raise PowerCut
-            return call(*arguments)
+            return call(*arguments, **more)
 
         return maybe
 

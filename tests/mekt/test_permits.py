@@ -35,6 +35,8 @@ def test_an_open_broker_permits_all(broker: Broker) -> None:
 
 def test_a_login_that_is_refused_has_a_remedy_and_no_secret_is_shown(tmp_path: Path) -> None:
     lines, right = password(tmp_path, "pi-1")
+    for name in ("wrong", "binary"):
+        (tmp_path / name).touch(mode=0o600)
     (tmp_path / "wrong").write_text("guess-of-mine")
     (tmp_path / "binary").write_bytes(b"\xff\xfe" + SECRET.encode())
     with Broker(tmp_path / "broker", kind="mosquitto", more=lines) as broker:

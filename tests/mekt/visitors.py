@@ -45,5 +45,6 @@ def password(folder: Path, *users: str) -> tuple[tuple[str, ...], dict[str, Any]
     file.touch(mode=0o600)
     for user in users:
         subprocess.run(["mosquitto_passwd", "-b", file, user, SECRET], check=True)
+    (folder / "password").touch(mode=0o600)
     (folder / "password").write_text(SECRET + "\n")
     return ("allow_anonymous false", f"password_file {file}"), {"password_file": str(folder / "password")}
