@@ -47,10 +47,11 @@ from coordinator.certificates import (
 )
 from mekt import catalogue
 from mekt.clock import DAY_S, DEVICE_DAYS
+from mekt.credentials import check_private
 from mekt.database import Database
 from mekt.errors import SettingsError, StateError
 from mekt.files import make_folder, write_atomically
-from mekt.identity import COORDINATOR, check_private, write_identity, write_private
+from mekt.identity import COORDINATOR, write_identity, write_private
 from mekt.messages import Answer, Renewal, Request
 from mekt.process import only_process
 from mekt.signature import Purpose, joined, to_sign

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from mekt.files import write_atomically
-
 TIME = "time"
 DAY_S = 24 * 3600.0
 # How long a device's certificate is good.
@@ -47,6 +45,9 @@ def remember(folder: Path, seconds: float) -> None:
     Raises:
         StateError: when the disk does not take it.
     """
+    # Only here, as it brings numpy along: `mekt doctor` has to log in where numpy cannot start, to say so.
+    from mekt.files import write_atomically
+
     write_atomically(folder / TIME, f"{seconds:.0f}".encode())
 
 

@@ -7,13 +7,13 @@ them can be used - a certificate may be there before its key, a file half-writte
 
 import logging
 import ssl
+import stat
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 
 from mekt import catalogue, clock
 from mekt.errors import SettingsError
-from mekt.identity import check_private
 from mekt.login import BrokerSettings, TlsSettings
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,22 @@ class Credentials:
         tls = self._settings.tls
         files = (self._settings.password_file, *(() if tls is None else (tls.ca, tls.certificate, tls.key)))
         return tuple(_stamp(Path(file)) for file in files if file is not None)
+
+
+def check_private(path: Path) -> None:
+    """See that a file with a secret is nobody else's to read.
+
+    Raises:
+        SettingsError: when it is.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return  # whoever reads it says so better
+    if mode & 0o077:
+        raise SettingsError(
+            f"{path}: others can read this secret (mode {mode:04o}); chmod 600 {path}", catalogue.SECRET_READABLE
+        )
 
 
 def password(settings: BrokerSettings) -> str | None:

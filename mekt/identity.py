@@ -12,12 +12,12 @@ Jetson image has; TLS is Python's own, and signatures need nothing (mekt.ed25519
 """
 
 import ssl
-import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
 from mekt import catalogue, ed25519
+from mekt.credentials import check_private
 from mekt.errors import MissingPackageError, SettingsError, StateError
 from mekt.files import write_atomically
 from mekt.login import TlsSettings
@@ -120,22 +120,6 @@ def fits(certificate: Path, key: Path) -> bool:
 def tls_settings(folder: Path) -> TlsSettings:
     """An identity's files as the link's settings name them."""
     return TlsSettings(ca=str(folder / CA), certificate=str(folder / CERTIFICATE), key=str(folder / KEY))
-
-
-def check_private(path: Path) -> None:
-    """See that a file with a secret is nobody else's to read.
-
-    Raises:
-        SettingsError: when it is.
-    """
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return  # whoever reads it says so better
-    if mode & 0o077:
-        raise SettingsError(
-            f"{path}: others can read this secret (mode {mode:04o}); chmod 600 {path}", catalogue.SECRET_READABLE
-        )
 
 
 class KeptTrust:

@@ -92,7 +92,7 @@ def _join(options: argparse.Namespace) -> int:
     try:
         # Never an argument: everybody on a machine can read those.
         if options.token is not None:
-            part("mekt.identity", "check_private")(options.token)
+            part("mekt.credentials", "check_private")(options.token)
         text = sys.stdin.readline() if options.token is None else options.token.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{options.token}: no token can be read there", catalogue.TOKEN_UNUSABLE) from error

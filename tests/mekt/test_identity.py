@@ -10,13 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from coordinator.authority import Authority
+from mekt.credentials import check_private
 from mekt.errors import MissingPackageError, SettingsError, StateError
 from mekt.identity import (
     CA,
     CERTIFICATE,
     KEY,
     KeptTrust,
-    check_private,
     fits,
     key_and_request,
     read_public,

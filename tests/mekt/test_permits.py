@@ -74,6 +74,8 @@ topic write mekt/1/ward/round
 topic write mekt/1/ward/status
 topic write mekt/1/ward/down/#
 topic read mekt/1/ward/up/#
+topic read mekt/1/ward/enroll/+/request
+topic write mekt/1/ward/enroll/+/answer
 user mute
 topic readwrite mekt/1/ward/down/pi-1/+
 topic write mekt/1/ward/up/pi-1/presence
@@ -95,8 +97,8 @@ def test_an_access_list_is_found_out_topic_by_topic(tmp_path: Path) -> None:
         (word, own), said = as_user("pi-1")
         assert word.mark == "warning" and "no coordinator was here yet" in word.seen
         assert own.mark == "ok" and "cannot be tried" in own.seen and said.mark == "ok"
-        [heard], said = as_user("coordinator", "coordinator")
-        assert heard.mark == said.mark == "ok"
+        [heard, applicants], said = as_user("coordinator", "coordinator")
+        assert heard.mark == applicants.mark == said.mark == "ok"
         with linked(broker.port, "c", username="coordinator", **right) as (link, _):
             link.publish("mekt/1/ward/round", b"the round", retain=True)
         [word, _], _ = as_user("pi-1")
@@ -109,7 +111,7 @@ def test_an_access_list_is_found_out_topic_by_topic(tmp_path: Path) -> None:
         # The broker grants this subscription.
         [_, own], said = as_user("deaf")
         assert own.family is LinkError and "withheld" in own.seen and said.mark == "ok"
-        [heard], _ = as_user("deaf", "coordinator")
+        [heard, _], _ = as_user("deaf", "coordinator")
         assert heard.family is LinkError and "let deaf read mekt/1/ward/up/+/+" in heard.remedy
 
 
