@@ -80,7 +80,8 @@ def test_a_refused_login_names_the_remedy_and_the_right_one_is_accepted(tmp_path
     subprocess.run(["mosquitto_passwd", "-b", users, "pi", "secret"], check=True)
     password.write_text("secret\n")
     wrong.write_text("guess\n")
-    wrong.chmod(0o600)
+    for path in (password, wrong):
+        path.chmod(0o600)
     lines = ("allow_anonymous false", f"password_file {users}")
     with Broker(tmp_path / "broker", kind="mosquitto", more=lines) as broker:
         for login in ({}, {"username": "pi", "password_file": str(wrong)}):
