@@ -12,10 +12,9 @@ from typing import Annotated, TextIO
 from edge.runtime import Runtime
 from edge.turns import Turns
 from export.manifest import Manifest
-from export.release import Release, read_release
+from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import SensorError
-from mekt.identity import KeptTrust
 from mekt.schema import Bounds
 from mekt.settings import read_toml
 from sensors.recording import read_recording
@@ -92,10 +91,7 @@ def run_infer(
     """
     out = sys.stdout if out is None else out
     err = sys.stderr if err is None else err
-    kept = None if trust is None else KeptTrust(trust, trust.with_name(f"{trust.name}.newest-release"))
-    loaded = read_release(release, None if kept is None else kept.trust)
-    if kept is not None:
-        kept.keep()
+    loaded = read_trusted_release(release, trust)
     opened = _source(source, loaded.manifest, modalities, speed)
     count = 0
     for verdict in verdicts(loaded, opened, err, modalities):

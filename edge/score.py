@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.runtime import Runtime
-from export.release import read_release
+from export.release import read_trusted_release
 from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.scores import weighted_f1
@@ -21,18 +21,18 @@ class ReleaseScores:
     weighted_f1: dict[str, float]
 
 
-def score_release(release: Path, recordings: Sequence[Path]) -> ReleaseScores:
+def score_release(release: Path, recordings: Sequence[Path], trust: Path | None = None) -> ReleaseScores:
     """The scores of every classifier that the recordings have the modalities for, over their labelled windows.
 
     A window counts when all of the release's modalities that every recording has are there, so that classifiers are
     compared on equal terms. The classes are the release's; windows with a label that it does not know are left out,
-    as those without a label are.
+    as those without a label are. `trust` is the file of the coordinator's public key, where the release has to be its.
 
     Raises:
         ReleaseError: when the release is damaged, or has no classifier for these modalities.
         SensorError: when a recording cannot be read or is not what the release was trained on, or no window is left.
     """
-    loaded = read_release(release)
+    loaded = read_trusted_release(release, trust)
     manifest = loaded.manifest
     played = [read_recording(path) for path in recordings]
     shared = [

@@ -12,6 +12,7 @@ from pathlib import Path
 from export.manifest import LARGEST_MANIFEST_BYTES, MANIFEST, SIGNATURE, Manifest, unpack_manifest
 from mekt import catalogue
 from mekt.errors import ReleaseError
+from mekt.identity import KeptTrust
 from mekt.signature import SIGNATURE_BYTES, Refusal, Trust
 
 AGAIN = "copy the release again from the coordinator"
@@ -80,6 +81,24 @@ def read_release(path: Path, trust: Trust | None = None) -> Release:
             )
         models[name] = data
     return Release(path=path, manifest=manifest, models=models)
+
+
+def read_trusted_release(path: Path, key: Path | None) -> Release:
+    """The release in folder `path`, signed by the holder of the public key in this file, where one is named.
+
+    No release is taken that is older than one that was taken before: that is remembered in a file beside the key.
+
+    Raises:
+        ReleaseError: as `read_release` does.
+        SettingsError: when there is no such key.
+        StateError: when what is remembered cannot be read or written.
+    """
+    if key is None:
+        return read_release(path)
+    kept = KeptTrust(key, key.with_name(f"{key.name}.newest-release"))
+    release = read_release(path, kept.trust)
+    kept.keep()
+    return release
 
 
 def _check_signature(path: Path, refusal: Refusal | None) -> None:

@@ -223,6 +223,8 @@ def test_the_release_is_signed_and_a_wearable_takes_no_other(ward: Ward, tmp_pat
     manifest.write_text(manifest.read_text().replace('"round":2', '"round":3').replace('"round": 2', '"round": 3'))
     assert manifest.read_bytes() != (ward.release(ROUNDS) / "manifest.json").read_bytes()
     assert "is not signed" in ward.mekt(*infer, "--release", str(forged), code=ReleaseError.exit_code)
+    score = ("score", "--recordings", recording, "--trust", str(key))
+    assert "is not signed" in ward.mekt(*score, "--release", str(forged), code=ReleaseError.exit_code)
     shutil.copy(ward.release(ROUNDS) / "manifest.json", manifest)
     (forged / "signature").unlink()
     assert "is not signed" in ward.mekt(*infer, "--release", str(forged), code=ReleaseError.exit_code)
