@@ -227,11 +227,16 @@ class _End(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._on_its_way: collections.deque[bytes] = collections.deque()
         self._waiting_bytes = 0
+        # What is to be sent before there is a connection: older Pythons read once from a transport that is paused.
+        self._early: list[bytes] = []
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        for data in self._early:
+            transport.write(data)
+        self._early.clear()
         if self._pair.client is self:
             transport.pause_reading()
             self._pair.weather.soon(self._pair.reach_broker())
@@ -278,7 +283,9 @@ class _End(asyncio.Protocol):
             self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None and not self.closed:
+        if self._transport is None:
+            self._early.append(data)
+        elif not self.closed:
             self._transport.write(data)
 
     def resume(self) -> None:
