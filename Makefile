@@ -4,6 +4,8 @@
 PYTHON ?= python3
 ARGS ?=
 RUNS ?= 1000000
+# Half of what tests do is to wait for processes; each worker takes up to 600 MB.
+WORKERS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 # Stamps: what is installed, and, while pip runs, that it has not come to its end.
@@ -32,7 +34,7 @@ test: $(READY_TO_TEST) broker ## lint, format, types and tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	OMP_NUM_THREADS=1 $(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 check: test ## the same as test
 
@@ -90,7 +92,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo '$(CURDIR)' > $@
 
 $(READY_TO_TEST): $(READY)
-	@echo 'Installing what the tests need: pytest, hypothesis, mypy, ruff.'
+	@echo 'Installing what the tests need: pytest, hypothesis, mypy, ruff, cryptography.'
 	@$(BEGIN); \
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[edge,coordinator,wearable,dev]"; \
 	$(END)
