@@ -13,7 +13,7 @@ import pytest
 from mekt import catalogue
 from mekt.errors import StateError
 from mekt.messages import Presence, Status
-from tests.federation import Federation, federation, tree
+from tests.federation import Federation, federation, tree, undisturbed_release
 from tests.nursery import forked
 
 DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",)}
@@ -43,15 +43,7 @@ def ward(tmp_path: Path, recordings: Path) -> Iterator[Federation]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, recordings: Path) -> dict[str, str]:
     """The release of a run whose disks have room, by file."""
-    made = federation(tmp_path_factory.mktemp("undisturbed"), recordings, **SMALL)
-    try:
-        made.listen()
-        made.start(*PARTS)
-        made.finish()
-        made.stop()
-        return tree(made.release)
-    finally:
-        made.end()
+    return undisturbed_release(tmp_path_factory.mktemp("undisturbed"), recordings, **SMALL)
 
 
 @pytest.mark.parametrize("victim", ["coordinator", "pi-acc"])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mekt.messages import Chunk, Offer, Presence, RoundOpen
-from tests.federation import ROOT, Federation, federation, tree
+from tests.federation import ROOT, Federation, federation, tree, undisturbed_release
 from tests.lossy import LossyNetwork, why_not
 from tests.nursery import forked, with_clock
 from tests.weather import Weather
@@ -87,15 +87,7 @@ def ward(tmp_path: Path, recordings: Path) -> Iterator[Ward]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, recordings: Path) -> dict[str, str]:
     """The release of a run that nobody disturbed, by file."""
-    made = federation(tmp_path_factory.mktemp("undisturbed"), recordings, **SMALL)
-    try:
-        made.listen()
-        made.start(*PARTS)
-        made.finish()
-        made.stop()
-        return tree(made.release)
-    finally:
-        made.end()
+    return undisturbed_release(tmp_path_factory.mktemp("undisturbed"), recordings, **SMALL)
 
 
 def test_half_a_second_late_and_cut_again_and_again(ward: Ward, undisturbed: dict[str, str]) -> None:
