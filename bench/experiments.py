@@ -21,6 +21,7 @@ OWN_METHOD = "fedmekt-s"
 # The fusion is part of the method's name, not of its settings.
 FUSED_METHOD = "fedmekt-c"
 LABELS_ONLY = "labels-only"
+NO_DEVICES = "coordinator-alone"
 DEFAULTS = Method()
 # The authors' published code was timed with so many of HAPT's 23 clients in a round.
 PUBLISHED_CLIENTS = 10
@@ -127,16 +128,18 @@ def measure_bytes(wanted: Wanted) -> Experiment:
 
 
 def proxy(wanted: Wanted) -> Experiment:
-    """How large the proxy set is, and how its windows are chosen."""
+    """How large the proxy set is, and how its windows are chosen; and what it gives with no devices at all."""
     choices, sizes = (PROXY_CHOICES[:2], PROXY_SIZES[:2]) if wanted.quick else (PROXY_CHOICES, PROXY_SIZES)
+    series = {choice: (choice, OWN_METHOD) for choice in choices}
+    series[f"{choices[0]}, no devices"] = (choices[0], NO_DEVICES)
     entries = [
         Entry(
-            cell=replace(cell, proxy_windows=size, proxy_choice=choice),
-            keys=(choice, str(size)),
-            series=choice,
+            cell=replace(cell, method=method, proxy_windows=size, proxy_choice=choice),
+            keys=(name, str(size)),
+            series=name,
             x=size,
         )
-        for choice in choices
+        for name, (choice, method) in series.items()
         for size in sizes
         for cell in _own(wanted)
     ]

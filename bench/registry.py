@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.arena import Arena
 from bench.contender import Contender
-from bench.contenders.bounds import LocalOnly, PooledAutoencoder, RandomEncoders
+from bench.contenders.bounds import CoordinatorAlone, LocalOnly, PooledAutoencoder, RandomEncoders
 from bench.contenders.creamfl import CreamFl
 from bench.contenders.fedmekt import FedMekt
 from bench.contenders.parameters import Averaging, contrastive, proximal
@@ -99,6 +99,14 @@ ENTRIES = (
         build=RandomEncoders,
         federated=False,
         learns_once=True,
+    ),
+    Entry(
+        name="coordinator-alone",
+        label="coordinator alone",
+        text="the global encoders with no device to follow: from the proxy set by itself",
+        paper="",
+        build=CoordinatorAlone,
+        federated=False,
     ),
     Entry(
         name="labels-only",

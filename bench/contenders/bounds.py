@@ -1,4 +1,4 @@
-"""What bounds the methods without labels: no learning, no exchange, no privacy. Nothing of it crosses the wire."""
+"""What bounds the methods without labels: no learning, no devices, no exchange, no privacy. Nothing of it crosses the wire."""
 
 from collections.abc import Mapping
 
@@ -13,6 +13,7 @@ from bench.contenders.local import (
     private_windows,
     step,
 )
+from coordinator.distil import Distiller
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, batch_count, endless_batches, knowledge_of, tensors
 from mekt.plan import Plan, derived_seed
@@ -68,6 +69,32 @@ class LocalOnly:
     def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
         """By every device's encoders of the modalities that it has."""
         return tuple(_embedded(model, windows) for _, model in sorted(self._models.items()))
+
+
+class CoordinatorAlone:
+    """The coordinator as FedMEKT has it, and no device: what it learns from the proxy set by itself."""
+
+    uses_proxy = True
+
+    def __init__(self, arena: Arena, plan: Plan) -> None:
+        self._proxy = arena.datasets.normalised_proxy()
+        self._distiller = Distiller(plan, global_architectures(arena))
+
+    def announce(self, number: int, device: str) -> Payload:
+        """Nothing."""
+        return {}
+
+    def learn(self, device: str, number: int, received: Payload) -> Payload:
+        """Nothing."""
+        return {}
+
+    def close(self, number: int, sent: Mapping[str, Payload]) -> None:
+        """A round's distillation with nobody to follow."""
+        self._distiller.distil(self._proxy, {}, number)
+
+    def embed(self, windows: Arrays) -> tuple[Arrays, ...]:
+        """By the global encoders."""
+        return (self._distiller.embed(windows),)
 
 
 class PooledAutoencoder:

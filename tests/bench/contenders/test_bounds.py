@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bench.contenders.bounds import LocalOnly, PooledAutoencoder
+from bench.contenders.bounds import CoordinatorAlone, LocalOnly, PooledAutoencoder
 from bench.engine import run
 from tests.bench.small import arena, plan
 
@@ -20,6 +20,21 @@ def test_who_takes_no_part_learns_nothing() -> None:
     after = local.embed(test.arrays)
     changed = [not np.array_equal(a["acc"], b["acc"]) for a, b in zip(before, after, strict=True)]
     assert changed == [name in played.participants for name in ("a", "b")]
+
+
+def test_the_coordinator_alone_learns_from_the_proxy_set_and_from_no_device() -> None:
+    small = arena({"a": {"acc": "conv"}, "b": {"acc": "conv"}}, names=("acc",), duration_s=8.0)
+    others = arena({"a": {"acc": "conv"}}, names=("acc",), duration_s=16.0)
+    of = plan(small, rounds=1)
+    test = small.datasets.test
+    assert test is not None
+    before, one, two = (CoordinatorAlone(each, of) for each in (small, small, replace(small, devices=others.devices)))
+    for each, whose in ((one, small), (two, others)):
+        for number in range(2):
+            each.close(number, {device.name: {} for device in whose.devices})
+    first, [learned], [alike] = before.embed(test.arrays)[0], one.embed(test.arrays), two.embed(test.arrays)
+    assert not np.array_equal(first["acc"], learned["acc"])
+    np.testing.assert_array_equal(learned["acc"], alike["acc"])
 
 
 def test_the_pooled_bound_learns_from_all_modalities_of_everybody() -> None:
