@@ -1,4 +1,4 @@
-"""What bounds the methods without labels: no learning, no devices, no exchange, no privacy. Nothing of it crosses the wire."""
+"""What bounds methods without labels: no learning, no devices, no exchange, no privacy. Nothing crosses the wire."""
 
 from collections.abc import Mapping
 
