@@ -15,6 +15,7 @@ from mekt.arrays import pack_knowledge
 from mekt.fixedpoint import COARSE, FixedPoint
 from mekt.masks import Collector, Member, least_threshold
 from mekt.schema import plain
+from mekt.shamir import SECRET_BYTES
 
 # One modality of HAPT's knowledge, and as many devices as a round of it has there, and fewer, and all.
 SHAPE = (1024, 32)
@@ -66,8 +67,8 @@ def _round(devices: int, silent: int, seed: int, fixed: FixedPoint) -> Cost:
     weights = {name: int(generator.integers(1, min(WINDOWS, fixed.most_weight))) for name in names}
     threshold = least_threshold(devices)
     clock = _Clock()
-    members = {name: clock("device", Member, name, CONTEXT, threshold) for name in names}
-    collector = Collector(CONTEXT, threshold)
+    members = {name: clock("device", Member, name, CONTEXT, generator.bytes(SECRET_BYTES)) for name in names}
+    collector = Collector(CONTEXT)
     up = down = 0
     for member in members.values():
         word = clock("device", getattr, member, "advertisement")
@@ -83,7 +84,8 @@ def _round(devices: int, silent: int, seed: int, fixed: FixedPoint) -> Cost:
     for name in names[silent:]:
         sealed = collector.for_member(name)
         down += _size(sealed)
-        collector.masked(name, clock("device", members[name].mask, sealed, words[name]))
+        clock("device", members[name].open, sealed)
+        collector.masked(name, clock("device", members[name].mask, words[name]))
     for name in names[silent:]:
         down += _size(sorted(collector.survivors))
         told = clock("device", members[name].reveal, collector.survivors)

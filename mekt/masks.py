@@ -3,25 +3,30 @@
 After Bonawitz et al., CCS 2017 (Practical Secure Aggregation for Privacy-Preserving Machine Learning), figure 4, for a
 coordinator that is curious and keeps to the protocol. One round, of whoever is still there:
 
-    advertise   every device draws two X25519 key pairs for this round alone, and shows the public halves
-    share       every device draws a seed of its own and deals shares of it, and of its mask key, to all others, sealed
+    advertise   every device has two X25519 key pairs for this round alone, and shows the public halves
+    share       every device has a seed of its own and deals shares of it, and of its mask key, to all others, sealed
     mask        every device adds to its words a mask from its seed, and one for each other device from the secret that
                 both have in common: one of the two adds it, the other subtracts it
     reveal      once it is settled whose words have come, every device gives for each of these its share of the seed,
                 and for each that dealt shares and then fell silent its share of the mask key, never both
 
-`threshold` devices have to be left in each step. The coordinator removes the seeds' masks, which hide the words of
-somebody who was only slow and whose pairs' masks had to be removed, and what masks of the silent are left over.
+More than two thirds of those with keys have to be left in each step. The coordinator removes the seeds' masks, which
+hide the words of somebody who was only slow and whose pairs' masks had to be removed, and what masks of the silent are
+left over.
+
+All that a device says follows from its secret of the round and what it was told, so that a device that was switched off
+in between goes on when it is told the same again; told anything else, it says nothing.
 
 What the core handles: drop-outs in every step, messages that do not fit, a coordinator that asks twice. What it does
 not: a coordinator that hands out public keys of its own or tells devices of different survivors (that takes signed keys
 and signed lists, the paper's section 6); a device that sends nonsense, which nobody sees in a sum. What the shell must
-do: carry the messages, each at most once; decide by deadline or quorum who is left; forget a `Member` after its round.
+do: carry the messages; decide by deadline or quorum who is left; keep for a device what it was told until its round is
+over, and then forget the secret.
 """
 
 import hashlib
-import secrets
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -31,13 +36,14 @@ import numpy as np
 from mekt import catalogue
 from mekt.errors import MissingPackageError, WireError
 from mekt.fixedpoint import Words
-from mekt.noise import Bits
 from mekt.shamir import SECRET_BYTES, SHARE_BYTES, join, split
 
 REMEDY = 'in the folder of Mekt: pip install -c constraints.txt -e ".[secure]"'
 KEY_BYTES = 32
 NONCE = bytes(12)  # A key seals one message.
 SEALED_BYTES = 2 * SHARE_BYTES + 16
+# Of two, each would know the other's words from the sum.
+LEAST_MEMBERS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,20 +77,25 @@ def least_threshold(devices: int) -> int:
 
 
 class Member:
-    """A device's side of one round. `context` names federation, run, round and modality, alike on all sides."""
+    """A device's side of one round, made of its `secret` of 32 bytes for that round.
 
-    def __init__(self, device: str, context: bytes, threshold: int, bits: Bits = secrets.token_bytes) -> None:
-        """Draw this round's keys.
+    `context` names federation, run, round and modality, alike on all sides. What was told once may be told again.
+    """
+
+    def __init__(self, device: str, context: bytes, secret: bytes) -> None:
+        """Take the secret up.
 
         Raises:
             MissingPackageError: when `cryptography` is not installed.
         """
         self.device = device
-        self._context, self._threshold, self._bits = context, threshold, bits
+        self._context, self._secret = context, secret
         self._parts = _primitives()
-        self._seal_key, self._mask_key, self._seed = bits(KEY_BYTES), bits(KEY_BYTES), bits(SECRET_BYTES)
+        self._seal_key, self._mask_key = self._derived(b"seal key"), self._derived(b"mask key")
+        self._seed = self._derived(b"seed")
         self._others: dict[str, Advertisement] = {}
         self._dealers: frozenset[str] = frozenset()
+        self._words: bytes | None = None
         self._shares: dict[str, tuple[bytes, bytes]] = {}
         self._revealed: frozenset[str] | None = None
 
@@ -98,53 +109,70 @@ class Member:
         """Shares of this device's secrets for everybody who advertised keys, each sealed to its holder.
 
         Raises:
-            WireError: when there are too few, this device is not among them, or keys are named twice.
+            WireError: when there are too few, this device is not among them, keys are named twice, or others were
+                told before.
         """
         there = {each.device: each for each in advertised}
         keys = {each.mask_key for each in advertised}
-        if self._others or there.get(self.device) != self.advertisement or len(there) < max(2, self._threshold):
-            raise _unfit(f"{len(there)} devices with keys, or keys a second time")
+        if there.get(self.device) != self.advertisement or len(there) < LEAST_MEMBERS:
+            raise _unfit(f"{len(there)} devices with keys, or this one's are others")
         if len(there) != len(advertised) or len(keys) != len(advertised):
             raise _unfit("two devices have the same name or key")
-        self._others = {name: each for name, each in sorted(there.items()) if name != self.device}
-        names = sorted(there)
-        seeds = split(self._seed, len(names), self._threshold, self._bits)
-        mask_keys = split(self._mask_key, len(names), self._threshold, self._bits)
+        others = {name: each for name, each in sorted(there.items()) if name != self.device}
+        if self._others not in ({}, others):
+            raise _unfit("other keys than before")
+        self._others = others
+        names, threshold = sorted(there), least_threshold(len(there))
+        seeds = split(self._seed, len(names), threshold, self._bits(b"shares of seed"))
+        mask_keys = split(self._mask_key, len(names), threshold, self._bits(b"shares of mask key"))
         shares = dict(zip(names, zip(seeds, mask_keys, strict=True), strict=True))
         self._shares[self.device] = shares[self.device]
         return {name: self._sealed(each, b"".join(shares[name])) for name, each in self._others.items()}
 
-    def mask(self, dealt: Mapping[str, bytes], words: Words) -> Words:
-        """This device's words under its masks. `dealt`: what others have sealed to it, of all who dealt shares.
+    def open(self, dealt: Mapping[str, bytes]) -> None:
+        """Take up what others have sealed to this device: all who dealt shares.
 
         Raises:
-            WireError: when too few dealt, or a sealed message is not theirs.
+            WireError: when too few dealt, a sealed message is not theirs, or others were told before.
         """
-        if self._dealers or not self._others or not set(dealt) <= set(self._others):
-            raise _unfit("shares of strangers, or shares a second time")
-        if len(dealt) + 1 < self._threshold:
-            raise _unfit(f"{len(dealt) + 1} devices are left of the {self._threshold} that are needed")
-        for name, sealed in sorted(dealt.items()):
-            opened = self._opened(self._others[name], sealed)
-            self._shares[name] = (opened[:SHARE_BYTES], opened[SHARE_BYTES:])
-        self._dealers = frozenset((*dealt, self.device))
+        dealers = frozenset((*dealt, self.device))
+        if not self._others or not set(dealt) <= set(self._others) or self._dealers not in (frozenset(), dealers):
+            raise _unfit("shares of strangers, or of others than before")
+        if len(dealers) < least_threshold(1 + len(self._others)):
+            raise _unfit(f"{len(dealers)} devices are left, fewer than are needed")
+        opened = {name: self._opened(self._others[name], sealed) for name, sealed in sorted(dealt.items())}
+        for name, shares in opened.items():
+            self._shares[name] = (shares[:SHARE_BYTES], shares[SHARE_BYTES:])
+        self._dealers = dealers
+
+    def mask(self, words: Words) -> Words:
+        """This device's words under its masks; the same words only.
+
+        Raises:
+            WireError: when no shares were taken up, or other words were masked before.
+        """
+        given = hashlib.sha256(words.tobytes()).digest()
+        if not self._dealers or self._words not in (None, given):
+            # The difference of two words under the same masks is there for everybody to see.
+            raise _unfit("no shares yet, or other words than before")
+        self._words = given
         masked = words + _expanded(self._seed, self._context, words)
-        for name in sorted(dealt):
+        for name in sorted(self._dealers - {self.device}):
             masked = masked + _pair_mask(
                 self._parts, self._mask_key, self.device, self._others[name], self._context, words
             )
         return masked
 
     def reveal(self, survivors: frozenset[str]) -> Revealed:
-        """This device's shares of what has to be removed from the sum over `survivors`. Only once is that told.
+        """This device's shares of what has to be removed from the sum over `survivors`. Only of these is that told.
 
         Raises:
             WireError: when too few are left, strangers are named, or other survivors were named before.
         """
         if not self._dealers or not survivors <= self._dealers:
             raise _unfit("survivors that have dealt no shares")
-        if len(survivors) < self._threshold:
-            raise _unfit(f"{len(survivors)} devices are left of the {self._threshold} that are needed")
+        if len(survivors) < least_threshold(1 + len(self._others)):
+            raise _unfit(f"{len(survivors)} devices are left, fewer than are needed")
         if self._revealed not in (None, survivors):
             # Of a device that is once among them and once not, both secrets would be told, and with them its words.
             raise _unfit("other survivors than before")
@@ -153,6 +181,14 @@ class Member:
             seeds={name: self._shares[name][0] for name in sorted(survivors)},
             mask_keys={name: self._shares[name][1] for name in sorted(self._dealers - survivors)},
         )
+
+    def _derived(self, purpose: bytes, size_bytes: int = SECRET_BYTES) -> bytes:
+        return hashlib.shake_256(b"/".join((b"mekt member", self._secret, purpose, self._context))).digest(size_bytes)
+
+    def _bits(self, purpose: bytes) -> Callable[[int], bytes]:
+        """As many bytes as are asked for, others each time, and the same ones after a restart."""
+        numbers = itertools.count()
+        return lambda size_bytes: self._derived(purpose + next(numbers).to_bytes(4, "little"), size_bytes)
 
     def _sealed(self, to: Advertisement, shares: bytes) -> bytes:
         key = _agreed(self._parts, self._seal_key, to.seal_key, self._about(self.device, to.device))
@@ -177,13 +213,13 @@ class Member:
 class Collector:
     """The coordinator's side of one round: public keys, sealed shares it cannot open, masked words, their sum."""
 
-    def __init__(self, context: bytes, threshold: int) -> None:
+    def __init__(self, context: bytes) -> None:
         """Begin a round.
 
         Raises:
             MissingPackageError: when `cryptography` is not installed.
         """
-        self._context, self._threshold = context, threshold
+        self._context = context
         self._parts = _primitives()
         self._advertised: dict[str, Advertisement] = {}
         self._dealt: dict[str, dict[str, bytes]] = {}
@@ -224,6 +260,11 @@ class Collector:
         self._masked[device] = words
 
     @property
+    def threshold(self) -> int:
+        """How many have to be left, of those that have shown keys."""
+        return least_threshold(len(self._advertised))
+
+    @property
     def survivors(self) -> frozenset[str]:
         """Whose words are here. Once it was told, no word may come any more."""
         return frozenset(self._masked)
@@ -248,8 +289,8 @@ class Collector:
         Raises:
             WireError: when too few devices have told their shares, or these are of no secret.
         """
-        if len(self._revealed) < self._threshold:
-            raise _unfit(f"{len(self._revealed)} devices have told shares of the {self._threshold} that are needed")
+        if len(self._revealed) < self.threshold:
+            raise _unfit(f"{len(self._revealed)} devices have told shares of the {self.threshold} that are needed")
         words = list(self._masked.values())
         total: Words = np.sum(np.stack(words), axis=0, dtype=words[0].dtype)
         for name in sorted(self.survivors):
@@ -267,7 +308,7 @@ class Collector:
     def _joined(self, shares: Mapping[str, bytes], of: str) -> bytes:
         number = {name: place for place, name in enumerate(sorted(self._advertised), start=1)}
         try:
-            return join({number[who]: share for who, share in shares.items()}, self._threshold)
+            return join({number[who]: share for who, share in shares.items()}, self.threshold)
         except ValueError as error:
             raise _unfit(f"{of}: {error}") from error
 
