@@ -4,7 +4,7 @@ A message is a msgpack map: {"v", "kind", "federation", "round", "device", "seq"
 is signed. `KINDS` is the whitelist. Whatever bytes arrive, `decode` gives a valid `Envelope` or raises `WireError`, in
 bounded time and memory.
 No body can hold a window or a weight: the only bulk is `Chunk`, whose content is named beforehand by a `BlobRef` that
-the receiver has asked for and whose size it has checked.
+the receiver has asked for and whose size it has checked; shares of secrets are of one length, one for each device.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,11 @@ import msgpack
 
 from mekt import catalogue
 from mekt.errors import WireError
+from mekt.masks import KEY_BYTES, SEALED_BYTES
 from mekt.modality import ModalityName
 from mekt.plan import BlobRef, Plan
 from mekt.schema import NAME_PATTERN, Bounds, Count, Name, SchemaError, build, plain
+from mekt.shamir import SHARE_BYTES
 from mekt.signature import SIGNATURE_BYTES
 from mekt.topics import Direction, Topic
 
@@ -35,6 +37,8 @@ LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
 MOST_ENTRIES = 4096
 FEW_ENTRIES = 128
 PROBLEMS_TOLD = 3
+# As many as a secure sum takes; see `mekt.fixedpoint`.
+MOST_MEMBERS = 31
 # Far beyond where it says anything.
 LARGEST_EPSILON = 1e12
 
@@ -50,6 +54,8 @@ Csr = Annotated[bytes, Bounds(shortest=1, longest=LARGEST_REQUEST)]
 Sentence = Annotated[str, Bounds(longest=LONGEST_SENTENCE)]
 Sign = Literal["unrepresentative-proxy", "too-little-transfer", "collapse", "odd-device", "quarantined"]
 Late = Literal["drop", "carry"]
+# What devices say in turn in a round whose knowledge is summed in secret.
+Step = Literal["keys", "shares", "words", "unmasking"]
 # What can be wrong with a message: each is counted under its name, and does no harm.
 Trouble = Literal[
     "foreign",  # on a topic of another federation, or of another version of the wire
@@ -74,16 +80,43 @@ Trouble = Literal[
     "replayed",  # signed by the coordinator, and older than what it has signed since
     "not-sent",  # over the broker's limit, or too many were waiting
 ]
+PublicKey = Annotated[bytes, Bounds(shortest=KEY_BYTES, longest=KEY_BYTES)]
+Sealed = Annotated[bytes, Bounds(shortest=SEALED_BYTES, longest=SEALED_BYTES)]
+Share = Annotated[bytes, Bounds(shortest=SHARE_BYTES, longest=SHARE_BYTES)]
 # How many rounds ago something was learned; 0 in this one.
 Age = Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
 Activity = Literal["idle", "fetching", "sensing", "training", "sending"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PublicKeys:
+    """A device's public X25519 keys of one round and modality: to seal shares to, and to agree on masks."""
+
+    seal: PublicKey
+    mask: PublicKey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summing:
+    """Where a secure sum stands: the step that is to be taken, by whom, and whose words it will be of.
+
+    `members`: per modality all that have shown keys, from the step after that; a modality of which too few are left is
+    not there any more. `survivors`, in the last step: whose masked words are there.
+    """
+
+    step: Step
+    members: Annotated[
+        dict[ModalityName, Annotated[dict[Name, PublicKeys], Bounds(longest=MOST_MEMBERS)]], Bounds(longest=16)
+    ] = field(default_factory=dict)
+    survivors: Annotated[tuple[Name, ...], Bounds(longest=MOST_MEMBERS)] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoundOpen:
     """The coordinator's word on the round: all a device needs to take part, and how many seconds are left for it.
 
-    `late`: whether knowledge that was learned for an earlier round is carried over into this one.
+    `late`: whether knowledge that was learned for an earlier round is carried over into this one. `summing` is there
+    while a round is open whose knowledge is summed in secret; `deadline_s` and `participants` are then its step's.
     """
 
     state: Literal["open", "closed", "finished"]
@@ -92,6 +125,7 @@ class RoundOpen:
     participants: Devices
     plan: Plan
     knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(longest=16)]
+    summing: Summing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,13 +165,15 @@ class Presence:
 class Offer:
     """A device's knowledge of a round, by name: one blob per modality. `windows` weighs it in the aggregate.
 
-    `age`: so many rounds ago the device learned it, for a round that did not wait for it.
+    `age`: so many rounds ago the device learned it, for a round that did not wait for it. `masked`: the blobs are words
+    under masks, of which only the sum says something; the weight is then within them, and `windows` is 1.
     """
 
     knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(shortest=1, longest=16)]
     windows: Count
     metrics: Metrics
     age: Age = 0
+    masked: Literal[True] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,11 +200,43 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """The coordinator's answer to an offer of knowledge of this age: durable, or refused for good and why."""
+    """The coordinator's answer to an offer of knowledge of this age: durable, or refused for good and why.
+
+    `step`: of a secure sum, what it is an answer to.
+    """
 
     state: Literal["accepted", "refused"]
     age: Age = 0
     reason: Annotated[str, Bounds(longest=200)] = ""
+    step: Step | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keys:
+    """A device's public keys of this round, for each modality of which it has knowledge to give to a secure sum."""
+
+    keys: Annotated[dict[ModalityName, PublicKeys], Bounds(shortest=1, longest=16)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shares:
+    """Shares of secrets, sealed to their holders: up, by whom they are for; down, by whom they are from."""
+
+    sealed: Annotated[
+        dict[ModalityName, Annotated[dict[Name, Sealed], Bounds(longest=MOST_MEMBERS)]], Bounds(shortest=1, longest=16)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unmasking:
+    """What a device holds of others' secrets: of the seeds of survivors, of the mask keys of those that fell silent."""
+
+    seeds: Annotated[
+        dict[ModalityName, Annotated[dict[Name, Share], Bounds(longest=MOST_MEMBERS)]], Bounds(shortest=1, longest=16)
+    ]
+    mask_keys: Annotated[
+        dict[ModalityName, Annotated[dict[Name, Share], Bounds(longest=MOST_MEMBERS)]], Bounds(longest=16)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,7 +325,21 @@ class Answer:
     time_s: Time
 
 
-Body = RoundOpen | Presence | Offer | Want | Chunk | Receipt | Status | Request | Renewal | Answer
+Body = (
+    RoundOpen
+    | Presence
+    | Offer
+    | Want
+    | Chunk
+    | Receipt
+    | Status
+    | Request
+    | Renewal
+    | Answer
+    | Keys
+    | Shares
+    | Unmasking
+)
 
 # kind -> body, the largest message in bytes, and the directions in which it may travel.
 KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
@@ -271,6 +353,10 @@ KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
     "request": (Request, 2048, ("enroll",)),
     "renewal": (Renewal, 2048, ("up",)),
     "answer": (Answer, 2048, ("down", "enroll")),
+    "keys": (Keys, 4096, ("up",)),
+    # Of 16 modalities with 31 devices of the longest names.
+    "shares": (Shares, 80 * 1024, ("up", "down")),
+    "unmasking": (Unmasking, 64 * 1024, ("up",)),
 }
 KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
 LONG_KINDS = ("round", "status")

@@ -1,10 +1,13 @@
+import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.round import (
+    OPEN,
     Command,
     DeviceOffline,
     DeviceOnline,
@@ -14,11 +17,15 @@ from coordinator.round import (
     Finish,
     KnowledgeStored,
     OpenRound,
+    Phase,
     RoundRules,
     RoundState,
+    SettleStep,
+    StepTaken,
     Tick,
     advance,
     resumed,
+    resumed_sum,
 )
 
 RULES = RoundRules(min_devices=2, deadline_s=60.0)
@@ -221,3 +228,167 @@ def test_whatever_happens_rounds_follow_each_other_and_end(story: list[tuple[Eve
         for event in rest:
             state, _ = advance(state, event, RULES, now_s)
     assert state.phase == "finished"
+
+
+# Secure sums
+
+SECURE = RoundRules(min_devices=3, deadline_s=60.0, secure=True, step_s=30.0)
+BOTH: tuple[str, ...] = ("acc", "gyro")
+
+
+def online(names: str, rules: RoundRules = SECURE) -> RoundState:
+    opening = dataclasses.replace(rules, min_devices=len(names))
+    return run(START, *[DeviceOnline(device=name) for name in names], rules=opening)[0]
+
+
+def took(names: str, step: Phase, modalities: tuple[str, ...] = ("acc",)) -> list[Event]:
+    return [StepTaken(device=name, round=0, step=step, modalities=modalities) for name in names]
+
+
+def settle(step: Phase, names: str) -> SettleStep:
+    return SettleStep(round=0, step=step, devices=tuple(names))
+
+
+def test_a_secure_sum_goes_step_by_step_when_all_have_taken_one_and_is_unmasked_by_as_few_as_it_takes() -> None:
+    state, commands = run(online("abcd"), *took("abcd", "collecting"), rules=SECURE, now_s=10.0)
+    assert commands == [settle("collecting", "abcd")]
+    assert state.phase == "sharing" and state.waiting_for == tuple("abcd") and state.deadline_at_s == 40.0
+    assert state.groups == {"acc": tuple("abcd")}
+    state, commands = run(state, *took("abcd", "sharing"), rules=SECURE)
+    assert commands == [settle("sharing", "abcd")] and state.phase == "masking"
+    state, commands = run(state, *took("dcba", "masking"), rules=SECURE)
+    assert commands == [settle("masking", "abcd")] and state.phase == "unmasking"
+    state, commands = run(state, *took("ab", "unmasking"), rules=SECURE)
+    assert commands == []
+    state, commands = run(state, *took("d", "unmasking"), rules=SECURE)
+    assert commands == [settle("unmasking", "abd"), DistilRound(round=0, devices=tuple("abcd"))]
+    state, commands = run(state, Distilled(round=0), rules=SECURE)
+    assert commands == [OpenRound(round=1, participants=tuple("abcd"))]
+    assert state.phase == "collecting" and not state.settled and not state.offered
+
+
+def test_who_falls_silent_in_a_step_is_in_none_that_follow_but_may_help_to_unmask() -> None:
+    state, _ = run(online("abcdefg"), *took("abcdefg", "collecting"), *took("abcdef", "sharing"), rules=SECURE)
+    assert state.phase == "sharing" and state.waiting_for == ("g",)
+    state, commands = run(state, Tick(), rules=SECURE, now_s=30.0)
+    assert commands == [settle("sharing", "abcdef")] and state.participants == tuple("abcdef")
+    state, _ = run(state, *took("abcde", "masking"), rules=SECURE, now_s=59.0)
+    state, commands = run(state, Tick(), rules=SECURE, now_s=60.0)
+    assert commands == [settle("masking", "abcde")] and state.participants == tuple("abcdef")
+    state, commands = run(state, *took("bcdef", "unmasking"), rules=SECURE)
+    assert commands == [settle("unmasking", "bcdef"), DistilRound(round=0, devices=tuple("abcde"))]
+
+
+def test_a_modality_of_which_too_few_are_left_is_given_up_and_the_others_are_not() -> None:
+    events = [*took("ab", "collecting", BOTH), *took("c", "collecting", ("gyro",)), *took("de", "collecting")]
+    state, _ = run(online("abcde"), *events, rules=SECURE)
+    assert state.groups == {"acc": tuple("abde"), "gyro": tuple("abc")}
+    state, _ = run(state, *took("abde", "sharing"), rules=SECURE)
+    state, _ = run(state, Tick(), rules=SECURE, now_s=100.0)
+    assert state.phase == "masking" and state.groups == {"acc": tuple("abde")}
+    state, commands = run(state, *took("abde", "masking"), *took("abde", "unmasking"), rules=SECURE)
+    assert commands[-1] == DistilRound(round=0, devices=tuple("abde"))
+
+
+@pytest.mark.parametrize("taken", range(4))
+def test_where_too_few_are_left_of_everything_the_round_is_learned_from_nobody(taken: int) -> None:
+    steps: list[Phase] = ["collecting", "sharing", "masking", "unmasking"]
+    state = online("abcd")
+    for step in steps[:taken]:
+        state, _ = run(state, *took("abcd", step)[: 3 if step == "unmasking" else 4], rules=SECURE)
+    state, _ = run(state, *took("ab", steps[taken]), rules=SECURE)
+    state, commands = run(state, Tick(), rules=SECURE, now_s=1000.0)
+    assert commands == [settle(steps[taken], "ab"), DistilRound(round=0, devices=())]
+    assert state.phase == "distilling"
+
+
+def test_a_secure_round_of_which_nobody_was_heard_opens_anew() -> None:
+    state, commands = run(online("abc"), DeviceOnline(device="d"), Tick(), rules=SECURE, now_s=60.0)
+    assert commands == [OpenRound(round=0, participants=tuple("abcd"))] and state.phase == "collecting"
+
+
+def test_a_quorum_of_too_few_for_a_sum_waits_for_more() -> None:
+    rules = RoundRules(min_devices=3, quorum=0.5, secure=True)
+    state, commands = run(online("abcd", rules), *took("ab", "collecting"), rules=rules)
+    assert commands == [] and state.phase == "collecting"
+    state, commands = run(state, *took("c", "collecting"), rules=rules)
+    assert commands == [settle("collecting", "abc")] and state.participants == tuple("abc")
+
+
+def test_of_more_devices_than_a_sum_takes_some_take_part() -> None:
+    names = [f"pi-{number:02}" for number in range(40)]
+    state, _ = run(START, *[DeviceOnline(device=name) for name in names], rules=RoundRules(min_devices=40, secure=True))
+    assert len(state.participants) == 31 and set(state.participants) < set(names)
+
+
+def test_what_belongs_to_another_step_round_or_device_changes_nothing_of_a_secure_sum() -> None:
+    state, _ = run(online("abc"), *took("abc", "collecting"), rules=SECURE)
+    for event in (
+        StepTaken(device="a", round=0, step="masking"),
+        StepTaken(device="a", round=1, step="sharing"),
+        StepTaken(device="d", round=0, step="sharing"),
+        KnowledgeStored(device="a", round=0),
+        *took("a", "collecting", BOTH),
+    ):
+        assert run(state, event, rules=SECURE) == (state, [])
+
+
+@given(st.data())
+def test_a_secure_sum_ends_whatever_comes_in_whatever_order_and_resumes_as_it_was(data: st.DataObject) -> None:
+    names = "abcdef"
+    state = online(names)
+    events = st.builds(
+        StepTaken,
+        device=st.sampled_from(names),
+        round=st.just(0),
+        step=st.sampled_from(OPEN),
+        modalities=st.sampled_from([("acc",), ("gyro",), BOTH]),
+    )
+    now_s, done = 0.0, False
+    for _ in range(60):
+        now_s += data.draw(st.sampled_from([0.0, 1.0, 70.0]))
+        before = state
+        state, commands = run(state, data.draw(events | st.just(Tick())), rules=SECURE, now_s=now_s)
+        for step, devices in before.settled.items():
+            assert state.settled[step] == devices, "what is settled is settled"
+        for command in commands:
+            if isinstance(command, DistilRound):
+                done = True
+                assert set(command.devices) <= set(state.settled.get("masking", ()))
+        for name, members in state.groups.items():
+            assert len(members) >= 3 and all(name in state.offered[each] for each in members)
+        # A coordinator that is killed here knows what was settled and what it has stored.
+        again, more = resumed_sum(
+            RoundState(rounds=2, seed=7, online=state.online),
+            state.participants if state.phase == "collecting" else tuple(names),
+            state.offered,
+            state.settled,
+            state.received,
+            SECURE,
+            now_s,
+        )
+        assert (again.phase, again.participants, again.received) == (state.phase, state.participants, state.received)
+        assert again.groups == state.groups
+        if done:
+            assert more == (commands[-1],)
+            break
+        assert more in ((), (OpenRound(round=0, participants=state.participants),))
+    state, commands = run(state, *[Tick()] * 4, rules=SECURE, now_s=now_s)
+    for _ in range(4):
+        now_s += 1000.0
+        state, _ = run(state, Tick(), rules=SECURE, now_s=now_s)
+    assert state.phase == "distilling" or not state.received
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"aggregator": "median"}, "aggregator"),
+        ({"quarantine": "odd"}, "quarantine"),
+        ({"late": "carry"}, "late"),
+        ({"min_devices": 2}, "min_devices"),
+    ],
+)
+def test_what_a_sum_cannot_give_is_refused_with_a_remedy(changes: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}.*set |set {name}"):
+        RoundRules(**{"min_devices": 3, "secure": True} | changes)

@@ -33,15 +33,20 @@ from mekt.messages import (
     Chunk,
     Envelope,
     Finding,
+    Keys,
     Offer,
     Presence,
     Privacy,
+    PublicKeys,
     Receipt,
     Renewal,
     Request,
     RoundOpen,
     RoundReport,
+    Shares,
     Status,
+    Summing,
+    Unmasking,
     Want,
     decode,
     encode,
@@ -121,6 +126,11 @@ BODIES: dict[str, Body] = {
     "receipt": Receipt(state="refused", reason="round 2 is over"),
     "request": Request(token=b"t" * 16, csr=b"\x30\x82 a request"),
     "renewal": Renewal(csr=b"\x30\x82 a request"),
+    "keys": Keys(keys={"acc": PublicKeys(seal=b"s" * 32, mask=b"m" * 32)}),
+    "shares": Shares(sealed={"acc": {"pi-4": b"x" * 82, "pi-5": b"y" * 82}}),
+    "unmasking": Unmasking(
+        seeds={"acc": {"pi-3": b"s" * 33, "pi-4": b"t" * 33}}, mask_keys={"acc": {"pi-5": b"m" * 33}}
+    ),
     "answer": Answer(state="issued", certificate=b"\x30\x82 a certificate", time_s=1.75e9),
     "status": Status(
         phase="collecting",
@@ -203,6 +213,47 @@ def test_a_presence_may_say_what_was_given_away_and_one_without_is_as_before() -
         worse = dataclasses.replace(told, privacy=dataclasses.replace(privacy, epsilon=epsilon))
         with pytest.raises(WireError, match="epsilon"):
             encode(dataclasses.replace(envelope("presence"), body=worse))
+
+
+def test_a_round_may_be_one_whose_knowledge_is_summed_in_secret_and_any_other_is_as_before() -> None:
+    plain = BODIES["round"]
+    assert isinstance(plain, RoundOpen)
+    keys = {f"pi-{number}": PublicKeys(seal=b"s" * 32, mask=bytes([number]) * 32) for number in range(31)}
+    summing = Summing(step="unmasking", members={"acc": keys}, survivors=tuple(keys))
+    raw = encode(dataclasses.replace(envelope("round"), body=dataclasses.replace(plain, summing=summing)))
+    read = decode(raw).body
+    assert isinstance(read, RoundOpen) and read.summing == summing and len(raw) > len(golden("round"))
+    for spoil, says in (
+        ({"step": "guessing"}, "step"),
+        ({"members": {"acc": keys | {"pi-31": keys["pi-0"]}}}, "at most 31"),
+        ({"members": {"acc": {"pi-0": PublicKeys(seal=b"s", mask=b"m" * 32)}}}, "seal"),
+    ):
+        worse = dataclasses.replace(summing, **spoil)
+        with pytest.raises(WireError, match=says):
+            encode(dataclasses.replace(envelope("round"), body=dataclasses.replace(plain, summing=worse)))
+
+
+def test_the_largest_words_of_a_secure_sum_are_within_their_limits() -> None:
+    modalities = [f"m{number:015}" for number in range(16)]
+    devices = [f"{number:064}" for number in range(31)]
+    shares = {name: dict.fromkeys(devices, b"s" * 33) for name in modalities}
+    for body in (
+        Keys(keys=dict.fromkeys(modalities, PublicKeys(seal=b"s" * 32, mask=b"m" * 32))),
+        Shares(sealed={name: dict.fromkeys(devices[1:], b"x" * 82) for name in modalities}),
+        Unmasking(seeds=shares, mask_keys=dict.fromkeys(modalities, {})),
+    ):
+        largest = envelope(KIND_OF[type(body)], body=body, device="d" * 64, federation="f" * 64)
+        assert decode(encode(largest)) == largest
+
+
+def test_an_offer_that_says_nothing_of_masks_is_of_knowledge_as_it_is() -> None:
+    offer = BODIES["offer"]
+    assert isinstance(offer, Offer) and offer.masked is None
+    masked = dataclasses.replace(offer, masked=True)
+    assert decode(encode(envelope("offer", body=masked))).body == masked
+    data = table("offer")
+    data["body"]["masked"] = False
+    assert "masked" in refused(msgpack.packb(data))
 
 
 def test_there_is_a_golden_message_of_every_kind_and_no_other() -> None:
@@ -513,8 +564,10 @@ def test_the_words_of_the_schema_are_few_enough_to_be_looked_through() -> None:
 def test_no_field_of_any_kind_can_hold_windows_or_weights() -> None:
     """Lists of numbers are the channels' means and deviations, and the numbers of chunks; bytes are hashes.
 
-    And what a key is certified by: it is smaller than a window, and the coordinator takes nothing else there.
+    And what a key is certified by: it is smaller than a window, and the coordinator takes nothing else there. And
+    shares of secrets, each of one length and of or for one other device.
     """
+    shares = {"shares": (82,), "unmasking": (33,)}
     for kind, (body, _, _) in KINDS.items():
         for hint, bounds in hints(body):
             if get_origin(hint) is tuple and holds_numbers(get_args(hint)[0]):
@@ -522,8 +575,9 @@ def test_no_field_of_any_kind_can_hold_windows_or_weights() -> None:
             if get_origin(hint) is dict and holds_numbers(get_args(hint)[1]):
                 assert bounds is not None and bounds.longest is not None and bounds.longest <= 64, (kind, hint)
             if hint is bytes and kind != "chunk":
-                largest = {"request": (16, 512), "renewal": (512,), "answer": (1024,)}.get(kind, (32,))
+                largest = {"request": (16, 512), "renewal": (512,), "answer": (1024,), **shares}.get(kind, (32,))
                 assert bounds is not None and bounds.longest in largest, (kind, bounds)
+                assert kind not in shares or bounds.shortest == bounds.longest
         if kind == "chunk":
             assert [bounds.longest for hint, bounds in hints(body) if hint is bytes and bounds] == [32, CHUNK_BYTES]
 
@@ -531,7 +585,8 @@ def test_no_field_of_any_kind_can_hold_windows_or_weights() -> None:
 def test_what_devices_send_beside_chunks_is_small_and_holds_no_list_of_fractions() -> None:
     for kind, (body, largest, directions) in KINDS.items():
         if "up" in directions and kind != "chunk":
-            assert largest <= 8192
+            # Of every modality a share for every device that a secure sum takes.
+            assert largest <= {"shares": 81920, "unmasking": 65536}.get(kind, 8192)
             for hint, _ in hints(body):
                 if get_origin(hint) is tuple:
                     assert not any(inner is float for inner, _ in hints(hint)), (kind, hint)
