@@ -167,7 +167,7 @@ class _Game:
                     case rounds.DistilRound(round=number, devices=devices):
                         self._close(number, {name: sent[name] for name in devices})
                         queued.append(rounds.Distilled(round=number))
-                    case rounds.Finish():
+                    case rounds.SettleStep() | rounds.Finish():
                         pass
         return Run(evaluated=tuple(self._evaluated), played=tuple(self._played))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.tables import number
 from mekt.arrays import pack_knowledge
-from mekt.fixedpoint import COARSE, FixedPoint
+from mekt.fixedpoint import COARSE, FINE, FixedPoint
 from mekt.masks import Collector, Member, least_threshold
 from mekt.schema import plain
 from mekt.shamir import SECRET_BYTES
@@ -22,7 +22,6 @@ SHAPE = (1024, 32)
 DEVICES = (3, 8, 23)
 REPEATS = 5
 WINDOWS = 350
-FINE = FixedPoint()
 CONTEXT = b"bench/secure"
 T = TypeVar("T")
 

@@ -3,12 +3,10 @@
 Times are seconds of one monotonic clock.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
-from coordinator.round import Phase, RoundRules, RoundState
-from mekt.messages import RoundOpen, Status
+from coordinator.round import RoundRules, RoundState
+from mekt.messages import RoundOpen, Status, Summing
 from mekt.plan import BlobRef, Plan
 
 # While a round collects, its status is said again this often, for the times in its text.
@@ -16,25 +14,24 @@ STATUS_S = 10.0
 # A changed status waits this long for further changes.
 STATUS_PACE_S = 0.2
 
-STANDING: Mapping[Phase, Literal["open", "closed", "finished"]] = {
-    "waiting": "closed",
-    "collecting": "open",
-    "distilling": "closed",
-    "finished": "finished",
-}
-
 
 def announcement(
-    state: RoundState, rules: RoundRules, plan: Plan, knowledge: dict[str, BlobRef], now_s: float
+    state: RoundState,
+    rules: RoundRules,
+    plan: Plan,
+    knowledge: dict[str, BlobRef],
+    now_s: float,
+    summing: Summing | None = None,
 ) -> RoundOpen:
-    """Where the round stands at `now_s`, for its participants and whoever comes later."""
+    """Where the round, and its secure sum, stand at `now_s`, for its participants and whoever comes later."""
     return RoundOpen(
-        state=STANDING[state.phase],
-        deadline_s=max(0.0, state.deadline_at_s - now_s) if state.phase == "collecting" else 0.0,
+        state="open" if state.is_open else "finished" if state.phase == "finished" else "closed",
+        deadline_s=max(0.0, state.deadline_at_s - now_s) if state.is_open else 0.0,
         late=rules.late,
         participants=state.participants,
         plan=plan,
         knowledge=knowledge,
+        summing=summing,
     )
 
 

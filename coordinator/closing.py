@@ -11,6 +11,7 @@ from coordinator.learner import Closed, Learner
 from coordinator.ledger import Ledger
 from coordinator.quarantine import Standings
 from coordinator.signs import news
+from coordinator.summing import SecretSum
 from mekt.files import BlobStore
 from mekt.messages import RoundReport
 from mekt.process import LOOP_S, Job, JobDone, Stop
@@ -52,20 +53,20 @@ class Closing:
             return None
         return self._learner.knowledge(rounds_done)
 
-    def begin(self, number: int, devices: tuple[str, ...], opened_at_s: float) -> None:
-        """Learn from what these devices delivered in a round that opened at `opened_at_s`.
+    def begin(self, number: int, devices: tuple[str, ...], opened_at_s: float, secret: SecretSum | None = None) -> None:
+        """Learn from what these devices delivered in a round that opened at `opened_at_s`, or from its secret sum.
 
         Whatever happens from now on, also a restart: the round is learned from these and no other.
         """
         self._ledger.collected(number, devices)
         log.info("round %d: learning from %s", number + 1, ", ".join(devices) or "nobody")
-        deliveries = self._ledger.deliveries(number)
+        deliveries = tuple(each for each in self._ledger.deliveries(number) if each.device in devices)
         collect_s = time.monotonic() - opened_at_s
 
         standings = self._ledger.standings()
 
         def work(progress: Callable[[int, int], None]) -> tuple[Closed, dict[str, bytes]]:
-            closed = self._learner.close_round(number, deliveries, self._blobs, progress, collect_s, standings)
+            closed = self._learner.close_round(number, deliveries, self._blobs, progress, collect_s, standings, secret)
             return closed, self._learner.knowledge(number + 1)
 
         self._job = Job(f"round-{number}", work, self._inbox)

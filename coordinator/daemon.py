@@ -7,6 +7,7 @@ import contextlib
 import logging
 import queue
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,30 @@ from coordinator.intake import Delivered, Intake, Refused
 from coordinator.learner import Closed, Learner
 from coordinator.ledger import Delivery, Ledger
 from coordinator.registrar import Registrar, open_authority
+from coordinator.round import NEXT
 from coordinator.settings import FederationSettings, read_federation
 from coordinator.standing import Fleet, status_of
+from coordinator.summing import PHASES, STEPS, Summing, settled_of
 from mekt import catalogue
 from mekt.blobs import ChunkError, proxy_hash
 from mekt.errors import SettingsError, WireError
 from mekt.files import BlobStore
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.messages import Body, Chunk, Envelope, Offer, Presence, Receipt, Renewal, Request, Want
+from mekt.messages import (
+    Body,
+    Chunk,
+    Envelope,
+    Keys,
+    Offer,
+    Presence,
+    Receipt,
+    Renewal,
+    Request,
+    Shares,
+    Step,
+    Unmasking,
+    Want,
+)
 from mekt.post import Post
 from mekt.process import INBOX_EVENTS, LOOP_S, JobDone, Stop, only_process
 from mekt.topics import Direction, Topic, for_coordinator
@@ -101,6 +118,7 @@ class Coordinator:
         )
         self._downstream = Downstream(datasets.blobs.values())
         self._intake = Intake(self._plan, self._rules)
+        self._summing = Summing(settings.federation, self._plan, self._ledger) if self._rules.secure else None
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
         self._fleet = Fleet(self._plan.proxy)
         self._opened_at_s = time.monotonic()
@@ -140,14 +158,36 @@ class Coordinator:
         participants = self._ledger.participants(number)
         if participants is None or number >= self._state.rounds:
             return
-        for delivery in self._ledger.deliveries(number):
-            if any(self._blobs.get(ref) is None for ref in delivery.knowledge.values()):
-                self._ledger.withdraw(number, delivery.device)
+        lost = [
+            delivery.device
+            for delivery in self._ledger.deliveries(number)
+            if any(self._blobs.get(ref) is None for ref in delivery.knowledge.values())
+        ]
+        if self._summing is not None:
+            self._resume_sum(self._summing, participants, lost)
+            return
+        for device in lost:
+            self._ledger.withdraw(number, device)
         deliveries = self._ledger.deliveries(number)
         received = tuple(delivery.device for delivery in deliveries if not delivery.age)
         late = tuple(delivery.device for delivery in deliveries if delivery.age)
         log.info("round %d of %d goes on; delivered so far: %s", number + 1, self._state.rounds, _listed(received))
         self._state, commands = rounds.resumed(self._state, participants, received, self._rules, time.monotonic(), late)
+        self._carry_out(commands)
+
+    def _resume_sum(self, summing: Summing, participants: tuple[str, ...], lost: Collection[str]) -> None:
+        """The same of a secure sum. `lost`: whose words were lost from the disk since."""
+        number = self._state.round
+        settled = settled_of(self._ledger.settled(number))
+        if "masking" not in settled:
+            for device in lost:
+                self._ledger.withdraw(number, device)
+        step = NEXT[tuple(settled)[-1]] if settled else "collecting"
+        takers = () if step == "distilling" else summing.takers(number, step)
+        log.info("round %d of %d goes on with its secure sum", number + 1, self._state.rounds)
+        self._state, commands = rounds.resumed_sum(
+            self._state, participants, summing.offered(number), settled, takers, self._rules, time.monotonic()
+        )
         self._carry_out(commands)
 
     # What comes in
@@ -192,6 +232,8 @@ class Coordinator:
                 self._on_chunk(device, chunk)
             case Want() as want:
                 self._on_want(device, want)
+            case (Keys() | Shares() | Unmasking()) as word if self._summing is not None:
+                self._on_step(self._summing, device, number, word)
             case Request() | Renewal() as request if self._registrar is not None:
                 way: Direction = "enroll" if isinstance(request, Request) else "down"
                 self._post.send(self._registrar.answer(device, request), way, device=device)
@@ -216,12 +258,32 @@ class Coordinator:
         if reminder is not None:
             self._answer(device, self._state.round, reminder)
 
+    def _on_step(self, summing: Summing, device: str, number: int, word: Keys | Shares | Unmasking) -> None:
+        """A device has taken a step of the secure sum, or says again that it has."""
+        is_settled = PHASES[type(word)] in self._state.settled
+        outcome = summing.take(device, number, word, self._state)
+        step = STEPS[PHASES[type(word)]]
+        if isinstance(outcome, Refused):
+            self._refuse(device, number, outcome, step)
+            return
+        self._answer(device, number, Receipt(state="accepted", step=step))
+        self._advance(outcome)
+        if isinstance(word, Shares) and is_settled:
+            # What was dealt to it when that was settled has not come.
+            self._deal(summing, device)
+
+    def _deal(self, summing: Summing, device: str) -> None:
+        """Give a device the shares that others have sealed to it, if they are there."""
+        inbox = summing.inbox(device, self._state)
+        if inbox is not None:
+            self._answer(device, self._state.round, inbox)
+
     def _on_offer(self, device: str, number: int, proxy: bytes, offer: Offer) -> None:
         match self._intake.offered(device, number, proxy, offer, self._state):
             case Delivered():
-                self._answer(device, number, Receipt(state="accepted", age=offer.age))
+                self._answer(device, number, _accepted(offer))
             case Refused() as refused:
-                self._refuse(device, number, refused)
+                self._refuse(device, number, refused, "words" if offer.masked else None)
             case None:
                 pass
 
@@ -235,22 +297,25 @@ class Coordinator:
             case Whole():
                 self._store(device, outcome)
             case Refused():
-                self._refuse(device, self._state.round, outcome)
+                self._refuse(device, self._state.round, outcome, None if self._summing is None else "words")
             case None:
                 pass
 
-    def _refuse(self, device: str, number: int, refused: Refused) -> None:
+    def _refuse(self, device: str, number: int, refused: Refused, step: Step | None = None) -> None:
         self._post.reject(refused.trouble, f"{device}: {refused.reason}")
-        self._answer(device, number, Receipt(state="refused", age=refused.age, reason=refused.reason[:200]))
+        self._answer(device, number, Receipt(state="refused", age=refused.age, reason=refused.reason[:200], step=step))
 
     def _store(self, device: str, whole: Whole) -> None:
         number, offer = self._state.round, whole.offer
         refs = {name: self._blobs.put(data) for name, data in whole.blobs.items()}
         self._ledger.deliver(number, Delivery(device=device, windows=offer.windows, knowledge=refs, age=offer.age))
-        self._answer(device, number, Receipt(state="accepted", age=offer.age))
+        self._answer(device, number, _accepted(offer))
         since = f", learned {offer.age} round{'s'[: offer.age - 1]} ago" if offer.age else ""
         log.info("round %d: %s delivered %s%s", number + 1, device, _listed(tuple(refs)), since)
-        self._advance(rounds.KnowledgeStored(device=device, round=number, late=offer.age > 0))
+        if offer.masked:
+            self._advance(rounds.StepTaken(device=device, round=number, step="masking"))
+        else:
+            self._advance(rounds.KnowledgeStored(device=device, round=number, late=offer.age > 0))
 
     def _on_want(self, device: str, want: Want) -> None:
         topic = Topic(federation=self._post.federation, direction="down", kind="chunk", device=device)
@@ -290,17 +355,31 @@ class Coordinator:
                     self._opened_at_s = time.monotonic()
                     self._intake.keep_only(participants)
                     log.info("round %d of %d opens for %s", number + 1, self._state.rounds, _listed(participants))
+                case rounds.SettleStep() as settled:
+                    self._settle(settled)
                 case rounds.DistilRound(round=number, devices=devices):
                     self._intake.keep_only(())
-                    self._closing.begin(number, devices, self._opened_at_s)
+                    secret = None if self._summing is None else self._summing.sum(self._state)
+                    self._closing.begin(number, devices, self._opened_at_s, secret)
                 case rounds.Finish():
                     log.info("all %d rounds are done", self._state.rounds)
+
+    def _settle(self, settled: rounds.SettleStep) -> None:
+        assert self._summing is not None, "steps are a secure sum's"
+        self._ledger.settle(settled.round, settled.step, settled.devices)
+        self._intake.keep_only(())
+        step = STEPS[settled.step]
+        log.info("round %d, secure sum: %s of %s are there", settled.round + 1, step, _listed(settled.devices))
+        if settled.step == "sharing":
+            for device in self._state.participants:
+                self._deal(self._summing, device)
 
     # What goes out
 
     def _announce(self) -> None:
         """Say where the round stands, retained for whoever comes later. What cannot be said now is tried again."""
-        word = announcement(self._state, self._rules, self._plan, self._downstream.knowledge, time.monotonic())
+        summing = self._summing.word(self._state) if self._summing is not None and self._state.is_open else None
+        word = announcement(self._state, self._rules, self._plan, self._downstream.knowledge, time.monotonic(), summing)
         self._announced = self._post.send(word, "all", round=self._state.round, retain=True)
 
     def _say_status(self, now_s: float) -> None:
@@ -320,6 +399,10 @@ class Coordinator:
 
     def _answer(self, device: str, number: int, body: Body) -> None:
         self._post.send(body, "down", device=device, round=number)
+
+
+def _accepted(offer: Offer) -> Receipt:
+    return Receipt(state="accepted", age=offer.age, step="words" if offer.masked else None)
 
 
 def _compute(choice: str) -> torch.device:

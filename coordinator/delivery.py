@@ -1,6 +1,6 @@
 """One offer on its way in: what a device may offer, which chunks to ask it for, when all is there. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from mekt import catalogue
 from mekt.arrays import largest_knowledge_bytes, unpack_knowledge
 from mekt.blobs import ChunkError, Fetch
 from mekt.errors import WireError
+from mekt.fixedpoint import FINE
 from mekt.messages import Chunk, Offer, Want
 from mekt.plan import LARGEST_BLOB_BYTES, Plan
 
@@ -35,6 +36,16 @@ def offer_problem(offer: Offer, plan: Plan) -> str | None:
     total = sum(ref.size_bytes for ref in offer.knowledge.values())
     if total > LARGEST_BLOB_BYTES:
         return f"{total} bytes of knowledge are over the {LARGEST_BLOB_BYTES} that may be fetched at a time"
+    return None
+
+
+def masked_problem(offer: Offer, modalities: Collection[str], plan: Plan) -> str | None:
+    """Why this offer of masked words can never be accepted, or None; they have to be of exactly these modalities."""
+    size_bytes = FINE.size_bytes((plan.knowledge_rows, plan.method.embedding))
+    if set(offer.knowledge) != set(modalities):
+        return f"words of {', '.join(sorted(offer.knowledge))}, where {', '.join(sorted(modalities))} are summed"
+    if any(ref.size_bytes != size_bytes for ref in offer.knowledge.values()):
+        return f"words of another length than {size_bytes} bytes"
     return None
 
 
@@ -90,7 +101,9 @@ class Incoming:
         if data is None:
             return None
         try:
-            _check(data, self._plan)
+            # Of masked words nothing but their number can be told, which was looked at when they were offered.
+            if not self.offer.masked:
+                _check(data, self._plan)
         except WireError as error:
             return Unusable(reason=str(error))
         self._blobs[chunk.sha256] = data

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from coordinator.delivery import Incoming, Unusable, Whole, offer_problem
+from coordinator.delivery import Incoming, Unusable, Whole, masked_problem, offer_problem
 from coordinator.round import RoundRules, RoundState
 from mekt.blobs import ChunkError, proxy_hash
 from mekt.messages import Chunk, Offer, Trouble, Want
@@ -46,7 +46,8 @@ class Intake:
         `proxy` names the proxy set that its round, `number`, is about.
         """
         late = offer.age > 0
-        if number == state.round and (device in state.received or (late and device in state.late)):
+        there = state.settled.get("masking", () if self._rules.secure and state.phase != "masking" else state.received)
+        if number == state.round and (device in there or (late and device in state.late)):
             return Delivered()
         problem = self._problem(device, number, proxy, offer, state)
         if problem is not None:
@@ -103,5 +104,14 @@ class Intake:
             return "other-proxy-set", "it is about another proxy set"
         if offer.age > 0 and not self._rules.takes_late:
             return "old-round", "it was learned for an earlier round, and this federation drops such knowledge"
-        problem = offer_problem(offer, self._plan)
+        if bool(offer.masked) != self._rules.secure:
+            wanted = "masked words alone" if self._rules.secure else "no masked words"
+            return "unfit-offer", f"this federation takes {wanted}"
+        if self._rules.secure:
+            if state.phase != "masking":
+                return "old-round" if "masking" in state.settled else "early-round", "no words are summed at this step"
+            modalities = [name for name, members in state.groups.items() if device in members]
+            problem = masked_problem(offer, modalities, self._plan)
+        else:
+            problem = offer_problem(offer, self._plan)
         return None if problem is None else ("unfit-offer", problem)

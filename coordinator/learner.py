@@ -22,6 +22,7 @@ from coordinator.distil import Distiller
 from coordinator.ledger import Delivery
 from coordinator.quarantine import Standings
 from coordinator.round import RoundRules
+from coordinator.summing import SecretSum
 from coordinator.weighing import Weighed, weigh
 from export.writer import write_release
 from mekt import catalogue
@@ -127,21 +128,26 @@ class Learner:
         progress: Progress,
         collect_s: float,
         standings: Standings = NOBODY,
+        secret: SecretSum | None = None,
     ) -> Closed:
         """Learn from what was delivered within `collect_s` in this round; the encoders are durable when this returns.
 
+        Of a `secret` sum the sum is all that is known, and of no device can anything be told.
         They must be those of `number` rounds, and so must the `standings`: equal ones lead to equal ones. When learning
         diverges the encoders stay as they are: the round is lost, not the federation.
 
         Raises:
             StateError: when a delivered blob is gone, or the disk is full.
         """
-        contributions = [self._contribution(delivery, blobs) for delivery in deliveries]
         began_s = time.monotonic()
         rows = signs.rows_of(self._plan.knowledge_rows)
         looked_at = {name: array[rows] for name, array in view(self._plan, self._proxy, number).items()}
         known = self._distiller.embed(looked_at)
-        weighed = self._weighed(number, contributions, standings)
+        if secret is None:
+            contributions = [self._contribution(delivery, blobs) for delivery in deliveries]
+            weighed = self._weighed(number, contributions, standings)
+        else:
+            weighed = Weighed(aggregate=secret.means(blobs), standings=standings, scores={}, findings=())
         aggregated = weighed.aggregate
         loss = self._distiller.distil(self._proxy, aggregated, number, progress)
         losses = {"reconstruction": loss.reconstruction, "transfer": loss.transfer}

@@ -30,6 +30,12 @@ STEPS = (
     ),
     ("ALTER TABLE deliveries ADD COLUMN age INTEGER NOT NULL DEFAULT 0",),
     ("CREATE TABLE standings (device TEXT PRIMARY KEY, standing TEXT NOT NULL)",),
+    (
+        "CREATE TABLE said (round INTEGER NOT NULL, step TEXT NOT NULL, device TEXT NOT NULL, word BLOB NOT NULL,"
+        " PRIMARY KEY (round, step, device))",
+        "CREATE TABLE steps (round INTEGER NOT NULL, step TEXT NOT NULL, devices TEXT NOT NULL,"
+        " PRIMARY KEY (round, step))",
+    ),
 )
 
 
@@ -132,6 +138,24 @@ class Ledger:
             for device, windows, knowledge, age in self._db.rows(query, number)
         )
 
+    def say(self, number: int, step: str, device: str, word: bytes) -> None:
+        """Remember what a device said in a step of a round's secure sum, the first time it did."""
+        self._db.execute("INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?)", number, step, device, word)
+
+    def said(self, number: int, step: str) -> dict[str, bytes]:
+        """What devices said in a step, in order of device."""
+        query = "SELECT device, word FROM said WHERE round = ? AND step = ? ORDER BY device"
+        return {device: bytes(word) for device, word in self._db.rows(query, number, step)}
+
+    def settle(self, number: int, step: str, devices: Sequence[str]) -> None:
+        """Remember who took a step of a round's secure sum; that is never told otherwise."""
+        self._db.execute("INSERT OR IGNORE INTO steps VALUES (?, ?, ?)", number, step, json.dumps(list(devices)))
+
+    def settled(self, number: int) -> dict[str, tuple[str, ...]]:
+        """Who took each step that is over, in the order in which they were settled."""
+        rows = self._db.rows("SELECT step, devices FROM steps WHERE round = ? ORDER BY rowid", number)
+        return {step: self._built(_Participants, {"devices": self._parsed(text)}).devices for step, text in rows}
+
     def report(self, report: RoundReport, standings: Standings | None = None) -> None:
         """Remember how the global encoders are after `report.round` rounds; the round before that number is over.
 
@@ -143,7 +167,8 @@ class Ledger:
             self._db.execute("INSERT OR REPLACE INTO reports VALUES (?, ?)", number, text)
             self._db.execute("DELETE FROM reports WHERE round <= ?", number - REPORTS_KEPT)
             self._db.execute("DELETE FROM rounds WHERE round < ?", number)
-            self._db.execute("DELETE FROM deliveries WHERE round < ?", number)
+            for table in ("deliveries", "said", "steps"):
+                self._db.execute(f"DELETE FROM {table} WHERE round < ?", number)  # noqa: S608
             if standings is not None:
                 self._db.execute("DELETE FROM standings")
                 for device, each in standings.items():

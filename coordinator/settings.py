@@ -64,6 +64,8 @@ class FederationSettings:
                 raise ValueError(
                     f"window: of {each.name} it holds more than {LARGEST_WINDOW_VALUES} values; make it shorter"
                 )
+        if self.round.secure and self.method.sends_hidden:
+            raise ValueError("method: beta and gamma send hidden layers, which no secure sum is made of; set both to 0")
         if self.test and not self.labelled:
             raise ValueError("test: scores need a classifier; name labelled recordings too")
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from coordinator.round import DeviceOffline, DeviceOnline, RoundRules, RoundState
+from coordinator.round import DeviceOffline, DeviceOnline, Phase, RoundRules, RoundState
 from mekt import catalogue
 from mekt.errors import WireError
 from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
@@ -23,6 +23,12 @@ SCORE_BYTES = 11
 MOST_DEVICES = 4096
 # After a connection to the broker: who has not been heard by then did not come back with it.
 RETURN_S = 60.0
+# What devices do in the steps of a secure sum.
+SECRETS: Mapping[Phase, str] = {
+    "sharing": ": dealing shares of secrets",
+    "masking": ": sending masked words",
+    "unmasking": ": unmasking their sum",
+}
 # Of each device, so that a message that comes again is known.
 MESSAGES_REMEMBERED = 64
 
@@ -154,7 +160,7 @@ def status_of(
         phase=state.phase,
         rounds=state.rounds,
         online=tuple(sorted(state.online)),
-        waiting_for=state.waiting_for if state.phase == "collecting" else (),
+        waiting_for=state.waiting_for if state.is_open else (),
         received=state.received,
         reports=_newest(reports),
         text=_text(state, rules, now_s, seen_at_s, share_learned)[:LONGEST_TEXT],
@@ -190,18 +196,18 @@ def _text(
         case "waiting":
             wanted, there = _are(rules.min_devices, "device"), _are(len(state.online))
             return f"{number} opens once {wanted} online; {there}"
-        case "collecting":
-            late = [f"{device} ({_last_seen(seen_at_s.get(device), now_s)})" for device in state.waiting_for]
-            left_s = max(0.0, state.deadline_at_s - now_s)
-            return (
-                f"{number} ends in {left_s:.0f} s at the latest; "
-                f"waiting for {len(late)} of {len(state.participants)}: {_some(late)}"
-            )
         case "distilling":
             devices = "1 device" if len(state.received) == 1 else f"{len(state.received)} devices"
             return f"{number}: learning from {devices}, {share_learned:.0%} done"
         case "finished":
             return f"all {state.rounds} rounds are done"
+        case step:
+            late = [f"{device} ({_last_seen(seen_at_s.get(device), now_s)})" for device in state.waiting_for]
+            left_s = max(0.0, state.deadline_at_s - now_s)
+            return (
+                f"{number}{SECRETS.get(step, '')} ends in {left_s:.0f} s at the latest; "
+                f"waiting for {len(late)} of {len(state.participants)}: {_some(late)}"
+            )
 
 
 def _are(count: int, noun: str = "") -> str:

@@ -40,6 +40,10 @@ class FixedPoint:
         if (self.largest << self.fraction) * self.most_weight * self.most_devices >= 1 << (self.bits - 1):
             raise ValueError(f"fixed point: sums of {self.most_devices} devices do not fit into {self.bits} bits")
 
+    def size_bytes(self, shape: tuple[int, int]) -> int:
+        """Of the words of a matrix of this shape, with its weight."""
+        return (shape[0] * shape[1] + 1) * self.bits // 8
+
     @property
     def precision(self) -> float:
         """How far a weighted mean may lie from the exact one, where no value was over `largest`."""
@@ -76,6 +80,8 @@ class FixedPoint:
         return mean_ND.astype(np.float32), weight
 
 
+# What devices' knowledge is summed in.
+FINE = FixedPoint()
 # Half the bytes, for few devices whose weights are told in fifteenths. It is finer than int4, which no score was seen
 # to mind, of every dimension whose largest value is over 0.44.
 COARSE = FixedPoint(bits=16, fraction=4, largest=8, most_weight=15, most_devices=15)

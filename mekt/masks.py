@@ -67,6 +67,11 @@ class Revealed:
     mask_keys: Mapping[str, bytes]
 
 
+def sum_context(federation: str, run: str, number: int, modality: str) -> bytes:
+    """What binds a sum's secrets to one round of one run, and to one modality."""
+    return "/".join(("mekt", federation, run, str(number), modality)).encode()
+
+
 def least_threshold(devices: int) -> int:
     """The smallest threshold that is safe: more than two thirds.
 

@@ -11,7 +11,22 @@ from typing import Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
-from mekt.messages import Answer, Chunk, Envelope, Offer, Presence, Receipt, Renewal, Request, RoundOpen, Status, Want
+from mekt.messages import (
+    Answer,
+    Chunk,
+    Envelope,
+    Keys,
+    Offer,
+    Presence,
+    Receipt,
+    Renewal,
+    Request,
+    RoundOpen,
+    Shares,
+    Status,
+    Unmasking,
+    Want,
+)
 from mekt.topics import Direction
 
 # The first one is what lies between two rounds, and before the first. "distilling" also is classifying and exporting.
@@ -202,7 +217,7 @@ def speaker_of(envelope: Envelope, direction: Direction) -> str:
 def is_work(envelope: Envelope) -> bool:
     """True for a message that carries a round on, or says that somebody is at work on it or that all are over."""
     match envelope.body:
-        case Offer() | Want() | Chunk() | Receipt():
+        case Offer() | Want() | Chunk() | Receipt() | Keys() | Shares() | Unmasking():
             return True
         case Presence(state=state, activity=activity):
             return state == "online" and activity != "idle"

@@ -169,10 +169,10 @@ def test_the_schema_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path)
     path = tmp_path / "ledger"
     Ledger(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 4")
+        db.execute("PRAGMA user_version = 5")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(StateError, match="schema 4 is of a newer Mekt than this one"):
+    with pytest.raises(StateError, match="schema 5 is of a newer Mekt than this one"):
         Ledger(path)
     assert path.read_bytes() == before
 

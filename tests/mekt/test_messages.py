@@ -240,7 +240,7 @@ def test_the_largest_words_of_a_secure_sum_are_within_their_limits() -> None:
     for body in (
         Keys(keys=dict.fromkeys(modalities, PublicKeys(seal=b"s" * 32, mask=b"m" * 32))),
         Shares(sealed={name: dict.fromkeys(devices[1:], b"x" * 82) for name in modalities}),
-        Unmasking(seeds=shares, mask_keys=dict.fromkeys(modalities, {})),
+        Unmasking(seeds=shares, mask_keys={name: {} for name in modalities}),
     ):
         largest = envelope(KIND_OF[type(body)], body=body, device="d" * 64, federation="f" * 64)
         assert decode(encode(largest)) == largest
