@@ -153,6 +153,8 @@ class Audit:
             }
             if isinstance(envelope.body, Offer):
                 says["blobs"] = {name: ref.sha256.hex() for name, ref in envelope.body.knowledge.items()}
+                if envelope.body.masked:
+                    says["masked"] = True
             self._append(says)
             self._learn_blobs(says)
             passing = isinstance(envelope.body, PASSING) and not is_will
@@ -325,7 +327,8 @@ class Audit:
         """What the chunks of an offer will be knowledge of."""
         blobs = says.get("blobs")
         if isinstance(blobs, dict):
-            self._modality_of |= {str(sha256): str(name) for name, sha256 in blobs.items()}
+            how = ", masked" if says.get("masked") else ""
+            self._modality_of |= {str(sha256): f"{name}{how}" for name, sha256 in blobs.items()}
         while len(self._modality_of) > BLOBS_REMEMBERED:
             del self._modality_of[next(iter(self._modality_of))]
 

@@ -4,7 +4,19 @@ from collections.abc import Mapping
 
 from mekt import catalogue
 from mekt.errors import WireError
-from mekt.messages import Chunk, Envelope, Offer, Presence, Renewal, Request, Want, decode
+from mekt.messages import (
+    Chunk,
+    Envelope,
+    Keys,
+    Offer,
+    Presence,
+    Renewal,
+    Request,
+    Shares,
+    Unmasking,
+    Want,
+    decode,
+)
 from mekt.topics import parse_topic
 
 # Of a hash, what people compare.
@@ -32,6 +44,13 @@ def words(envelope: Envelope, modality_of: Mapping[str, str], *, is_will: bool =
             return f"presence: {_presence(presence)}"
         case Offer() as offer:
             return f"offer of {_offer(offer)}"
+        case Keys(keys=keys):
+            return f"public keys of one round, for a secure sum of {', '.join(keys)}"
+        case Shares(sealed=sealed):
+            return f"shares of one round's secrets, sealed to {_others(sealed)}"
+        case Unmasking(seeds=seeds, mask_keys=silent):
+            without = f", without those of {_others(silent)}" if any(silent.values()) else ""
+            return f"shares that unmask the sum of the words of {_others(seeds)}{without}"
         case Want(sha256=sha256, chunks=chunks):
             return f"request for {_count(len(chunks), 'chunk')} of blob {sha256.hex()[:SHORT]}"
         case Chunk() as chunk:
@@ -55,8 +74,15 @@ def _presence(presence: Presence) -> str:
     return f"{presence.activity}{done}; has {senses}; {_count(presence.windows, 'window')}; {traffic}"
 
 
+def _others(shares: Mapping[str, Mapping[str, bytes]]) -> str:
+    names = sorted({device for each in shares.values() for device in each})
+    return ", ".join(names) or "nobody"
+
+
 def _offer(offer: Offer) -> str:
     each = [f"{name} (blob {ref.sha256.hex()[:SHORT]})" for name, ref in offer.knowledge.items()]
+    if offer.masked:
+        return f"masked words of {', '.join(each)}, of which only the sum says something"
     age = f", learned {_count(offer.age, 'round')} before" if offer.age else ""
     metrics = f"; numbers on learning: {', '.join(offer.metrics)}" if offer.metrics else ""
     return f"{', '.join(each)} from {_count(offer.windows, 'window')}{age}{metrics}"

@@ -22,14 +22,16 @@ from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
 from edge.presence import Presences
 from edge.renewal import Certificate
+from edge.secrecy import Secrecy
 from edge.settings import DeviceSettings, read_device
 from edge.study import Study
 from edge.upstream import Upstream
 from mekt.blobs import ChunkError, proxy_hash
-from mekt.errors import StateError
+from mekt.errors import MissingPackageError, StateError, WireError
 from mekt.identity import KeptTrust
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.messages import Answer, Body, Chunk, Envelope, Receipt, RoundOpen, Want
+from mekt.masks import check_package
+from mekt.messages import Answer, Body, Chunk, Envelope, Offer, Receipt, RoundOpen, Shares, Summing, Want
 from mekt.plan import Plan
 from mekt.post import Post
 from mekt.process import LOOP_S, JobDone, Stop, only_process
@@ -74,6 +76,12 @@ class Device:
         self._fetching = Fetching(self._memory.blobs)
         self._study = Study(self._memory, self._inbox, budget)
         self._upstream = Upstream(self._memory)
+        # Where the announced round's secure sum stands; None where knowledge is shown as it is.
+        self._summing: Summing | None = None
+        self._secrecy = Secrecy(settings.federation, settings.device, self._memory)
+        if settings.sums_only:
+            check_package()
+            self._upstream.masked = {}
         sensed = {name: settings.architecture(name) for name in sensed_by(self._sources)}
         self._presences = Presences(secrets.randbits(52), sensed)
         self._certificate = Certificate(settings.device, settings.broker.tls)
@@ -169,6 +177,8 @@ class Device:
                 self._on_want(want)
             case Receipt() as receipt:
                 self._on_receipt(envelope.round, envelope.proxy, receipt)
+            case Shares() as shares:
+                self._on_shares(envelope.round, shares)
             case Answer() as answer:
                 renewal = self._certificate.answered(answer)
                 if renewal is not None:
@@ -188,12 +198,18 @@ class Device:
             self._advance(agent.RoundClosed())
             return
         lesson = course.lesson(number, word)
-        problem = lesson.size_problem()
+        problem = self._sum_problem(word) or lesson.size_problem()
         if problem is not None:
             self._post.reject("unfit-plan", f"round {number + 1}: {problem}")
             self._advance(agent.RoundClosed())
             return
         self._announced = lesson
+        self._summing = word.summing
+        self._secrecy.ask_again()
+        if word.summing is not None or self._settings.sums_only:
+            self._upstream.masked = self._secrecy.masked
+        else:
+            self._upstream.masked = None
         if self._lesson is not None and self._state.round == number:
             if self._lesson.refs == lesson.refs:
                 self._lesson = lesson
@@ -203,6 +219,16 @@ class Device:
             self._fetching.ask_again()
         invited = self._settings.device in word.participants
         self._advance(agent.RoundOpened(round=number, invited=invited, late=word.late == "carry"))
+
+    def _sum_problem(self, word: RoundOpen) -> str | None:
+        """Why this device cannot give what the round takes: knowledge as it is, or a part of a sum."""
+        if word.summing is None:
+            return "it is no secure sum, and this device gives to nothing else" if self._settings.sums_only else None
+        try:
+            check_package()
+        except MissingPackageError as error:
+            return str(error)
+        return None
 
     def _follow(self, plan: Plan) -> Course:
         """Keep to this plan from now on.
@@ -265,8 +291,25 @@ class Device:
             return
         if receipt.state == "refused":
             log.warning("round %d: the coordinator refuses what was offered: %r", number + 1, receipt.reason)
+        if receipt.step is not None:
+            self._secrecy.receipted(number, receipt.step)
+            if receipt.step != "unmasking":
+                return
         self._memory.delivered(self._state.trained if late else number)
         self._advance(agent.Receipted(round=number, late=late))
+
+    def _on_shares(self, number: int, shares: Shares) -> None:
+        lesson = self._announced
+        if lesson is None or self._summing is None or number != lesson.round:
+            self._post.reject("old-round", f"shares of round {number + 1}, which is not summed now")
+            return
+        try:
+            is_news = self._secrecy.dealt(number, lesson.plan, shares)
+        except WireError as error:
+            self._post.reject("unfit-offer", f"round {number + 1}: {error}")
+            return
+        if is_news:
+            self._advance(agent.OfferDue())
 
     # What follows
 
@@ -297,10 +340,25 @@ class Device:
 
     def _send_offer(self, number: int) -> None:
         offer = self._upstream.offer(number, time.monotonic())
-        if offer is not None:
+        if offer is not None and self._summing is not None:
+            self._take_step(number, self._summing, offer)
+        elif offer is not None:
             self._send(offer, number)
         elif not self._study.is_busy and not self._study.recall(number, self._announced):
             self._advance(agent.KnowledgeLost(round=number))
+
+    def _take_step(self, number: int, summing: Summing, offer: Offer) -> None:
+        """Say what the step of the secure sum asks for, in place of an offer of knowledge as it is."""
+        lesson = self._announced
+        assert lesson is not None, "a sum is announced"
+        try:
+            word = self._secrecy.word(number, lesson.plan, summing, offer)
+        except WireError as error:
+            self._post.reject("unfit-offer", f"round {number + 1}: {error}")
+            return
+        self._upstream.masked = self._secrecy.masked
+        if word is not None:
+            self._send(word, number)
 
     def _on_time(self, now_s: float) -> None:
         if self._state.phase == "fetching":

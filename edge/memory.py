@@ -35,6 +35,7 @@ STEPS = (
         " data BLOB NOT NULL, PRIMARY KEY (round, modality))",
     ),
     ("CREATE TABLE spending (cost REAL NOT NULL, digest BLOB NOT NULL)",),
+    ("CREATE TABLE secret (round INTEGER NOT NULL, content BLOB NOT NULL, digest BLOB NOT NULL)",),
 )
 Round = Annotated[int, Bounds(low=-1, high=2**31)]
 LARGEST_OUTBOX_BYTES = 64 * 1024 * 1024
@@ -98,7 +99,7 @@ class Memory:
         if self.progress.plan == plan:
             return
         with self._db.transaction():
-            for table in ("model", "offers", "knowledge"):
+            for table in ("model", "offers", "knowledge", "secret"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608
             self._write(Progress(plan=plan))
         self.progress = Progress(plan=plan)
@@ -177,6 +178,26 @@ class Memory:
         row = self._db.row("SELECT data FROM knowledge WHERE sha256 = ?", ref_sha256)
         data = bytes(row[0]) if row else None
         return data if data is not None and hashlib.sha256(data).digest() == ref_sha256 else None
+
+    def secret(self, number: int) -> bytes | None:
+        """What is kept of a round's secure sum, or None.
+
+        Raises:
+            DamagedStateError: when it is not what was kept.
+        """
+        row = self._db.row("SELECT content, digest FROM secret WHERE round = ?", number)
+        if row is None:
+            return None
+        content = bytes(row[0])
+        if digest(number, content) != row[1]:
+            self._db.damaged("the secret of a round")
+        return content
+
+    def keep_secret(self, number: int, content: bytes) -> None:
+        """Remember this of a round's secure sum, in place of what was kept of any."""
+        with self._db.transaction():
+            self._db.execute("DELETE FROM secret")
+            self._db.execute("INSERT INTO secret VALUES (?, ?, ?)", number, content, digest(number, content))
 
     def start_afresh(self, why: Exception) -> None:
         """Put the damaged file aside and begin with nothing.

@@ -45,7 +45,8 @@ class DeviceSettings:
     """Which device this is, what it senses, and where it keeps its state.
 
     `architectures` are those of its own encoders ("conv" where nothing is said), `threads` what torch may use. Without
-    `privacy` knowledge is shown as it is.
+    `privacy` knowledge is shown as it is. With `sums_only` it takes part in rounds whose knowledge is summed in secret,
+    and in no others.
     """
 
     federation: Name
@@ -56,6 +57,7 @@ class DeviceSettings:
     architectures: dict[ModalityName, Architecture] = field(default_factory=dict)
     windows: PrivateWindows = field(default_factory=PrivateWindows)
     privacy: PrivacySettings | None = None
+    sums_only: bool = False
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     trust: TrustSettings | None = None
 

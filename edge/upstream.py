@@ -1,5 +1,6 @@
 """Knowledge on offer to the coordinator: a round's own, and what came too late for an earlier one."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from edge.lessons import Late
@@ -19,6 +20,8 @@ class Upstream:
         # What was learned for an earlier round, while it is on offer to this one; a restart computes it again.
         self._late_offer: Offer | None = None
         self._late: dict[bytes, bytes] = {}
+        # While knowledge is summed in secret, what is served by hash: masked words, and no knowledge as it is.
+        self.masked: Mapping[bytes, bytes] | None = None
         self._offered_at_s = 0.0
 
     def offer(self, number: int, now_s: float) -> Offer | None:
@@ -59,5 +62,8 @@ class Upstream:
 
         `leaving`: how many chunks are still on their way out of this device.
         """
-        data = self._late.get(want.sha256) or self._memory.knowledge(want.sha256)
+        if self.masked is not None:
+            data = self.masked.get(want.sha256)
+        else:
+            data = self._late.get(want.sha256) or self._memory.knowledge(want.sha256)
         return None if data is None else self._serving.chunks("coordinator", data, want, leaving)

@@ -293,7 +293,7 @@ SECURE_ROUND_FAILS = Entry(
     "A round under secure aggregation gives no sum.",
     "Too few devices are left in it, or a message is not what the protocol has at that point.",
     "Nothing for a single round: nobody's knowledge was seen, and the next one begins with new keys. If it goes on, "
-    "give rounds more time or a lower threshold, and look at the device that the message names.",
+    "give its steps more time (`step_s`), and look at the device that the message names.",
 )
 
 # 4: the broker and the way to it

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +85,7 @@ def run_chaos(
     data: Path | None,
     out: Path | None,
     port: int,
+    secure: bool,
     as_json: bool,
     stop: Stop,
 ) -> int:
@@ -101,10 +103,11 @@ def run_chaos(
 
     shares = [kills // len(brokers) + (index < kills % len(brokers)) for index in range(len(brokers))]
     rounds = rounds or max(2, *shares)
-    scene = choose_scene(folder, data=data, agents=agents, seed=seed, work=SMALL)
+    work = replace(SMALL, secure=secure)
+    scene = choose_scene(folder, data=data, agents=agents, seed=seed, work=work)
     say(f"Learning from {scene.title}. All that is made goes to {folder}.")
     say(f"undisturbed: {rounds} rounds, {agents} devices")
-    stage = _Stage(scene, rounds=rounds, agents=agents, seed=seed, port=port, say=say, stop=stop)
+    stage = _Stage(scene, rounds=rounds, agents=agents, seed=seed, port=port, work=work, say=say, stop=stop)
     reference = stage.play(folder / "undisturbed", None, ())
     say(f"  took {reference.seconds:.0f} s, {len(reference.files)} files to compare")
     runs: dict[str, Played] = {}
@@ -129,9 +132,11 @@ def run_chaos(
 class _Stage:
     """All that is the same for every run."""
 
-    def __init__(self, scene: Scene, *, rounds: int, agents: int, seed: int, port: int, say: Say, stop: Stop) -> None:
+    def __init__(
+        self, scene: Scene, *, rounds: int, agents: int, seed: int, port: int, work: Work, say: Say, stop: Stop
+    ) -> None:
         self.scene, self.rounds, self.say, self.stop = scene, rounds, say, stop
-        self._agents, self._seed, self._port = agents, seed, port
+        self._agents, self._seed, self._port, self._work = agents, seed, port, work
 
     def play(
         self, folder: Path, reference: Standing | None, strikes: Sequence[Strike], *, persistent: bool = False
@@ -140,7 +145,7 @@ class _Stage:
         broker = Broker(make_folder(folder) / "broker", port=self._port, persistent=persistent, kind="mosquitto")
         with broker, parts_in(folder) as parts:
             sizes = {"rounds": self.rounds, "agents": self._agents, "seed": self._seed}
-            write_settings(folder, self.scene, **sizes, port=broker.port, work=SMALL)
+            write_settings(folder, self.scene, **sizes, port=broker.port, work=self._work)
             with contextlib.closing(_Run(self, folder, broker, parts)) as run:
                 return run.play(reference, strikes)
 

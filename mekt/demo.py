@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,14 +21,23 @@ from mekt.login import BrokerSettings
 from mekt.messages import Presence, Status
 from mekt.parts import Parts, ended, fresh_folder, parts_in
 from mekt.process import Stop
-from mekt.scenes import FEDERATION, choose_scene, write_settings
+from mekt.scenes import DEMO, FEDERATION, Work, choose_scene, write_settings
 from mekt.schema import plain
 from mekt.traffic import WireBytes
 from mekt.watch import Watch, kilobytes, report_table
 
 
 def run_demo(
-    *, rounds: int, agents: int, seed: int, data: Path | None, out: Path | None, port: int, as_json: bool, stop: Stop
+    *,
+    rounds: int,
+    agents: int,
+    seed: int,
+    data: Path | None,
+    out: Path | None,
+    port: int,
+    secure: bool,
+    as_json: bool,
+    stop: Stop,
 ) -> int:
     """Run the federation and print how it went; the exit code.
 
@@ -37,7 +47,8 @@ def run_demo(
     available_kind()
     folder = fresh_folder(out, "demo")
     try:
-        return _run(folder, rounds=rounds, agents=agents, seed=seed, data=data, port=port, as_json=as_json, stop=stop)
+        work = replace(DEMO, secure=secure)
+        return _run(folder, work, rounds, agents=agents, seed=seed, data=data, port=port, as_json=as_json, stop=stop)
     finally:
         # What could not even begin leaves nothing behind; a folder that holds something stays.
         with contextlib.suppress(OSError):
@@ -45,15 +56,24 @@ def run_demo(
 
 
 def _run(
-    folder: Path, *, rounds: int, agents: int, seed: int, data: Path | None, port: int, as_json: bool, stop: Stop
+    folder: Path,
+    work: Work,
+    rounds: int,
+    *,
+    agents: int,
+    seed: int,
+    data: Path | None,
+    port: int,
+    as_json: bool,
+    stop: Stop,
 ) -> int:
     began_s = time.monotonic()
     say = Talk(sys.stderr if as_json else sys.stdout)
-    scene = choose_scene(folder, data=data, agents=agents, seed=seed)
+    scene = choose_scene(folder, data=data, agents=agents, seed=seed, work=work)
     say.line(f"Learning from {scene.title}. All that is made goes to {folder}.")
     with Broker(folder / "broker", port=port) as broker, parts_in(folder) as parts:
         say.line(f"broker: {broker.kind}, process {broker.pid}, 127.0.0.1:{broker.port}")
-        write_settings(folder, scene, rounds=rounds, agents=agents, seed=seed, port=broker.port)
+        write_settings(folder, scene, rounds=rounds, agents=agents, seed=seed, port=broker.port, work=work)
         parts.start("coordinator", "coordinator", "run", "--config", str(folder / "federation.toml"))
         for name in scene.devices:
             parts.start(name, "edge", "run", "--config", str(folder / name / "device.toml"))

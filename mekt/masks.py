@@ -67,6 +67,15 @@ class Revealed:
     mask_keys: Mapping[str, bytes]
 
 
+def check_package() -> None:
+    """See to it that secure sums can be computed here.
+
+    Raises:
+        MissingPackageError: when `cryptography` is not installed.
+    """
+    _primitives()
+
+
 def sum_context(federation: str, run: str, number: int, modality: str) -> bytes:
     """What binds a sum's secrets to one round of one run, and to one modality."""
     return "/".join(("mekt", federation, run, str(number), modality)).encode()

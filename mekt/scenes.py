@@ -24,7 +24,7 @@ class Work:
     """How much there is to do.
 
     `device_persons`: how many a device senses at most; `windows`: a device's `[windows]`. Of simulated persons, one for
-    `sensed_s` by a device, `recorded_s` long recordings for the coordinator.
+    `sensed_s` by a device, `recorded_s` long recordings for the coordinator. `secure`: knowledge is summed in secret.
     """
 
     device_persons: int
@@ -35,6 +35,7 @@ class Work:
     windows: Mapping[str, Any]
     method: Mapping[str, Any]
     deadline_s: float
+    secure: bool = False
 
 
 # Few epochs of many windows: a demo is watched.
@@ -97,10 +98,10 @@ def write_settings(
     )
     window = _toml("[window]", window_s=2.56, stride_s=1.28)
     method = _toml("[method]", **work.method)
-    round_rules = _toml("[round]", min_devices=agents, deadline_s=work.deadline_s)
+    round_rules = _toml("[round]", min_devices=agents, deadline_s=work.deadline_s, secure=work.secure)
     _write(folder / "federation.toml", federation + window + modalities + method + round_rules + broker)
     for name, sensors in scene.devices.items():
-        device = _toml("", federation=FEDERATION, device=name, threads=1)
+        device = _toml("", federation=FEDERATION, device=name, threads=1, sums_only=work.secure)
         windows = _toml("[windows]", **work.windows)
         _write(make_folder(folder / name) / "device.toml", device + windows + sensors + broker)
 

@@ -165,12 +165,13 @@ def federation(
     patience_s: float = PATIENCE_S,
     duration_s: float = 240.0,
     rules: str | None = None,
+    device: str = "",
 ) -> Federation:
     """A federation on disk, its broker running; nothing else is started.
 
     `method` is a line of that table; `broker_of` gives each part's `[broker]` by the part's name and the broker's port;
     `more` are lines of the broker's configuration; `duration_s` is how long simulated recordings are; a round
-    keeps these `rules`, by default waits for all devices.
+    keeps these `rules`, by default waits for all devices; `device` is a line at the top of every device's settings.
     """
     all_of_them = f"min_devices = {len(devices)}\ndeadline_s = 100"
     broker = Broker(folder / "broker", persistent=True, more=more)
@@ -190,7 +191,8 @@ def federation(
     for number, (name, modalities) in enumerate(devices.items(), start=1):
         (folder / name).mkdir()
         (folder / name / "device.toml").write_text(
-            f'federation = "ward"\ndevice = "{name}"\nthreads = 1\n[windows]\nwhole_source = true\ncapacity = 256\n'
+            f'federation = "ward"\ndevice = "{name}"\nthreads = 1\n{device}\n'
+            "[windows]\nwhole_source = true\ncapacity = 256\n"
             f'[[sensors]]\nkind = "replay"\nspeed = 1e6\nmodalities = {json.dumps(modalities)}\n'
             f"recordings = {json.dumps(persons(recordings, (number,), duration_s))}\n"
             f"[broker]\n{broker_of(name, broker.port)}\n"

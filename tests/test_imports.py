@@ -27,6 +27,9 @@ LEAN = {
     *LEAN_EXPORT,
     *(
         "mekt.arrays",
+        "mekt.fixedpoint",
+        "mekt.masks",
+        "mekt.shamir",
         "mekt.blobs",
         "mekt.broker",
         "mekt.catalogue",

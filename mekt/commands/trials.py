@@ -8,15 +8,20 @@ from mekt import catalogue
 from mekt.commands.command import PORT, Command, common, part, until_signal, whole_number
 from mekt.errors import SettingsError
 
+# Of devices that have acc, gyro and both in turn, three then have each.
+SECURE_AGENTS = 5
+
 
 def _add_federation(parser: argparse.ArgumentParser, name: str, *, agents: int) -> None:
     """The options of whatever runs a whole federation here."""
     parser.add_argument(
         "--agents",
         type=whole_number(1),
-        default=agents,
-        help=f"how many devices: acc, gyro and both in turn ({agents})",
+        help=f"how many devices: acc, gyro and both in turn ({agents}; with --secure {max(agents, SECURE_AGENTS)})",
     )
+    parser.set_defaults(own_agents=agents)
+    text = "the coordinator sees sums of the devices' knowledge alone"
+    parser.add_argument("--secure", action="store_true", help=text)
     parser.add_argument("--seed", type=whole_number(0, 2**31 - 1), default=0, help="of everything that is drawn (0)")
     text = "recordings, with a folder hapt (MEKT_DATA; simulated)"
     parser.add_argument("--data", type=Path, metavar="DIR", help=text)
@@ -28,9 +33,17 @@ def _add_federation(parser: argparse.ArgumentParser, name: str, *, agents: int) 
 
 def _of_federation(options: argparse.Namespace) -> dict[str, Any]:
     """What these options are to the function that runs it."""
+    least = SECURE_AGENTS if options.secure else 1
+    agents = options.agents or max(options.own_agents, least)
+    if agents < least:
+        raise SettingsError(
+            f"--agents: a secure sum takes {least} devices here, so that three have each modality; ask for more",
+            catalogue.ARGUMENTS_UNFIT,
+        )
     given = vars(options)
-    return {name: given[name] for name in ("rounds", "agents", "seed", "data", "out", "port")} | {
-        "as_json": options.json
+    return {name: given[name] for name in ("rounds", "seed", "data", "out", "port", "secure")} | {
+        "agents": agents,
+        "as_json": options.json,
     }
 
 

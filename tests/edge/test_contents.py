@@ -4,7 +4,20 @@ import pytest
 
 from edge.contents import read, words
 from mekt.errors import WireError
-from mekt.messages import KINDS, Body, Chunk, Offer, Presence, Renewal, Request, Want
+from mekt.messages import (
+    KINDS,
+    Body,
+    Chunk,
+    Keys,
+    Offer,
+    Presence,
+    PublicKeys,
+    Renewal,
+    Request,
+    Shares,
+    Unmasking,
+    Want,
+)
 from mekt.plan import BlobRef
 from mekt.post import Post
 from mekt.topics import Direction
@@ -26,6 +39,21 @@ SAID: list[tuple[Body, Direction, str]] = [
         Offer(knowledge={"acc": REF}, windows=640, metrics={"transfer": 0.5}, age=1),
         "up",
         "offer of acc (blob 000102030405) from 640 windows, learned 1 round before; numbers on learning: transfer",
+    ),
+    (
+        Keys(keys={"acc": PublicKeys(seal=bytes(32), mask=bytes(32))}),
+        "up",
+        "public keys of one round, for a secure sum of acc",
+    ),
+    (
+        Shares(sealed={"acc": {"pi-2": bytes(82), "pi-3": bytes(82)}, "gyro": {"pi-4": bytes(82)}}),
+        "up",
+        "shares of one round's secrets, sealed to pi-2, pi-3, pi-4",
+    ),
+    (
+        Unmasking(seeds={"acc": {"pi": bytes(33), "pi-2": bytes(33)}}, mask_keys={"acc": {"pi-3": bytes(33)}}),
+        "up",
+        "shares that unmask the sum of the words of pi, pi-2, without those of pi-3",
     ),
     (Want(sha256=SHA256, chunks=(0, 1)), "up", "request for 2 chunks of blob 000102030405"),
     (
@@ -50,6 +78,14 @@ def test_what_is_said_of_a_message_is_what_its_bytes_contain(body: Body, directi
     assert words(envelope, {SHA256.hex(): "acc"}) == said
 
 
+def test_masked_words_are_not_taken_for_knowledge() -> None:
+    masked = Offer(knowledge={"acc": REF}, windows=1, metrics={}, masked=True)
+    envelope = read(*Post("ward").seal(masked, "up", device="pi"), "pi")
+    assert words(envelope, {}) == (
+        "offer of masked words of acc (blob 000102030405), of which only the sum says something"
+    )
+
+
 def test_every_kind_that_a_device_may_send_has_words_of_its_own() -> None:
     may = {body for body, _, directions in KINDS.values() if {"up", "enroll"} & set(directions)}
     # A device hears an answer on its topic of enrolment, and sends none.
@@ -62,7 +98,7 @@ def test_a_will_is_told_from_a_presence_and_a_chunk_of_an_unknown_blob_has_its_h
     assert words(will, {}, is_will=True) == (
         "last will, said by the broker when this device is gone: offline; has acc, gyro"
     )
-    chunk = read(*post.seal(SAID[4][0], "up", device="pi"), "pi")
+    chunk = read(*post.seal(Chunk(sha256=SHA256, index=0, count=2, data=b"x"), "up", device="pi"), "pi")
     assert words(chunk, {}) == "knowledge: chunk 1 of 2 of blob 000102030405"
 
 

@@ -81,6 +81,7 @@ def test_a_federation_that_stands_still_is_told_with_its_logs_and_ended(
             data=None,
             out=tmp_path / "out",
             port=0,
+            secure=False,
             as_json=True,
             stop=Stop(),
         )
