@@ -4,6 +4,7 @@ What it was told is kept, before it answers, until another round's takes its pla
 the same after a restart, and to another one there is none. What is computed says `mekt.masks`.
 """
 
+import logging
 import secrets
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -14,6 +15,7 @@ from edge.memory import Memory
 from mekt import catalogue
 from mekt.arrays import unpack_knowledge
 from mekt.blobs import blob_ref
+from mekt.database import DamagedStateError
 from mekt.errors import WireError
 from mekt.fixedpoint import FINE
 from mekt.masks import Advertisement, Member, Revealed, sum_context
@@ -23,6 +25,8 @@ from mekt.noise import Bits
 from mekt.plan import Plan
 from mekt.schema import Bounds, Name, SchemaError, build, plain
 from mekt.shamir import SECRET_BYTES
+
+log = logging.getLogger(__name__)
 
 Word = Keys | Shares | Offer | Unmasking
 
@@ -181,13 +185,11 @@ class Secrecy:
     # On disk
 
     def _kept(self, number: int) -> Kept | None:
-        raw = self._memory.secret(number)
-        if raw is None:
-            return None
         try:
-            return build(Kept, unpack(raw))
-        except (WireError, SchemaError):
-            # Whole, by its hash, and of another Mekt: as good as lost, and this round with it.
+            raw = self._memory.secret(number)
+            return None if raw is None else build(Kept, unpack(raw))
+        except (DamagedStateError, WireError, SchemaError) as error:
+            log.error("round %d: this device's secret is lost (%s); it has no part in this sum", number + 1, error)
             return None
 
     def _keep(self, number: int, kept: Kept) -> None:

@@ -51,9 +51,17 @@ def test_a_status_that_will_not_change_any_more_is_said_again_to_a_broker_that_f
 
 @pytest.mark.parametrize(
     ("phase", "said", "left_s"),
-    [("waiting", "closed", 0), ("collecting", "open", 20), ("distilling", "closed", 0), ("finished", "finished", 0)],
+    [
+        ("waiting", "closed", 0),
+        ("collecting", "open", 20),
+        ("sharing", "open", 20),
+        ("masking", "open", 20),
+        ("unmasking", "open", 20),
+        ("distilling", "closed", 0),
+        ("finished", "finished", 0),
+    ],
 )
-def test_only_a_round_that_collects_is_open_and_has_time_left(
+def test_only_a_round_in_which_devices_have_something_to_do_is_open_and_has_time_left(
     datasets: Datasets, phase: Any, said: Any, left_s: float
 ) -> None:
     plan, knowledge = plan_of(settings_of(), datasets, "0a"), {"acc": blob_ref(b"x")}

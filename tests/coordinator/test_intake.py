@@ -15,6 +15,7 @@ from coordinator.intake import Delivered, Intake, Refused
 from coordinator.round import RoundRules, RoundState
 from mekt.blobs import RETRY_S, ChunkError, blob_ref, proxy_hash, read_chunk
 from mekt.broker import Broker
+from mekt.fixedpoint import FINE
 from mekt.messages import Chunk, Offer, Receipt, Want
 from mekt.plan import BlobRef, Plan
 from tests.coordinator.conftest import (
@@ -222,6 +223,49 @@ def test_an_offer_that_cannot_be_taken_is_refused_and_nothing_is_asked_for(
     assert isinstance(refused, Refused)
     assert (refused.trouble, refused.age) == (trouble, arguments["offer"].age) and refused.reason
     assert intake.devices == () and intake.due(0.0) == []
+
+
+SECURE = RoundRules(min_devices=3, secure=True)
+THREE = ("pi-1", "pi-2", "pi-3")
+MASKING = RoundState(
+    phase="masking",
+    round=1,
+    rounds=3,
+    seed=0,
+    participants=THREE,
+    offered={"pi-1": ("acc", "gyro"), "pi-2": ("acc",), "pi-3": ("acc",)},
+    settled={"collecting": THREE, "sharing": THREE},
+)
+
+
+def words_of(plan: Plan, *modalities: str, size_bytes: int = 0) -> Offer:
+    data = bytes(size_bytes or FINE.size_bytes((plan.knowledge_rows, plan.method.embedding)))
+    return Offer(knowledge=dict.fromkeys(modalities, blob_ref(data)), windows=1, metrics={}, masked=True)
+
+
+def test_a_secure_sum_takes_masked_words_of_its_modalities_and_nothing_else(plan: Plan) -> None:
+    proxy = proxy_hash(plan.proxy)
+    early, late = replace(MASKING, phase="sharing"), replace(MASKING, phase="unmasking")
+    late = replace(late, settled={**MASKING.settled, "masking": THREE[:2]})
+    for offer, state, device, trouble in (
+        (offer_of(b"x"), MASKING, "pi-1", "unfit-offer"),
+        (words_of(plan, "acc", "gyro"), MASKING, "pi-1", "unfit-offer"),
+        (words_of(plan, "gyro"), MASKING, "pi-1", "unfit-offer"),
+        (words_of(plan, "acc", size_bytes=100), MASKING, "pi-1", "unfit-offer"),
+        (words_of(plan, "acc"), MASKING, "pi-9", "uninvited"),
+        (words_of(plan, "acc"), early, "pi-1", "early-round"),
+        (words_of(plan, "acc"), late, "pi-3", "old-round"),
+    ):
+        refused = Intake(plan, SECURE).offered(device, 1, proxy, offer, state)
+        assert isinstance(refused, Refused) and refused.trouble == trouble
+    refused = Intake(plan, RoundRules()).offered("pi-1", 1, proxy, words_of(plan, "acc"), OPEN)
+    assert isinstance(refused, Refused) and refused.trouble == "unfit-offer"
+    assert Intake(plan, SECURE).offered("pi-1", 1, proxy, words_of(plan, "acc"), late) == Delivered()
+    intake, words = Intake(plan, SECURE), bytes(range(256)) * 1000
+    words = words[: FINE.size_bytes((plan.knowledge_rows, plan.method.embedding))]
+    offer = Offer(knowledge={"acc": blob_ref(words)}, windows=1, metrics={}, masked=True)
+    assert intake.offered("pi-1", 1, proxy, offer, MASKING) is None
+    assert intake.take("pi-1", chunk_of(words), MASKING) == Whole(offer=offer, blobs={"acc": words})
 
 
 def test_what_has_been_delivered_is_not_fetched_again_but_the_rounds_own_replaces_late_knowledge(plan: Plan) -> None:

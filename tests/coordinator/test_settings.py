@@ -77,6 +77,12 @@ def test_tables_of_method_and_round_are_read(tmp_path: Path) -> None:
         ("2.56\nstride_s = 1.28", "1e6\nstride_s = 1e6", "window: of acc it holds more than"),
         ('unit = "g"', 'unit = "g"\ngain = 3', "modalities[0].gain: unknown key"),
         ("shape = [3]", "shape = [3, 0]", "modalities[0].shape[1]: expected at least 1"),
+        ("port = 1883", "port = 1883\n[round]\nsecure = true", "round.min_devices: a secure sum is of 3 devices"),
+        (
+            "port = 1883",
+            "port = 1883\n[method]\nbeta = 1\n[round]\nsecure = true\nmin_devices = 3",
+            "method: beta and gamma send hidden layers",
+        ),
         ("port = 1883", "port = 1883\n[method]\nalpha = -1", "method.alpha: expected at least 0"),
         ("port = 1883", "port = 1883\n[round]\nquorum = 1.5", "round.quorum: expected at most 1"),
         ("port = 1883", 'port = 1883\n[architectures]\ngyro = "conv"', "architectures: gyro is no modality"),

@@ -63,6 +63,23 @@ def test_in_a_round_it_names_who_is_missing_and_when_it_was_last_seen() -> None:
     assert (said.online, said.waiting_for, said.received) == (("pi-1", "pi-5"), ("pi-3", "pi-4"), ("pi-1", "pi-5"))
 
 
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        ("sharing", "dealing shares of secrets"),
+        ("masking", "sending masked words"),
+        ("unmasking", "unmasking their sum"),
+    ],
+)
+def test_in_a_secure_sum_it_names_the_step_and_who_has_not_taken_it(phase: Any, words: str) -> None:
+    said = status(replace(COLLECTING, phase=phase), seen_at_s={"pi-3": 58.6, "pi-4": 99.0})
+    assert said.text == (
+        f"round 3 of 5: {words} ends in 60 s at the latest; waiting for 2 of 4: "
+        "pi-3 (last seen 41 s ago), pi-4 (last seen 1 s ago)"
+    )
+    assert said.waiting_for == ("pi-3", "pi-4")
+
+
 def test_a_deadline_that_has_passed_is_not_negative() -> None:
     assert status(COLLECTING, now_s=500.0).text.startswith("round 3 of 5 ends in 0 s at the latest")
 

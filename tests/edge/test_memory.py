@@ -294,6 +294,26 @@ def test_damaged_weights_are_not_used_and_damaged_knowledge_is_not_offered(tmp_p
         assert memory.progress == Progress() and memory.weights() is None
 
 
+def test_a_rounds_secret_is_kept_until_anothers_takes_its_place(tmp_path: Path) -> None:
+    trained_once(tmp_path)
+    with opened(tmp_path) as memory:
+        assert memory.secret(0) is None
+        memory.keep_secret(0, b"first")
+        memory.keep_secret(0, b"second")
+    with opened(tmp_path) as memory:
+        assert memory.secret(0) == b"second" and memory.secret(1) is None
+        memory.keep_secret(1, b"third")
+        assert memory.secret(0) is None and memory.secret(1) == b"third"
+        memory.begin("another plan")
+        assert memory.secret(1) is None
+        memory.keep_secret(1, b"fourth")
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute("UPDATE secret SET content = x'00'")
+    db.close()
+    with opened(tmp_path) as memory, pytest.raises(DamagedStateError, match="secret"):
+        memory.secret(1)
+
+
 def test_a_file_of_a_newer_mekt_is_refused_and_left_alone(tmp_path: Path) -> None:
     trained_once(tmp_path)
     with sqlite3.connect(tmp_path / FILE) as db:

@@ -114,6 +114,19 @@ def test_an_offer_is_due_again_a_while_after_the_last_one(tmp_path: Path) -> Non
     memory.close()
 
 
+def test_while_sums_are_secret_knowledge_as_it_is_is_served_to_nobody(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.trained(0, b"weights", {"acc": b"knowledge"}, 3, {})
+    upstream, want = Upstream(memory), Want(sha256=blob_ref(b"knowledge").sha256, chunks=(0,))
+    assert upstream.chunks(want, 0) is not None
+    masked = blob_ref(b"masked").sha256
+    upstream.masked = {masked: b"masked"}
+    assert upstream.chunks(want, 0) is None
+    served = upstream.chunks(Want(sha256=masked, chunks=(0,)), 0)
+    assert served is not None and served[0].data == b"masked"
+    memory.close()
+
+
 def test_late_knowledge_is_on_offer_to_a_later_round_until_it_is_forgotten(tmp_path: Path) -> None:
     memory = Memory(tmp_path)
     upstream = Upstream(memory)

@@ -207,6 +207,11 @@ def test_what_cannot_work_is_a_usage_error(arguments: tuple[str, ...], capsys: p
     assert ended.value.code == 2 and f"argument {arguments[-2]}: expected" in text and "Traceback" not in text
 
 
+def test_a_secure_sum_of_too_few_devices_is_a_usage_error() -> None:
+    for command in ("demo", "chaos"):
+        assert "--agents: a secure sum takes 5 devices" in refused(2, command, "--secure", "--agents", "4")
+
+
 def test_each_kind_of_broker_gets_a_kill() -> None:
     assert "--kills" in refused(2, "chaos", "--kills", "1")
 
