@@ -36,7 +36,6 @@ from mekt.plan import Plan
 from mekt.post import Post
 from mekt.process import LOOP_S, JobDone, Stop, only_process
 from mekt.topics import Topic, for_device
-from sensors.settings import open_source
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class Device:
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         budget = budget_of(settings.privacy)
         self._memory = Memory(folder, keeps_budget=budget is not None)
-        self._sources = [open_source(each, base) for each in settings.sensors]
+        self._sources = [each.source(base) for each in settings.sensors]
         self._state = agent.AgentState()
         self._course: Course | None = None
         # What was announced last, and what this device is at: it may still be learning from an earlier round.

@@ -19,7 +19,7 @@ from mekt.schema import Bounds
 from mekt.settings import read_toml
 from sensors.recording import read_recording
 from sensors.replay import ReplaySource
-from sensors.settings import SensorSettings, open_source
+from sensors.settings import SensorSettings
 from sensors.source import Block, Gap, Source
 from sensors.windows import Windower
 
@@ -158,7 +158,7 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
     sources: list[Source] = []
     if path.suffix == ".toml":
         sensors = read_toml(path, SourceSettings).sensors
-        sources = [open_source(each, path.parent) for each in sensors if useful(each.modalities)]
+        sources = [each.source(path.parent) for each in sensors if useful(each.modalities)]
     else:
         recording = read_recording(path, modalities)
         if names := useful(each.name for each in recording.modalities):

@@ -232,9 +232,9 @@ def _federation(path: Path) -> dict[str, Any]:
 
 def _sensor(file: str, index: str, limit_s: str) -> dict[str, Any]:
     path = Path(file)
-    part, schema = importlib.import_module("sensors.settings"), importlib.import_module("mekt.schema")
+    part = importlib.import_module("sensors.settings")
     table = importlib.import_module("mekt.settings").read_table(path)["sensors"][int(index)]
-    source = part.open_source(schema.build(part.SensorSettings, table), path.parent)
+    source = part.sensor_settings(table).source(path.parent)
     block_type = importlib.import_module("sensors.source").Block
     samples, ended = {each.name: 0 for each in source.modalities}, False
     source.open()

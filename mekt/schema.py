@@ -1,8 +1,9 @@
 """Typed, bounded dataclasses out of plain data: one reader for settings files, wire messages and manifests.
 
 Fields are typed with what plain data can hold: bool, int, float, str, bytes, `tuple[X, ...]`, `dict[str, X]`,
-`Literal[...]`, `X | None`, another dataclass, and `Annotated[X, Bounds(...)]` for limits. `build` reports every
-problem at once, each with its dotted path, what was seen and what would be right.
+`Literal[...]`, `X | None`, another dataclass, one of several dataclasses that tell themselves apart by a field `kind`,
+and `Annotated[X, Bounds(...)]` for limits. `build` reports every problem at once, each with its dotted path, what was
+seen and what would be right.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
@@ -86,6 +87,19 @@ def build(cls: type[T], data: object, where: str = "", most: int = MOST_PROBLEMS
     if found.problems:
         raise SchemaError(found.problems, frozenset(found.faults))
     return typing.cast(T, value)
+
+
+def build_one_of(kinds: Any, data: object, where: str = "") -> Any:
+    """The same of a union of dataclasses that tell themselves apart by `kind`.
+
+    Raises:
+        SchemaError: with every problem found.
+    """
+    found = _Found(MOST_PROBLEMS)
+    value = _one_of(list(get_args(kinds)), data, where, found)
+    if found.problems:
+        raise SchemaError(found.problems, frozenset(found.faults))
+    return value
 
 
 def plain(instance: Any) -> Any:
@@ -166,10 +180,9 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
         return value
     if origin in (Union, types.UnionType):
         options = [option for option in get_args(hint) if option is not type(None)]
-        if data is None:
+        if data is None and len(options) < len(get_args(hint)):
             return None
-        assert len(options) == 1, f"{where}: only X | None is supported"
-        return _value(options[0], data, where, found)
+        return _value(options[0], data, where, found) if len(options) == 1 else _one_of(options, data, where, found)
     if origin is Literal:
         if any(data == option and type(data) is type(option) for option in get_args(hint)):
             return data
@@ -197,6 +210,25 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
         return data
     found.add("type", f"{where}: expected {_wanted(hint)}, got {_seen(data)}{_advice(hint, data)}")
     return _BAD
+
+
+def _one_of(options: list[Any], data: object, where: str, found: _Found) -> object:
+    """Of several dataclasses the one whose `kind` the table names."""
+    kinds = {kind: option for option in options for kind in get_args(dict(_hints(option))["kind"])}
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if isinstance(kind, str) and kind in kinds:
+        return _dataclass(kinds[kind], data, where, found)
+    if not isinstance(data, Mapping):
+        found.add("type", f"{where or 'top level'}: expected a table, got {_seen(data)}")
+    elif "kind" not in data:
+        found.add("missing", f"{_path(where, 'kind')}: missing; expected one of {', '.join(map(repr, kinds))}")
+    else:
+        found.add("type", f"{_path(where, 'kind')}: expected one of {', '.join(map(repr, kinds))}, got {_seen(kind)}")
+    return _BAD
+
+
+def _hints(cls: type) -> Iterator[tuple[str, Any]]:
+    return ((field.name, hint) for field, hint in _fields(cls))
 
 
 def _wanted(hint: Any) -> str:

@@ -2,14 +2,52 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 from mekt import catalogue
-from mekt.errors import SensorError
-from sensors.source import Gap, Item
+from mekt.errors import SensorError, SettingsError
+from mekt.schema import Bounds
+from sensors.recording import not_there, read_recording
+from sensors.source import Gap, Item, SensedNames, named_once
 from sensors.stream import Recording, Segment
 
 # At most so many items a call: a reader sees progress, and what it holds stays small.
 MOST_ITEMS = 64
+Speed = Annotated[float, Bounds(above=0, high=1e6)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplaySettings:
+    """Recordings, one after the other; relative paths start at the settings file.
+
+    `speed` is how many times faster than real time; 1e6 is as fast as anything reads.
+    """
+
+    kind: Literal["replay"] = "replay"
+    modalities: SensedNames
+    recordings: Annotated[tuple[str, ...], Bounds(longest=10_000)] = ()
+    speed: Speed = 1.0
+
+    def __post_init__(self) -> None:
+        named_once(self.modalities)
+        if not self.recordings:
+            raise ValueError('recordings: a replay needs a path, such as recordings = ["user01.npz"]')
+
+    def source(self, base: Path) -> "ReplaySource":
+        """The recordings as a source.
+
+        Raises:
+            SettingsError: when one is not there.
+            SensorError: when one cannot be read or lacks a modality.
+        """
+        paths = [base / path for path in self.recordings]
+        for path in paths:
+            if not path.is_file():
+                raise SettingsError(f"sensors.recordings: {not_there(path)}", catalogue.RECORDING_NOT_FOUND)
+        recordings = [read_recording(path, self.modalities) for path in paths]
+        return ReplaySource(recordings, self.modalities, speed=self.speed)
 
 
 class ReplaySource:

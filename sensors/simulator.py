@@ -11,6 +11,8 @@ Shapes: n samples at 50 Hz, f frames at 10 Hz of 24 x 32 pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +20,18 @@ from numpy.typing import NDArray
 from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
+from mekt.schema import Bounds
 from sensors.layouts import ACC, GYRO
-from sensors.source import Floats, Seconds
+from sensors.replay import ReplaySource, Speed
+from sensors.source import Floats, Seconds, SensedNames, named_once
 from sensors.stream import Labels, Recording, Segment, Stream
 
 Doubles = NDArray[np.float64]
 DEPTH = Modality(name="depth", shape=(24, 32), rate_hz=10.0, unit="m")
 MODALITIES = {each.name: each for each in (ACC, GYRO, DEPTH)}
+Number = Annotated[int, Bounds(low=0, high=2**31)]
+# Four hours of all modalities are half a gigabyte.
+LONGEST_SIMULATION_S = 14_400.0
 SAMPLES_PER_FRAME = round(ACC.rate_hz / DEPTH.rate_hz)
 GRAVITY_M_S2 = 9.81
 # Beyond these a sensor of the kind that people wear gives its largest value.
@@ -88,6 +95,31 @@ class _Body:
     gait: Doubles
     climb: Doubles
     phase: Doubles
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatorSettings:
+    """A made-up person, number `subject`; `seed` and `duration_s` (of the recording) are the simulator's.
+
+    `speed` is how many times faster than real time; 1e6 is as fast as anything reads.
+    """
+
+    kind: Literal["simulator"] = "simulator"
+    modalities: SensedNames
+    subject: Number
+    seed: Number = 0
+    duration_s: Annotated[float, Bounds(low=1, high=LONGEST_SIMULATION_S)] = 600.0
+    speed: Speed = 1.0
+
+    def __post_init__(self) -> None:
+        named_once(self.modalities)
+        if unknown := [name for name in self.modalities if name not in MODALITIES]:
+            raise ValueError(f"modalities: the simulator has no {', '.join(unknown)}; it has {', '.join(MODALITIES)}")
+
+    def source(self, base: Path) -> ReplaySource:
+        """The person as a source."""
+        recording = simulate(self.subject, seed=self.seed, duration_s=self.duration_s, modalities=self.modalities)
+        return ReplaySource(recording, self.modalities, speed=self.speed)
 
 
 def simulate(

@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mekt import catalogue
 from mekt.errors import SensorError
-from mekt.modality import Modality
+from mekt.modality import Modality, ModalityName
+from mekt.schema import Bounds
 
+# What the settings of every kind of source name.
+SensedNames = Annotated[tuple[ModalityName, ...], Bounds(shortest=1, longest=16)]
 Floats = NDArray[np.float32]
 Seconds = NDArray[np.float64]
 
@@ -67,3 +71,26 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let the sensor go; a closed source is closed again without harm."""
+
+
+class Settings(Protocol):
+    """One `[[sensors]]` table: a frozen dataclass whose field `kind` is the kind's name alone."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of what the source gives."""
+
+    def source(self, base: Path) -> Source:
+        """The source, not yet opened; relative paths start at `base`.
+
+        Raises:
+            SettingsError: when a file that the settings name is not there.
+            MissingPackageError: when the source needs a package that is not installed.
+            SensorError: when it can never give what the settings say.
+        """
+
+
+def named_once(names: Sequence[str]) -> None:
+    """Raise ValueError, as settings do, when a modality is named twice."""
+    if len(set(names)) != len(names):
+        raise ValueError("modalities: a name occurs twice; name each once")

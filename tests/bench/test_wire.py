@@ -24,8 +24,7 @@ from mekt.plan import Encoding, Method
 from mekt.process import Job, Stop
 from mekt.traffic import WireBytes
 from sensors.recording import write_recording
-from sensors.settings import SensorSettings
-from sensors.simulator import MODALITIES, simulate
+from sensors.simulator import MODALITIES, SimulatorSettings, simulate
 from tests.bench.small import arena, plan
 from tests.waiting import until
 
@@ -74,7 +73,7 @@ class Watched:
         part.run(self._stop)
 
     def _device(self, folder: Path, name: str, modalities: tuple[str, ...], port: int) -> Device:
-        sensor = SensorSettings(kind="simulator", modalities=modalities, subject=7, seed=1, duration_s=30.0, speed=1e6)
+        sensor = SimulatorSettings(modalities=modalities, subject=7, seed=1, duration_s=30.0, speed=1e6)
         settings = DeviceSettings(
             federation=FEDERATION,
             device=name,

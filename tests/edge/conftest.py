@@ -28,7 +28,7 @@ from mekt.post import Post
 from mekt.process import Stop
 from mekt.topics import for_coordinator
 from sensors.recording import write_recording
-from sensors.settings import SensorSettings
+from sensors.replay import ReplaySettings
 from sensors.source import Floats
 from sensors.stream import Recording, Segment, Stream
 from tests.waiting import WAIT_S
@@ -121,7 +121,7 @@ def device_settings(base: Path, port: int, **changes: Any) -> DeviceSettings:
     """A device that senses `acc` and `gyro`; its recording lies in `base`."""
     if not (base / "private.npz").exists():
         write_recording(base / "private.npz", private_recording())
-    sensor = SensorSettings(kind="replay", modalities=("acc", "gyro"), recordings=("private.npz",), speed=1e6)
+    sensor = ReplaySettings(modalities=("acc", "gyro"), recordings=("private.npz",), speed=1e6)
     usual: dict[str, Any] = {
         "federation": FEDERATION,
         "device": DEVICE,

@@ -13,7 +13,6 @@ from edge.settings import PrivateWindows
 from mekt.messages import Offer, Presence, RoundOpen
 from mekt.modality import WindowSpec
 from mekt.plan import BlobRef
-from sensors.settings import open_source
 from tests.edge.conftest import (
     ACC,
     DEPTH,
@@ -149,7 +148,7 @@ def test_the_modalities_that_plan_and_device_share_are_the_plans() -> None:
 
 def test_a_course_says_once_that_it_has_enough_windows_and_that_it_is_the_one(tmp_path: Path) -> None:
     settings = device_settings(tmp_path, 1883, architectures={"gyro": "lstm"})
-    sources = [open_source(each, tmp_path) for each in settings.sensors]
+    sources = [each.source(tmp_path) for each in settings.sensors]
     assert sorted(sensed_by(sources)) == ["acc", "gyro"]
     inbox: queue.Queue[Any] = queue.Queue()
     course = Course(PLAN, settings, sources, inbox)

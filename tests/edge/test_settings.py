@@ -106,7 +106,7 @@ def test_paths_of_certificates_and_passwords_start_at_the_file(tmp_path: Path) -
         ),
         ('device = "pi-3"', 'device = "pi-3"\narchitectures.acc = "gru"', "architectures.acc: expected one of 'conv',"),
         ('device = "pi-3"', 'device = "pi-3"\narchitectures.mag = "conv"', "architectures: no sensor here gives mag"),
-        ("subject = 1", "", "sensors[0].subject: the simulator needs a number"),
+        ("subject = 1", "", "sensors[0].subject: missing; expected a whole number"),
         ('["acc", "gyro"]', '["acc", "mag"]', "sensors[0].modalities: the simulator has no mag"),
         ('["acc", "gyro"]', '["acc", "acc"]', "sensors[0].modalities: a name occurs twice"),
         ("subject = 1", "subject = 1\n[broker]\nport = 70000\n[[sensors]]", "broker.port: expected at most 65535"),

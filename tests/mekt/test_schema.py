@@ -307,3 +307,46 @@ def test_any_plain_data_is_built_or_is_a_schema_error(data: dict[str, object]) -
 def test_toml_dates_are_shown_as_what_they_are() -> None:
     data = tomllib.loads("name = 2024-05-01\n")
     assert problems_of(data) == ["name: expected text, got datetime.date(2024, 5, 1)"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bus:
+    kind: Literal["bus"] = "bus"
+    address: Annotated[int, Bounds(low=0, high=127)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Port:
+    kind: Literal["port", "line"] = "port"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Board:
+    sensors: tuple[Bus | Port, ...] = ()
+    spare: Bus | Port | None = None
+
+
+def test_of_several_dataclasses_the_kind_says_which() -> None:
+    table = {"sensors": [{"kind": "bus", "address": 104}, {"kind": "line", "path": "a"}], "spare": None}
+    board = build(Board, table)
+    assert board == Board(sensors=(Bus(address=104), Port(kind="line", path="a")))
+    assert build(Board, plain(board)) == board
+    assert build_one_of(Bus | Port, {"kind": "bus", "address": 1}) == Bus(address=1)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({"kind": "bus", "address": 200}, "spare.address: expected at most 127, got 200"),
+        ({"kind": "bus", "address": 1, "path": "a"}, "spare.path: unknown key (known here: address, kind)"),
+        ({"kind": "ship"}, "spare.kind: expected one of 'bus', 'port', 'line', got 'ship'"),
+        ({"kind": ["bus"]}, "spare.kind: expected one of 'bus', 'port', 'line', got a list"),
+        ({"address": 1}, "spare.kind: missing; expected one of 'bus', 'port', 'line'"),
+        ([], "spare: expected a table, got a list"),
+    ],
+)
+def test_a_table_of_no_kind_or_with_mistakes_of_its_kind_is_explained(table: Any, problem: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        build(Board, {"spare": table})
+    assert caught.value.problems == [problem]

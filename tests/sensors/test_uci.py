@@ -11,7 +11,7 @@ import pytest
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.recording import not_there, read_recording, write_recording
-from sensors.settings import SensorSettings, open_source
+from sensors.replay import ReplaySettings
 from sensors.stream import Recording, class_names
 from sensors.uci import (
     GESTURES,
@@ -184,10 +184,8 @@ def test_modalities_are_read_alone_and_in_the_order_named(tmp_path: Path) -> Non
 
 def test_a_device_plays_them(tmp_path: Path) -> None:
     saved(tmp_path, "mHealth_subject1.log", mhealth(20))
-    settings = SensorSettings(
-        kind="replay", modalities=("gyro", "acc"), recordings=("mHealth_subject1.log",), speed=1e6
-    )
-    assert open_source(settings, tmp_path).modalities == (MHEALTH_KINDS[1], MHEALTH_KINDS[0])
+    settings = ReplaySettings(modalities=("gyro", "acc"), recordings=("mHealth_subject1.log",), speed=1e6)
+    assert settings.source(tmp_path).modalities == (MHEALTH_KINDS[1], MHEALTH_KINDS[0])
 
 
 def changed(table: Table, row: int, change: Callable[[list[str]], object]) -> Table:
