@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mekt.schema import MOST_PROBLEMS, UNKNOWN_KEYS_NAMED, Bounds, Count, Name, Positive, SchemaError, build, plain
+from mekt.schema import (
+    MOST_PROBLEMS,
+    UNKNOWN_KEYS_NAMED,
+    Bounds,
+    Count,
+    Name,
+    Positive,
+    SchemaError,
+    build,
+    build_one_of,
+    plain,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
