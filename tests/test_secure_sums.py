@@ -483,6 +483,28 @@ def test_a_device_that_gives_to_sums_alone_gives_nothing_to_other_rounds(tmp_pat
         made.end()
 
 
+def test_a_device_that_is_gone_for_good_in_the_middle_of_a_sum_costs_a_step_and_not_the_round(
+    tmp_path: Path, recordings: Path
+) -> None:
+    rules = "min_devices = 4\ndeadline_s = 100\nsecure = true\nstep_s = 5"
+    made = federation(tmp_path, recordings, **{**SMALL, "rules": rules, "rounds": 1})
+    try:
+        made.listen()
+        made.start("coordinator", *DEVICES)
+        made.until(Shares, device="pi-4")
+        gone = made.processes.pop("pi-4")
+        gone.kill()
+        gone.wait(10)
+        [_, report] = made.finish().reports
+        assert set(report.devices) in ({"pi-1", "pi-2", "pi-3"}, set(DEVICES)), "it may have sent its words before"
+        assert report.release
+        made.stop()
+        unmasking = [envelope.body for _, envelope in made.heard if isinstance(envelope.body, Unmasking)]
+        assert unmasking and all(set(each.seeds["acc"]) == set(report.devices) for each in unmasking)
+    finally:
+        made.end()
+
+
 def test_kills_at_every_step_of_a_sum_change_no_byte_of_the_release(
     undisturbed: Federation, tmp_path: Path, recordings: Path
 ) -> None:
