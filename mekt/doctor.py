@@ -17,7 +17,7 @@ from mekt.check import REACH, VISIT, Check, Role, exit_code, failed, ok, refused
 from mekt.errors import MektError, MissingPackageError, SensorError, SettingsError
 from mekt.login import BrokerSettings, located
 from mekt.machine import check_clock, check_memory, check_state
-from mekt.packages import BASE, check_compute, check_packages, check_python, check_torch_build, gpu_is_there
+from mekt.packages import BASE, Extra, check_compute, check_packages, check_python, check_torch_build, gpu_is_there
 from mekt.process import held_by
 from mekt.reach import check_reach
 from mekt.schema import SchemaError, build
@@ -52,6 +52,15 @@ class Question:
             return None
         named = self.table.get("state", "state")
         return self.config.parent / named if isinstance(named, str) and "\0" not in named else None
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """What the settings ask for beside the role's own packages."""
+        table = self.table or {}
+        rules = table.get("round")
+        secure = table.get("sums_only") is True or (isinstance(rules, dict) and rules.get("secure") is True)
+        signs = self.role == "coordinator" and "trust" in table
+        return (*(("authority",) if signs else ()), *(("secure",) if secure else ()))
 
     def name(self, key: str) -> str:
         """A name in the settings, "" where there is none."""
@@ -129,7 +138,7 @@ def examine(question: Question, first: Check | None = None) -> Iterator[Check]:
         yield from (skipped(name, "the settings cannot be read") for name in (*REACH, *VISIT, "sensors"))
         return
     facts: dict[str, dict[str, Any] | None] = {}
-    for check, found in check_packages(question.role, IMPORT_S):
+    for check, found in check_packages(question.role, IMPORT_S, question.extras):
         facts[check.name] = found
         yield check
     if "torch" in facts:

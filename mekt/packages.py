@@ -4,10 +4,10 @@ import platform
 import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mekt import catalogue
 from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused
@@ -37,6 +37,9 @@ BASE = (
 TORCH = Package(name="torch", module="torch", least="2.4")
 ONNX = Package(name="onnx", module="onnx", least="1.16")
 ONNXRUNTIME = Package(name="onnxruntime", module="onnxruntime", least="1.18")
+# What settings ask for beside the role's own, by the name of the extra.
+Extra = Literal["secure", "authority"]
+CRYPTOGRAPHY = Package(name="cryptography", module="cryptography", least="42")
 # By role, which is also the name of the extra.
 PACKAGES: dict[Role, tuple[Package, ...]] = {
     "edge": (*BASE, TORCH),
@@ -69,27 +72,31 @@ def check_python(
     return ok("python", seen)
 
 
-def check_packages(role: Role, limit_s: float) -> Iterator[tuple[Check, dict[str, Any] | None]]:
-    """A check for each package of the role, with what it told when it was imported, if it was."""
-    tried = [(each, Attempt("import", each.module)) for each in PACKAGES[role]]
+def check_packages(
+    role: Role, limit_s: float, extras: Collection[Extra] = ()
+) -> Iterator[tuple[Check, dict[str, Any] | None]]:
+    """A check for each package of the role and its extras, with what it told when it was imported, if it was."""
+    needed = (*PACKAGES[role], *((CRYPTOGRAPHY,) if extras else ()))
+    tried = [(each, Attempt("import", each.module)) for each in needed]
+    line = install_line(role, extras)
     for package, attempt in tried:
         outcome = attempt.outcome(limit_s)
-        yield _package(package, outcome, role), outcome.facts if isinstance(outcome, Done) else None
+        yield _package(package, outcome, line), outcome.facts if isinstance(outcome, Done) else None
 
 
-def _package(package: Package, outcome: Outcome, role: Role) -> Check:
+def _package(package: Package, outcome: Outcome, line: str) -> Check:
     match outcome:
         case Done(facts=facts):
             version = str(facts["version"])
             if _numbers(version) < _numbers(package.least):
                 seen = f"{version} is older than {package.least}"
-                return failed(package.name, seen, install_line(role), MissingPackageError, catalogue.PACKAGE_MISSING)
+                return failed(package.name, seen, line, MissingPackageError, catalogue.PACKAGE_MISSING)
             return ok(package.name, version)
         case Refused(error="ModuleNotFoundError", problem=problem):
             return failed(
                 package.name,
                 f"not installed ({problem})",
-                install_line(role),
+                line,
                 MissingPackageError,
                 catalogue.PACKAGE_MISSING,
             )
@@ -114,10 +121,10 @@ def _package(package: Package, outcome: Outcome, role: Role) -> Check:
             return warning(package.name, seen, remedy)
 
 
-def install_line(role: Role) -> str:
-    """The one line that installs what a role needs."""
+def install_line(role: Role, extras: Collection[Extra] = ()) -> str:
+    """The one line that installs what a role and its extras need."""
     index = f" --extra-index-url {CPU_INDEX}" if role != "wearable" and platform.machine() == "aarch64" else ""
-    return f'in the folder of Mekt: pip install -c constraints.txt{index} -e ".[{role}]"'
+    return f'in the folder of Mekt: pip install -c constraints.txt{index} -e ".[{",".join((role, *sorted(extras)))}]"'
 
 
 def _other_build(package: Package) -> str:

@@ -8,19 +8,23 @@ import pytest
 
 from mekt.attempt import Died, Done, Hung, Outcome, Refused
 from mekt.check import Check, exit_code
+from mekt.doctor import Question
 from mekt.errors import MissingPackageError
 from mekt.packages import (
     PACKAGES,
+    Extra,
     _package,
     check_compute,
     check_packages,
     check_python,
     check_torch_build,
     gpu_is_there,
+    install_line,
 )
 from tests.mekt.conftest import LIMIT_S, fake_package
 
 ROOT = Path(__file__).parents[2]
+SECURE: tuple[Extra, ...] = ("secure",)
 
 
 def test_a_package_with_instructions_that_the_processor_lacks_is_named_and_the_others_are_tried(
@@ -46,6 +50,24 @@ def test_a_package_whose_import_never_ends_fails_and_one_that_is_still_at_work_i
     assert hanging.mark == "FAILED" and exit_code([hanging]) == 8 and "pip install --force-reinstall" in hanging.remedy
 
 
+def test_what_the_settings_ask_for_is_tried_too_and_one_line_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_package(tmp_path, "cryptography", "raise ModuleNotFoundError(\"No module named 'cryptography'\")")
+    monkeypatch.syspath_prepend(tmp_path)
+    checks = [check for check, _ in check_packages("wearable", LIMIT_S, SECURE)]
+    assert [check.mark for check in checks[-2:]] == ["ok", "FAILED"]
+    assert checks[-1].name == "cryptography" and '-e ".[wearable,secure]"' in checks[-1].remedy
+    assert install_line("coordinator", ("secure", "authority")).endswith('-e ".[coordinator,authority,secure]"')
+    for role, table, extras in (
+        ("edge", {"sums_only": True}, ("secure",)),
+        ("edge", {"trust": {"coordinator": "a"}}, ()),
+        ("coordinator", {"round": {"secure": True}, "trust": {"authority": "a"}}, ("authority", "secure")),
+        ("coordinator", {"round": 7}, ()),
+    ):
+        assert Question(role=role, table=table).extras == extras  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("outcome", "mark", "words"),
     [
@@ -66,7 +88,7 @@ def test_a_package_whose_import_never_ends_fails_and_one_that_is_still_at_work_i
 )
 def test_what_a_package_did_has_a_remedy(outcome: Outcome, mark: str, words: str) -> None:
     torch = PACKAGES["edge"][-1]
-    check = _package(torch, outcome, "edge")
+    check = _package(torch, outcome, install_line("edge"))
     assert check.name == "torch" and check.mark == mark and words in check.line()
     assert check.family is (MissingPackageError if mark == "FAILED" else None)
 
