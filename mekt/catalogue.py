@@ -243,6 +243,12 @@ BROKER_MISSING = Entry(
     "They were not made yet, or are in another folder.",
     "Make them with `mekt broker config`, or name the right folder with `--broker`.",
 )
+SECRET_THERE = Entry(
+    244,
+    "The file that a secret is to be written to is there already.",
+    "It may hold a secret that somebody still needs, so it is never overwritten.",
+    "Name another file with `--out`, or remove the one that is there.",
+)
 
 # 3: bytes of peers
 

@@ -58,10 +58,22 @@ class Ward:
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin", "OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == code, done.stderr
-        # What `enroll token` prints is the token, and nobody else prints one.
-        self.said += [done.stderr] if arguments[:2] == ("enroll", "token") else [done.stdout, done.stderr]
+        # What `enroll token` prints without a file is the token, and nobody else prints one.
+        prints_token = arguments[:2] == ("enroll", "token") and "--out" not in arguments
+        self.said += [done.stderr] if prints_token else [done.stdout, done.stderr]
         self.look()
         return done.stdout + (done.stderr if code else "")
+
+    def joined(self, name: str) -> str:
+        """What is said to a device that joins: one by a line of text, the others by a file, as the README has it."""
+        asks = ("enroll", "token", name, "--host", "127.0.0.1", "--port", str(self.port))
+        joins = ("enroll", "join", "--identity", f"{name}/identity")
+        if name == "pi-acc":
+            self.tokens[name] = self.mekt(*asks).strip()
+            return self.mekt(*joins, line=self.tokens[name])
+        self.mekt(*asks, "--out", f"{name}.token")
+        self.tokens[name] = (self.folder / f"{name}.token").read_text().strip()
+        return self.mekt(*joins, "--token", f"{name}.token")
 
     def look(self) -> None:
         """See what everybody on this machine sees of processes: their command lines, and their names."""
@@ -108,10 +120,8 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
             config = str(folder / "coordinator" / "federation.toml")
             made.start("coordinator", "coordinator", "run", "--config", config, "--log-level", "debug")
             for name in DEVICES:
-                token = made.mekt("enroll", "token", name, "--host", "127.0.0.1", "--port", str(made.port))
-                made.tokens[name] = token.strip()
-                said = made.mekt("enroll", "join", "--identity", f"{name}/identity", line=token)
-                assert f'device = "{name}"' in said and token.strip() not in said
+                said = made.joined(name)
+                assert f'device = "{name}"' in said and made.tokens[name] not in said
                 made.start(name, "edge", "run", "--config", str(folder / name / "device.toml"), "--log-level", "debug")
                 made.look()
             until(lambda: f"all {ROUNDS} rounds are done" in made.log("coordinator"))
