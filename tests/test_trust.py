@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coordinator.authority import Authority
+from edge.audit import FOLDER, segments
 from mekt.errors import LinkError, ReleaseError, SettingsError
 from mekt.token import PREFIX, read_token
 from tests.federation import ROOT, Running, as_deployed, federation
@@ -167,13 +168,37 @@ def key_forms(text: str) -> list[bytes]:
     return lines[:2] + forms(key.private_numbers().private_value.to_bytes(32, "big"))
 
 
+def token_forms(text: str) -> list[bytes]:
+    """The same of a token: pieces of its line, and the secrets in it."""
+    token, line = read_token(text), text.removeprefix(PREFIX)
+    pieces = [line[at : at + 40].encode() for at in (0, 400, len(line) - 40)]
+    return pieces + forms(token.secret) + key_forms(token.key.decode())
+
+
+def test_an_enrolment_is_in_the_devices_log_of_what_left_it_and_no_secret_is(ward: Ward) -> None:
+    """Not of the token, nor of the key that it was used for: the request that carried the one is there by its hash."""
+    for name in DEVICES:
+        config, identity = ward.folder / name / "device.toml", ward.folder / name / "identity"
+        proof = ward.mekt("audit", "--config", str(config), "--verify").splitlines()[0]
+        assert proof.startswith(f"{identity / FOLDER}: ") and "no gap" in proof
+        listed = json.loads(ward.mekt("audit", "--config", str(config), "--json"))
+        [log] = [each for each in listed["logs"] if each["folder"] == str(identity / FOLDER)]
+        assert set(log["kinds"]) == {"request"} and log["messages"] >= 1
+        requests = [each for each in listed["entries"] if each["kind"] == "request"]
+        assert {each["contained"] for each in requests} == {
+            "certificate request: this device's public key, and the token's secret"
+        }
+        assert all(len(each["sha256"]) == 64 and each["bytes"] > 100 for each in requests)
+        written = [each.read() for place in (identity, config.parent / "state") for each in segments(place / FOLDER)]
+        secrets = token_forms(ward.tokens[name]) + key_forms((identity / "key.pem").read_text())
+        assert len(written) >= 2 and [each for each in secrets if any(each in raw for raw in written)] == []
+
+
 def test_no_secret_is_in_a_log_a_command_line_or_anything_that_was_said(ward: Ward, tmp_path: Path) -> None:
     """Tokens, what is in them, every private key, and a password; also in errors about each of them."""
     secrets: list[bytes] = []
     for text in ward.tokens.values():
-        token = read_token(text)
-        secrets += [text.removeprefix(PREFIX)[at : at + 40].encode() for at in (0, 400, len(text) - 60)]
-        secrets += forms(token.secret) + key_forms(token.key.decode())
+        secrets += token_forms(text)
     keys = [path for path in ward.folder.rglob("*") if path.is_file() and path.name.endswith(("key", "key.pem"))]
     for path in keys:
         secrets += key_forms(path.read_text())
