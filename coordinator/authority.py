@@ -8,6 +8,10 @@ A device's certificate is given for a token, once, or for the certificate that i
 device made, which never comes here. Certificates begin in 1970: a board without a clock, which thinks that it is 1970,
 can use them. Their end is watched by the broker, which has a clock.
 
+Who is enrolled by another token has another key, and what was given for the former ones is revoked: not when it is
+asked for, as the answer may be lost on its way and the device would be left with nothing, but once the device asks with
+the new key for a renewal, which it is told to do.
+
 Whatever is decided is decided and kept in one transaction: another process may revoke meanwhile. A request that comes
 again has the same answer, so that a lost answer harms nobody and a flood of requests fills no disk.
 
@@ -17,8 +21,8 @@ It needs the package `cryptography`: pip install "mekt[authority]".
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -279,12 +283,38 @@ class Authority:
                 return self._issued(newest.der)
             return self._refused(CLOCK_UNSET) if self._now() < EARLIEST_NOW_S else self._certify(device, key)
 
-    def due(self, device: str) -> bool:
-        """Whether it is time that this device asks for a certificate: one that it may use ends soon.
+    def replace(self, device: str, request: Renewal) -> int:
+        """Let what was given for a device's former keys count no more; how many certificates that were.
 
-        That another was issued since does not mean that it has arrived.
+        `request` is signed with the key that the device has; former ones are those that were enrolled before it.
+        Certificates for this very key stay, as the device may be connected by one that was renewed since.
+
+        Raises:
+            StateError: when it cannot be kept.
         """
-        return any(self._ends_soon(each) for each in self._good(device))
+        key = requested_key(request.csr, device)
+        shown = None if key is None else key_sha256(key)
+        with self._db.transaction():
+            good = {each.der: certified_key(each.der) for each in self._good(device)}
+            enrolled = self._enrolled_keys(device)
+            if shown not in good.values() or shown not in enrolled:
+                return 0
+            former = enrolled[: enrolled.index(shown)]
+            replaced = [der for der, its_key in good.items() if its_key in former]
+            for der in replaced:
+                self._db.execute("UPDATE certificate SET revoked_s = ? WHERE der = ?", self._now(), der)
+            for each in former:
+                # As when a name is revoked: a used token's answer was a certificate that counts no more.
+                self._db.execute("DELETE FROM token WHERE device = ? AND key_sha256 = ?", device, each)
+        return len(replaced)
+
+    def due(self, device: str) -> bool:
+        """Whether this device is to ask for a certificate: one that it may use ends soon, or it has two keys.
+
+        That another was issued since does not mean that it has arrived; what the device asks with says which it has.
+        """
+        good = self._good(device)
+        return any(self._ends_soon(each) for each in good) or len({certified_key(each.der) for each in good}) > 1
 
     def certified(self, name: str | None = None) -> list[Certified]:
         """All certificates that were issued, under one name or under every one, in the order of their issue."""
@@ -314,6 +344,16 @@ class Authority:
         """Whether there ever was a certificate or a token under this name."""
         query = "SELECT serial FROM certificate WHERE name IN (?, ?) LIMIT 1"
         return self._db.row(query, name, APPLICANT + name) is not None
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """While this lasts nobody decides anything, in no process: a list that is written meanwhile is the newest.
+
+        Raises:
+            StateError: when others do not come to an end.
+        """
+        with self._db.transaction():
+            yield
 
     def revocations(self) -> bytes:
         """The list of revoked certificates, in PEM, for the broker."""
@@ -378,6 +418,15 @@ class Authority:
             *(name, self._now()),
         )
         return [_Kept(issued_s=row[0], ends_s=row[1], der=row[2]) for row in rows]
+
+    def _enrolled_keys(self, device: str) -> list[bytes]:
+        """The hashes of the keys that it was enrolled with by tokens, each once, the one of the last time last."""
+        rows = self._db.rows(
+            "SELECT token.key_sha256 FROM token JOIN certificate ON certificate.der = token.certificate"
+            " WHERE token.device = ? ORDER BY certificate.rowid DESC",
+            device,
+        )
+        return list(dict.fromkeys(key for (key,) in rows))[::-1]
 
     def _revoked(self, name: str) -> list[bytes]:
         rows = self._db.rows("SELECT der FROM certificate WHERE name = ? AND revoked_s IS NOT NULL", name)

@@ -22,7 +22,7 @@ from coordinator.intake import Delivered, Intake, Refused
 from coordinator.learner import Closed, Learner
 from coordinator.ledger import Delivery, Ledger
 from coordinator.registrar import Registrar, open_authority
-from coordinator.settings import FederationSettings, read_federation
+from coordinator.settings import FederationSettings, TrustSettings, read_federation
 from coordinator.standing import Fleet, status_of
 from mekt import catalogue
 from mekt.blobs import ChunkError, proxy_hash
@@ -71,9 +71,7 @@ class Coordinator:
         compute = _compute(settings.compute)
         self._rules = settings.round
         trust = settings.trust
-        self._registrar = (
-            None if trust is None else Registrar(open_authority(base / trust.authority, settings.federation))
-        )
+        self._registrar = None if trust is None else _registrar(trust, base, settings.federation)
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._link = Link(
             settings=settings.broker,
@@ -320,6 +318,15 @@ class Coordinator:
 
     def _answer(self, device: str, number: int, body: Body) -> None:
         self._post.send(body, "down", device=device, round=number)
+
+
+def _registrar(trust: TrustSettings, base: Path, federation: str) -> Registrar:
+    authority = open_authority(base / trust.authority, federation)
+    try:
+        return Registrar(authority, None if trust.broker is None else base / trust.broker)
+    except BaseException:
+        authority.close()
+        raise
 
 
 def _compute(choice: str) -> torch.device:

@@ -241,7 +241,7 @@ BROKER_MISSING = Entry(
     243,
     "There are no files of a broker in this folder.",
     "They were not made yet, or are in another folder.",
-    "Make them with `mekt broker config`, or name the right folder with `--broker`.",
+    "Make them with `mekt broker config`, or name the right folder with `--broker` or `[trust] broker`.",
 )
 SECRET_THERE = Entry(
     244,

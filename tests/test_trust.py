@@ -4,6 +4,8 @@ import base64
 import contextlib
 import json
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coordinator.authority import Authority
 from edge.audit import FOLDER, segments
+from mekt.credentials import tls_context
 from mekt.errors import LinkError, ReleaseError, SettingsError
+from mekt.identity import tls_settings
 from mekt.token import PREFIX, read_token
 from tests.federation import ROOT, Running, as_deployed, federation
 from tests.fences import fenced_broker
@@ -44,6 +48,10 @@ class Ward:
 
     def start(self, name: str, *arguments: str) -> None:
         self.processes[name] = as_deployed(list(arguments), self.folder / f"{name}.log")
+
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
@@ -90,7 +98,7 @@ def login(ward: Ward, name: str) -> str:
     """`[broker]` and what belongs to it in the settings of one part."""
     identity = ward.folder / name / "identity"
     trust = (
-        f'authority = "{ward.folder}/authority"'
+        f'authority = "{ward.folder}/authority"\nbroker = "{ward.folder}/fence"'
         if name == "coordinator"
         else f'coordinator = "{identity}/coordinator.pub"'
     )
@@ -275,8 +283,49 @@ def test_a_revoked_device_is_sent_away_in_the_middle_and_the_others_stay(ward: W
     assert "1 certificate revoked" in said
     until(lambda: "the broker is away" in ward.log("pi-gyro"))
     assert ward.log("pi-acc").count("connected to the broker") == 1
+    assert states(ward, "pi-gyro") == ["revoked"]
+
+
+def test_a_device_that_joins_anew_at_work_stays_and_its_former_certificate_is_of_no_use(ward: Ward) -> None:
+    """Until the device shows its new key, what it had before counts: the answer could have been lost."""
+    shutil.copytree(ward.folder / "pi-acc" / "identity", ward.folder / "copied")
+    copied = tls_context(tls_settings(ward.folder / "copied"))
+    token = ward.mekt("enroll", "token", "pi-acc", "--host", "127.0.0.1", "--port", str(ward.port))
+    ward.mekt("enroll", "join", "--identity", "pi-acc/identity", line=token)
+    assert states(ward, "pi-acc") == ["good", "good"] and not is_refused(ward.port, copied)
+
+    # A coordinator that comes back hears of everybody, and asks the device.
+    ward.kill("coordinator")
+    config = str(ward.folder / "coordinator" / "federation.toml")
+    ward.start("coordinator", "coordinator", "run", "--config", config, "--log-level", "debug")
+    until(lambda: "pi-acc has a new key; revoked of its former ones: 1 certificate" in ward.log("coordinator"))
+    until(lambda: is_refused(ward.port, copied))
+    assert states(ward, "pi-acc") == ["revoked", "good"]
+    assert ward.log("pi-acc").count("connected to the broker") == 1 and "the broker is away" not in ward.log("pi-acc")
+
+    # And its next connection is one by the new certificate.
+    ward.kill("pi-acc")
+    ward.start("pi-acc", "edge", "run", "--config", str(ward.folder / "pi-acc" / "device.toml"))
+    until(lambda: ward.log("pi-acc").count("connected to the broker") == 2)
+
+
+def is_refused(port: int, context: ssl.SSLContext) -> bool:
+    """Whether the broker refuses this certificate. Nobody logs in with it, who would push the device itself out."""
+    plain = socket.create_connection(("127.0.0.1", port), 5)
+    try:
+        # With TLS 1.3 the refusal comes after the handshake; who is let in hears nothing before it says something.
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+            connection.settimeout(0.5)
+            return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def states(ward: Ward, name: str) -> list[str]:
     rows = json.loads(ward.mekt("device", "list", "--json"))
-    assert [row["state"] for row in rows if row["name"] == "pi-gyro"] == ["revoked"]
+    return [row["state"] for row in rows if row["name"] == name]
 
 
 def test_an_authority_is_not_made_twice(ward: Ward) -> None:

@@ -257,6 +257,113 @@ def test_nobody_renews_with_a_key_that_has_no_certificate(authority: Authority) 
     assert renewed(authority, enrolled(authority, "pi-4"), "pi-3").state == "refused"
 
 
+# A new key in place of a former one
+
+
+def replaced(authority: Authority, key: Key, device: str = "pi-3") -> int:
+    return authority.replace(device, Renewal(csr=csr(key, device)))
+
+
+def states(authority: Authority, device: str = "pi-3") -> list[bool]:
+    """Whether each certificate under this name still counts, in the order of their issue."""
+    return [each.revoked_s is None for each in authority.certified(device)]
+
+
+def test_a_device_that_shows_its_new_key_has_what_was_given_for_the_former_one_revoked(authority: Authority) -> None:
+    enrolled(authority, "pi-4")
+    former, new = enrolled(authority), new_key()
+    made = token(authority)
+    given = asked(authority, made, new)
+    assert states(authority) == [True, True] and revoked_serials(authority) == set(), "the answer may be lost"
+    assert replaced(authority, new) == 1
+    assert states(authority) == [False, True] and states(authority, "pi-4") == [True]
+    assert len(revoked_serials(authority)) == 1
+    assert renewed(authority, former).state == "refused"
+    assert renewed(authority, new) == asked(authority, made, new) == given
+    assert replaced(authority, new) == replaced(authority, former) == 0, "and nothing more"
+    assert states(authority) == [False, True]
+
+
+def test_a_device_whose_new_certificate_was_lost_on_its_way_keeps_what_it_has_and_may_ask_again(
+    authority: Authority, clock: Clock
+) -> None:
+    former, new, made = enrolled(authority), new_key(), token(authority)
+    lost = asked(authority, made, new)
+    for _ in range(3):
+        assert authority.due("pi-3"), "it is told to ask, so that it shows which key it has"
+        assert replaced(authority, former) == 0 and renewed(authority, former).state == "issued"
+        clock.now_s += DAY_S
+    assert states(authority) == [True, True]
+    again = asked(authority, made, new)
+    assert again.certificate == lost.certificate and states(authority) == [True, True], "asked twice, given once"
+    assert replaced(authority, new) == 1 and not authority.due("pi-3")
+
+
+def test_a_renewed_certificate_replaces_none_of_its_own_key(authority: Authority, clock: Clock) -> None:
+    """The device may still be connected by the former one, and go back to it where an answer was lost."""
+    key = enrolled(authority)
+    clock.now_s += 61 * DAY_S
+    renewed(authority, key)
+    assert replaced(authority, key) == 0 and states(authority) == [True, True]
+
+
+def test_keys_are_as_new_as_their_enrolment_whatever_was_renewed_and_has_ended_since(
+    authority: Authority, clock: Clock
+) -> None:
+    former = enrolled(authority)
+    clock.now_s += 30 * DAY_S
+    new = enrolled(authority)
+    clock.now_s += 31 * DAY_S
+    assert renewed(authority, former).state == "issued"
+    clock.now_s += 34 * DAY_S
+    assert replaced(authority, former) == 0
+    assert replaced(authority, new) == 1, "the renewed one, as the first has ended"
+    assert states(authority) == [True, True, False] and renewed(authority, former).state == "refused"
+
+
+def test_a_token_whose_key_was_replaced_gives_its_certificate_back_no_more(authority: Authority) -> None:
+    first, unused, key = token(authority), token(authority), new_key()
+    asked(authority, first, key)
+    assert replaced(authority, enrolled(authority)) == 1
+    assert "not known" in asked(authority, first, key).reason
+    assert "this key was revoked" in asked(authority, unused, key).reason
+    assert asked(authority, unused, new_key()).state == "issued"
+
+
+def test_a_key_that_does_not_count_replaces_nothing(authority: Authority, clock: Clock) -> None:
+    good, other = enrolled(authority), enrolled(authority, "pi-4")
+    for key in (new_key(), other):
+        assert replaced(authority, key) == 0
+    assert authority.replace("pi-3", Renewal(csr=csr(enrolled(authority), "pi-3", extra="x")[:-1])) == 0
+    assert authority.replace("pi-3", Renewal(csr=csr(good, "pi-4"))) == 0
+    assert states(authority) == [True, True] and states(authority, "pi-4") == [True]
+    late = enrolled(authority)
+    clock.now_s += 91 * DAY_S
+    assert replaced(authority, late) == 0 and states(authority) == [True, True, True], "it has ended itself"
+
+
+def test_a_list_that_is_written_while_others_revoke_is_never_older_than_a_revocation(tmp_path: Path) -> None:
+    """Two processes, as it were: nobody decides anything between the reading of a list and its being written."""
+    authority = Authority.create(tmp_path / "authority", "ward")
+    enrolled(authority)
+    order: list[str] = []
+
+    def revoke() -> None:
+        with contextlib.closing(Authority(tmp_path / "authority")) as own:
+            own.revoke("pi-3")
+            order.append("revoked")
+
+    thread = threading.Thread(target=revoke)
+    with authority.unchanging():
+        listed = revoked_serials(authority)
+        thread.start()
+        time.sleep(0.3)
+        order.append("written")
+    thread.join()
+    assert (listed, order) == (set(), ["written", "revoked"]) and len(revoked_serials(authority)) == 2
+    authority.close()
+
+
 # Revocation
 
 
