@@ -79,7 +79,7 @@ class Registrar:
         Raises:
             StateError: when its number cannot be kept.
         """
-        return self._authority.sign(purpose, content)
+        return self._authority.signer.sign(purpose, content)
 
     def sign_release(self, manifest: bytes) -> bytes:
         """The signature of a release, made on any thread.
@@ -88,7 +88,7 @@ class Registrar:
             StateError: when its number cannot be kept.
         """
         with closing(open_authority(self._authority.folder, self._authority.federation)) as authority:
-            return authority.sign("release", manifest)
+            return authority.signer.sign("release", manifest)
 
     def answer(self, device: str, request: Request | Renewal) -> Answer:
         """The answer to a request: by a token, where the device has but that, else by the certificate that it has.

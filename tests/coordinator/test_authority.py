@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,11 +23,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from coordinator.authority import EARLIEST_NOW_S, Authority, write_part
 from mekt.clock import DAY_S, DEVICE_DAYS
-from mekt.ed25519 import is_signed
 from mekt.errors import SettingsError, StateError
 from mekt.messages import LARGEST_CERTIFICATE, LARGEST_REQUEST, Answer, Renewal, Request
 from mekt.schema import NAME_PATTERN
-from mekt.signature import NUMBER_BYTES, to_sign
+from mekt.signature import NUMBER_BYTES
 from mekt.token import Token
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +85,10 @@ def enrolled(authority: Authority, device: str = "pi-3") -> Key:
 
 def renewed(authority: Authority, key: Key, device: str = "pi-3") -> Answer:
     return authority.renew(device, Renewal(csr=csr(key, device)))
+
+
+def number_of(signature: bytes) -> int:
+    return int.from_bytes(signature[:NUMBER_BYTES], "big")
 
 
 def name_in(certificate: x509.Certificate) -> str:
@@ -479,78 +481,6 @@ def test_nothing_is_certified_by_a_clock_that_was_never_set(authority: Authority
     assert asked(authority, made, late).state == "issued"
 
 
-# Signatures
-
-
-def number_of(signature: bytes) -> int:
-    return int.from_bytes(signature[:NUMBER_BYTES], "big")
-
-
-def test_numbers_grow_by_every_signature_whatever_the_clock_does(authority: Authority, clock: Clock) -> None:
-    numbers = []
-    for change_s in (0, 0, 5, -DAY_S, 0, 3 * DAY_S, -NOW_S, 0):
-        clock.now_s += change_s
-        numbers.append(number_of(authority.sign("round", b"content")))
-    assert numbers == sorted(set(numbers))
-
-
-def test_a_signature_is_on_purpose_number_and_content(authority: Authority) -> None:
-    signature = authority.sign("round", b"content")
-    number, signed = number_of(signature), signature[NUMBER_BYTES:]
-    assert is_signed(to_sign("round", number, b"content"), signed, authority.public_key)
-    for other in (
-        to_sign("release", number, b"content"),
-        to_sign("round", number + 1, b"content"),
-        to_sign("round", number, b"contend"),
-    ):
-        assert not is_signed(other, signed, authority.public_key)
-
-
-def test_an_authority_that_was_restored_from_an_old_copy_signs_above_what_devices_have_seen(
-    authority: Authority, tmp_path: Path, clock: Clock
-) -> None:
-    shutil.copytree(authority.folder, tmp_path / "copy")
-    seen = max(number_of(authority.sign("round", b"content")) for _ in range(50))
-    clock.now_s += 60
-    with contextlib.closing(Authority(tmp_path / "copy", clock)) as restored:
-        assert number_of(restored.sign("round", b"content")) > seen
-
-
-SIGNS = (
-    "import sys, time\n"
-    "from pathlib import Path\n"
-    "from coordinator.authority import Authority\n"
-    "authority = Authority(Path(sys.argv[1]), lambda: 1.8e9)\n"
-    "while True:\n"
-    "    print(int.from_bytes(authority.sign('round', b'content')[:8], 'big'), flush=True)\n"
-    "    time.sleep(0.05)\n"  # else one of two would have the file to itself
-)
-
-
-def test_numbers_grow_over_two_processes_and_over_kills(tmp_path: Path) -> None:
-    folder = tmp_path / "authority"
-    Authority.create(folder, "ward").close()
-
-    def signer() -> "subprocess.Popen[str]":
-        return subprocess.Popen([sys.executable, "-c", SIGNS, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-    seen: list[list[int]] = []
-    for _ in range(2):
-        pair = [signer(), signer()]
-        for process in pair:
-            assert process.stdout is not None and process.stdout.readline()
-        time.sleep(0.3)
-        for process in pair:
-            process.send_signal(signal.SIGKILL)
-            lines = process.communicate()[0].split("\n")[:-1]
-            seen.append([int(line) for line in lines])
-    for numbers in seen:
-        assert numbers == sorted(set(numbers))
-    everything = [number for numbers in seen for number in numbers]
-    assert len(set(everything)) == len(everything) > 4, "no number twice"
-    assert min(seen[2] + seen[3]) > max(seen[0] + seen[1])
-
-
 # What is kept
 
 
@@ -559,11 +489,11 @@ def test_everything_is_there_after_a_restart(authority: Authority, clock: Clock)
     enrolled(authority, "pi-4")
     authority.revoke("pi-4")
     write_part(authority, "watch", "alice", authority.folder.parent / "alice")
-    before = authority.certified(), authority.ca, authority.public_key, revoked_serials(authority)
-    signed = number_of(authority.sign("round", b""))
+    before = authority.certified(), authority.ca, authority.signer.public_key, revoked_serials(authority)
+    signed = number_of(authority.signer.sign("round", b""))
     with contextlib.closing(Authority(authority.folder, clock)) as again:
-        assert (again.certified(), again.ca, again.public_key, revoked_serials(again)) == before
-        assert again.federation == "ward" and number_of(again.sign("round", b"")) > signed
+        assert (again.certified(), again.ca, again.signer.public_key, revoked_serials(again)) == before
+        assert again.federation == "ward" and number_of(again.signer.sign("round", b"")) > signed
         assert renewed(again, key).state == "issued"
         assert asked(again, unused, new_key(), "pi-9").state == "issued"
 
@@ -600,6 +530,7 @@ MAKES = (
     "from pathlib import Path\n"
     "import mekt.files, os\n"
     "import coordinator.authority as module\n"
+    "import coordinator.signer as signer\n"
     "left = int(sys.argv[2])\n"
     "def counted(real):\n"
     "    def call(*arguments, **named):\n"
@@ -609,8 +540,9 @@ MAKES = (
     "        left -= 1\n"
     "        return real(*arguments, **named)\n"
     "    return call\n"
-    "module.write_atomically = counted(module.write_atomically)\n"
-    "module.write_private = counted(module.write_private)\n"
+    "for each in (module, signer):\n"
+    "    each.write_atomically = counted(each.write_atomically)\n"
+    "    each.write_private = counted(each.write_private)\n"
     "module.Database = counted(module.Database)\n"
     "module.Authority.create(Path(sys.argv[1]), 'ward').close()\n"
 )
@@ -628,7 +560,7 @@ def test_an_authority_whose_making_was_cut_short_is_made_again_and_is_whole(tmp_
         with contextlib.closing(Authority(folder)) as made:
             enrolled(made)
             assert made.federation == "ward"
-            assert bytes.fromhex((folder / "coordinator.pub").read_text()) == made.public_key
+            assert bytes.fromhex((folder / "coordinator.pub").read_text()) == made.signer.public_key
     assert codes[0] == codes[4] == 9 and codes[-1] == 0
 
 
@@ -683,7 +615,7 @@ def test_a_folder_of_the_first_schema_is_taken_over_and_one_of_a_newer_is_refuse
         states = {each.name: each.revoked_s is None for each in authority.certified()}
         assert states == {"enroll:pi-1": True, "pi-1": True, "enroll:pi-2": False, "pi-2": False, "watch:alice": True}
         assert len(revoked_serials(authority)) == 2
-        assert number_of(authority.sign("round", b"")) >= NOW_S * 1000
+        assert number_of(authority.signer.sign("round", b"")) >= NOW_S * 1000
     with contextlib.closing(sqlite3.connect(folder / "authority.sqlite")) as database:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(StateError, match="of a newer Mekt"):
