@@ -35,10 +35,10 @@ class Cell:
 
     0 proxy windows and an empty proxy choice leave both to the protocol. `only` names the one modality that everybody
     has, empty for all; `models` names who has which architecture, empty for the protocol's own; 0 participants leave
-    the share of a round's devices to the protocol. Of a `timed` one seconds are taken, neither scores nor bytes; of an
-    `attacked` one what a curious coordinator could tell. With a `clip` devices protect their knowledge, with Gaussian
-    noise of `noise` times that. `aggregator` and `quarantine` are empty for the product's own; `attack` names what the
-    share `attackers` of the devices does, empty for nobody, 0 for the attack's own share.
+    the share of a round's devices to the protocol. Of a `timed` one seconds are taken, neither scores nor bytes; in a
+    `curious` one the coordinator tries to tell who was learned from. With a `clip` devices protect their knowledge,
+    with Gaussian noise of `noise` times that. `aggregator` and `quarantine` are empty for the product's own; `attack`
+    names what the share `attackers` of the devices does, empty for nobody, 0 for the attack's own share.
     """
 
     protocol: str
@@ -57,7 +57,7 @@ class Cell:
     quick: bool = False
     noise: float = 0.0
     clip: float = 0.0
-    attacked: bool = False
+    curious: bool = False
     aggregator: str = ""
     quarantine: str = ""
     attack: str = ""
@@ -67,7 +67,8 @@ class Cell:
     def key(self) -> str:
         """A short name for all of it; equal cells have equal keys, on any machine."""
         # What is left at its default is left out: a field that comes later changes no key.
-        told = {name: value for name, value in self.plain().items() if value != _DEFAULTS[name]}
+        table = self.plain().items()
+        told = {_FIRST_NAMES.get(name, name): value for name, value in table if value != _DEFAULTS[name]}
         text = json.dumps({**told, "format": FORMAT}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -81,6 +82,8 @@ class Cell:
         return {**plain(self), "changes": dict(sorted(self.changes))}
 
 
+# What a field was called when its first cells were kept: by that name it stays in keys, and they are found.
+_FIRST_NAMES = {"curious": "attacked"}
 _DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Cell)} | {"changes": {}}
 
 

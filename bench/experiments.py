@@ -268,7 +268,7 @@ def privacy(wanted: Wanted) -> Experiment:
     ]
     scores += [("nothing (eta 0)", "-", _changed(cell, {"eta": 0.0})) for cell in _own(wanted)]
     entries = [
-        Entry(cell=replace(cell, attacked=True), keys=(what, how), section=f"{cell.protocol}: who was learned from")
+        Entry(cell=replace(cell, curious=True), keys=(what, how), section=f"{cell.protocol}: who was learned from")
         for what, how, cell in attacks
     ]
     entries += [

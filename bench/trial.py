@@ -55,8 +55,8 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
     if cell.timed:
         torch.set_num_threads(os.cpu_count() or 1)
         return outcome_of_time(measure(arena, cell.method, settings=method, rounds=cell.rounds, seed=cell.seed), cell)
-    if cell.attacked:
-        return attacked(cell, arena, method, tell)
+    if cell.curious:
+        return spied(cell, arena, method, tell)
     plan = plan_for(arena, method, rounds=cell.rounds, seed=cell.seed)
     entry = METHODS[cell.method]
     contender = protecting(entry.make(arena, plan, cell.seed), cell)
@@ -71,7 +71,7 @@ def run_cell(cell: Cell, data: Path, tell: Callable[[float], None] = lambda shar
     return dataclasses.replace(outcome, epsilon=epsilon_of_run(cell, plan, arena, done)) if cell.clip else outcome
 
 
-def attacked(cell: Cell, arena: Arena, method: Method, tell: Callable[[float], None]) -> Outcome:
+def spied(cell: Cell, arena: Arena, method: Method, tell: Callable[[float], None]) -> Outcome:
     """What a curious coordinator can tell of few devices, all of which take part in every round.
 
     Raises:

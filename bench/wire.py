@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bench.contender import Payload
 from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, blob_ref, proxy_hash, read_chunk
 from mekt.connection import QOS
-from mekt.messages import Body, Chunk, Offer, Presence, Receipt, RoundOpen
+from mekt.messages import Body, Chunk, Learning, Offer, Presence, Receipt, RoundOpen
 from mekt.plan import BlobRef, Plan
 from mekt.post import Post
 from mekt.topics import Direction, for_device
@@ -30,7 +30,7 @@ CONNACK_BYTES = 2 + 1 + 1 + NO_PROPERTIES_BYTES + 3 + 3
 LONGEST_NAME = 16
 # As large as the numbers that stand in a presence usually are.
 SESSION, BYTES_SO_FAR, SHARE_DONE = 2**51, 2**20, 0.5
-METRICS = {"reconstruction": 0.5, "transfer": 0.5}
+METRICS: dict[Learning, float] = {"reconstruction": 0.5, "transfer": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,17 @@
 """The federation's authority: who is who in it, decided on the coordinator's machine, kept in one folder.
 
     authority.key, ca.pem       signs certificates; everybody trusts ca.pem
-    signing.key, coordinator.pub   signs rounds and releases (Ed25519)
-    authority.sqlite            tokens, certificates, revocations, the number of the last signature
+    authority.sqlite            tokens, certificates, revocations
+
+Its `signer` has a key and a number of its own in the same folder (coordinator/signer.py).
 
 A device's certificate is given for a token, once, or for the certificate that it replaces; it is for the key that the
 device made, which never comes here. Certificates begin in 1970: a board without a clock, which thinks that it is 1970,
 can use them. Their end is watched by the broker, which has a clock.
+
+Who is enrolled by another token has another key, and what was given for the former ones is revoked: not when it is
+asked for, as the answer may be lost on its way and the device would be left with nothing, but once the device asks with
+the new key for a renewal, which it is told to do.
 
 Whatever is decided is decided and kept in one transaction: another process may revoke meanwhile. A request that comes
 again has the same answer, so that a lost answer harms nobody and a flood of requests fills no disk.
@@ -17,8 +22,8 @@ It needs the package `cryptography`: pip install "mekt[authority]".
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,11 +32,7 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from coordinator.certificates import (
     BEGINNING,
@@ -45,22 +46,22 @@ from coordinator.certificates import (
     requested_key,
     serves,
 )
+from coordinator.signer import COLUMN, FIRST_NUMBER, Signer, make_key, read_key, write_public
 from mekt import catalogue
 from mekt.clock import DAY_S, DEVICE_DAYS
 from mekt.credentials import check_private
 from mekt.database import Database
 from mekt.errors import SettingsError, StateError
 from mekt.files import make_folder, write_atomically
-from mekt.identity import COORDINATOR, write_identity, write_private
+from mekt.identity import write_identity, write_private
 from mekt.messages import Answer, Renewal, Request
 from mekt.process import only_process
-from mekt.signature import Purpose, joined, to_sign
 from mekt.token import SECRET_BYTES, Token, check_host
 from mekt.topics import APPLICANT
 
 SCHEMA = (
     (
-        "CREATE TABLE federation (name TEXT NOT NULL, next_signature INTEGER NOT NULL)",
+        f"CREATE TABLE federation (name TEXT NOT NULL, {COLUMN})",
         "CREATE TABLE token (secret_sha256 BLOB PRIMARY KEY, device TEXT NOT NULL, expires_s REAL NOT NULL,"
         " key_sha256 BLOB, certificate BLOB)",
         "CREATE TABLE certificate (serial TEXT PRIMARY KEY, name TEXT NOT NULL, issued_s REAL NOT NULL,"
@@ -119,13 +120,11 @@ class Authority:
                 f"{folder}: there is no authority; make one with `mekt ca init`", catalogue.AUTHORITY_MISSING
             )
         self.folder, self._now = folder, now
-        for name in ("authority.key", "signing.key"):
-            check_private(folder / name)
+        check_private(folder / "authority.key")
         try:
-            key = load_pem_private_key((folder / "authority.key").read_bytes(), None)
-            signing = load_pem_private_key((folder / "signing.key").read_bytes(), None)
+            key, signing_key = load_pem_private_key((folder / "authority.key").read_bytes(), None), read_key(folder)
             self._ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-            if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(signing, Ed25519PrivateKey):
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
                 raise ValueError("a key of another kind")
             if key.public_key() != self._ca.public_key():
                 raise ValueError("ca.pem is not that of authority.key")
@@ -133,8 +132,9 @@ class Authority:
             (folder / "authority.sqlite").stat()
         except (OSError, ValueError) as error:
             raise _damaged(folder, error) from error
-        self._key, self._signing = key, signing
+        self._key = key
         self._db = Database(folder / "authority.sqlite", SCHEMA)
+        self.signer = Signer(signing_key, self._db, now)
         row = self._db.row("SELECT name FROM federation")
         if row is None:
             self._db.close()
@@ -169,12 +169,11 @@ class Authority:
                 raise _damaged(folder, "authority.key is gone")
             # What an attempt left that was cut short.
             database.execute("DELETE FROM federation")
-            database.execute("INSERT INTO federation VALUES (?, 1)", federation)
-        key, signing = ec.generate_private_key(ec.SECP256R1()), Ed25519PrivateKey.generate()
+            database.execute("INSERT INTO federation VALUES (?, ?)", federation, FIRST_NUMBER)
+        key = ec.generate_private_key(ec.SECP256R1())
         ca = of_authority(key, federation, now_s + AUTHORITY_DAYS * DAY_S)
         write_atomically(folder / "ca.pem", ca.public_bytes(Encoding.PEM))
-        write_atomically(folder / COORDINATOR, signing.public_key().public_bytes_raw().hex().encode())
-        write_private(folder / "signing.key", private_pem(signing))
+        make_key(folder)
         # The last one: with it the authority is there.
         write_private(folder / "authority.key", private_pem(key))
 
@@ -186,11 +185,6 @@ class Authority:
     def ca(self) -> bytes:
         """The authority's certificate, in DER."""
         return self._ca.public_bytes(Encoding.DER)
-
-    @property
-    def public_key(self) -> bytes:
-        """The key that checks what `sign` signs."""
-        return self._signing.public_key().public_bytes_raw()
 
     # Devices
 
@@ -219,7 +213,7 @@ class Authority:
             ca=self.ca,
             certificate=bearer.certificate,
             key=bearer.key,
-            coordinator=self.public_key,
+            coordinator=self.signer.public_key,
             secret=secret,
             made_s=now_s,
             expires_s=expires_s,
@@ -279,12 +273,38 @@ class Authority:
                 return self._issued(newest.der)
             return self._refused(CLOCK_UNSET) if self._now() < EARLIEST_NOW_S else self._certify(device, key)
 
-    def due(self, device: str) -> bool:
-        """Whether it is time that this device asks for a certificate: one that it may use ends soon.
+    def replace(self, device: str, request: Renewal) -> int:
+        """Let what was given for a device's former keys count no more; how many certificates that were.
 
-        That another was issued since does not mean that it has arrived.
+        `request` is signed with the key that the device has; former ones are those that were enrolled before it.
+        Certificates for this very key stay, as the device may be connected by one that was renewed since.
+
+        Raises:
+            StateError: when it cannot be kept.
         """
-        return any(self._ends_soon(each) for each in self._good(device))
+        key = requested_key(request.csr, device)
+        shown = None if key is None else key_sha256(key)
+        with self._db.transaction():
+            good = {each.der: certified_key(each.der) for each in self._good(device)}
+            enrolled = self._enrolled_keys(device)
+            if shown not in good.values() or shown not in enrolled:
+                return 0
+            former = enrolled[: enrolled.index(shown)]
+            replaced = [der for der, its_key in good.items() if its_key in former]
+            for der in replaced:
+                self._db.execute("UPDATE certificate SET revoked_s = ? WHERE der = ?", self._now(), der)
+            for each in former:
+                # As when a name is revoked: a used token's answer was a certificate that counts no more.
+                self._db.execute("DELETE FROM token WHERE device = ? AND key_sha256 = ?", device, each)
+        return len(replaced)
+
+    def due(self, device: str) -> bool:
+        """Whether this device is to ask for a certificate: one that it may use ends soon, or it has two keys.
+
+        That another was issued since does not mean that it has arrived; what the device asks with says which it has.
+        """
+        good = self._good(device)
+        return any(self._ends_soon(each) for each in good) or len({certified_key(each.der) for each in good}) > 1
 
     def certified(self, name: str | None = None) -> list[Certified]:
         """All certificates that were issued, under one name or under every one, in the order of their issue."""
@@ -314,6 +334,16 @@ class Authority:
         """Whether there ever was a certificate or a token under this name."""
         query = "SELECT serial FROM certificate WHERE name IN (?, ?) LIMIT 1"
         return self._db.row(query, name, APPLICANT + name) is not None
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """While this lasts nobody decides anything, in no process: a list that is written meanwhile is the newest.
+
+        Raises:
+            StateError: when others do not come to an end.
+        """
+        with self._db.transaction():
+            yield
 
     def revocations(self) -> bytes:
         """The list of revoked certificates, in PEM, for the broker."""
@@ -354,21 +384,6 @@ class Authority:
         ends_s = self._now() + RENEWED_AT * SERVER_DAYS * DAY_S
         return serves(self._ca, certificate, key, hosts, ends_s)
 
-    def sign(self, purpose: Purpose, content: bytes) -> bytes:
-        """The coordinator's signature on this, under a number larger than every one before.
-
-        Numbers follow the clock, in milliseconds, where that is ahead: an authority that was restored from an old copy
-        would else sign with numbers that devices have seen, and be taken for somebody who repeats them.
-
-        Raises:
-            StateError: when the number cannot be kept.
-        """
-        with self._db.transaction():
-            [[following]] = self._db.rows("SELECT next_signature FROM federation")
-            number = max(following, int(self._now() * 1000))
-            self._db.execute("UPDATE federation SET next_signature = ?", number + 1)
-        return joined(number, self._signing.sign(to_sign(purpose, number, content)))
-
     # Certificates
 
     def _good(self, name: str) -> list["_Kept"]:
@@ -378,6 +393,15 @@ class Authority:
             *(name, self._now()),
         )
         return [_Kept(issued_s=row[0], ends_s=row[1], der=row[2]) for row in rows]
+
+    def _enrolled_keys(self, device: str) -> list[bytes]:
+        """The hashes of the keys that it was enrolled with by tokens, each once, the one of the last time last."""
+        rows = self._db.rows(
+            "SELECT token.key_sha256 FROM token JOIN certificate ON certificate.der = token.certificate"
+            " WHERE token.device = ? ORDER BY certificate.rowid DESC",
+            device,
+        )
+        return list(dict.fromkeys(key for (key,) in rows))[::-1]
 
     def _revoked(self, name: str) -> list[bytes]:
         rows = self._db.rows("SELECT der FROM certificate WHERE name = ? AND revoked_s IS NOT NULL", name)
@@ -451,4 +475,4 @@ def write_part(authority: Authority, role: Role, name: str, folder: Path) -> Non
     """
     credentials = authority.part(role, name)
     write_identity(make_folder(folder), ca=authority.ca, certificate=credentials.certificate, key=credentials.key)
-    write_atomically(folder / COORDINATOR, authority.public_key.hex().encode())
+    write_public(folder, authority.signer.public_key)

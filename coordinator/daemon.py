@@ -24,7 +24,7 @@ from coordinator.learner import Closed, Learner
 from coordinator.ledger import Delivery, Ledger
 from coordinator.registrar import Registrar, open_authority
 from coordinator.round import NEXT
-from coordinator.settings import FederationSettings, read_federation
+from coordinator.settings import FederationSettings, TrustSettings, read_federation
 from coordinator.standing import Fleet, status_of
 from coordinator.summing import PHASES, STEPS, Summing, settled_of
 from mekt import catalogue
@@ -88,9 +88,7 @@ class Coordinator:
         compute = _compute(settings.compute)
         self._rules = settings.round
         trust = settings.trust
-        self._registrar = (
-            None if trust is None else Registrar(open_authority(base / trust.authority, settings.federation))
-        )
+        self._registrar = None if trust is None else _registrar(trust, base, settings.federation)
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._link = Link(
             settings=settings.broker,
@@ -403,6 +401,15 @@ class Coordinator:
 
 def _accepted(offer: Offer) -> Receipt:
     return Receipt(state="accepted", age=offer.age, step="words" if offer.masked else None)
+
+
+def _registrar(trust: TrustSettings, base: Path, federation: str) -> Registrar:
+    authority = open_authority(base / trust.authority, federation)
+    try:
+        return Registrar(authority, None if trust.broker is None else base / trust.broker)
+    except BaseException:
+        authority.close()
+        raise
 
 
 def _compute(choice: str) -> torch.device:

@@ -158,8 +158,10 @@ def renew(folder: Path, authority: Authority) -> bool:
     """
     if not folder.is_dir():
         raise SettingsError(f"{folder}: there are no files of a broker; name their folder", catalogue.BROKER_MISSING)
-    _give(folder / REVOKED, authority.revocations())
-    _give(folder / ACCESS, access(authority).encode(), 0o600)
+    # Else a list from before a revocation could be written over the one from after it, by another process.
+    with authority.unchanging():
+        _give(folder / REVOKED, authority.revocations())
+        _give(folder / ACCESS, access(authority).encode(), 0o600)
     pid = _running(folder)
     if pid is None:
         return False

@@ -22,9 +22,14 @@ KINDS: tuple[Kind, ...] = ("proxy", "labelled", "test")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrustSettings:
-    """The folder of the authority that certifies devices and signs announcements and releases."""
+    """The folder of the authority that certifies devices and signs announcements and releases.
+
+    `broker`: the folder that `mekt broker config` made, where the broker is on this machine and may be told who was
+    revoked.
+    """
 
     authority: PathText
+    broker: PathText | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,16 +10,17 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from mekt import catalogue
 from mekt.blobs import blob_ref
 from mekt.database import DamagedStateError, Database, digest
 from mekt.errors import StateError, WireError
 from mekt.files import BlobStore
-from mekt.messages import Offer, unpack
+from mekt.messages import Learning, Offer, unpack
+from mekt.modality import ModalityName
 from mekt.plan import BlobRef
-from mekt.schema import Bounds, SchemaError, build, plain
+from mekt.schema import Bounds, Count, SchemaError, build, plain
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,12 @@ class Progress:
 def _digest(number: int, windows: int, metrics: str, refs: Mapping[str, BlobRef]) -> bytes:
     """Of all that an offer says."""
     return digest(number, windows, metrics, *((name, ref.sha256) for name, ref in sorted(refs.items())))
+
+
+def _sayable(metrics: Mapping[str, float]) -> dict[Learning, float]:
+    """What an offer may say of these: an earlier Mekt may have kept others, which no coordinator takes any more."""
+    names: tuple[Learning, ...] = get_args(Learning)
+    return {name: metrics[name] for name in names if name in metrics}
 
 
 class Memory:
@@ -124,7 +131,7 @@ class Memory:
         weights: bytes,
         knowledge: Mapping[str, bytes],
         windows: int,
-        metrics: Mapping[str, float],
+        metrics: Mapping[Learning, float],
         cost: float = 0.0,
     ) -> None:
         """Remember a round's result, and what it costs to show it: both or neither, before anybody can see it.
@@ -171,7 +178,8 @@ class Memory:
         if kept_digest != _digest(number, windows, metrics, refs):
             log.warning("round %d: what is kept of its knowledge is damaged", number + 1)
             return None
-        return build(Offer, {"knowledge": plain(refs), "windows": windows, "metrics": json.loads(metrics)})
+        sayable = _sayable(json.loads(metrics))
+        return build(Offer, {"knowledge": plain(refs), "windows": windows, "metrics": sayable})
 
     def knowledge(self, ref_sha256: bytes) -> bytes | None:
         """The bytes of knowledge with this hash, of any round, or None."""
@@ -301,11 +309,20 @@ class Memory:
         knowledge = {name: data for name, data in found.items() if data is not None}
         self.begin(former.plan)
         if weights is not None and former.offer is not None:
-            self.trained(former.trained, weights, knowledge, former.offer.windows, former.offer.metrics)
+            self.trained(former.trained, weights, knowledge, former.offer.windows, _sayable(former.offer.metrics))
             if len(knowledge) < len(refs):
                 # Not whole: what is there may not pass for all of it.
                 self._db.execute("UPDATE offers SET digest = x''")
             self.delivered(former.delivered)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _FormerOffer:
+    """An offer in that file."""
+
+    knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(shortest=1, longest=16)]
+    windows: Count
+    metrics: Annotated[dict[str, float], Bounds(longest=64)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -316,4 +333,4 @@ class _FormerProgress:
     plan: str
     trained: Round
     delivered: Round
-    offer: Offer | None = None
+    offer: _FormerOffer | None = None

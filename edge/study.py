@@ -11,7 +11,7 @@ from edge.memory import Memory
 from edge.protection import Protection
 from mekt.database import DamagedStateError
 from mekt.learning import Arrays
-from mekt.messages import Privacy
+from mekt.messages import Learning, Privacy
 from mekt.process import Job, JobDone
 
 log = logging.getLogger(__name__)
@@ -112,10 +112,10 @@ class Study:
         for name in learned.remarks.keys() - self._remarked:
             self._remarked.add(name)
             log.warning("%s", learned.remarks[name])
-        metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
-        if learned.cost:
-            # They are of private windows, and under no noise.
-            metrics = {}
+        metrics: dict[Learning, float] = {}
+        # They are of private windows, and under no noise.
+        if not learned.cost:
+            metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
         self._memory.trained(learned.round, learned.weights, learned.knowledge, learned.windows, metrics, learned.cost)
         log.info(
             "round %d: learned from %d windows, reconstruction %.4f, transfer %.4f",

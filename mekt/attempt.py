@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from mekt import catalogue
 from mekt.catalogue import BY_NUMBER, Entry
 from mekt.errors import MektError, SensorError
+from mekt.leash import leashed
 
 READ_S = 0.5
 # Whoever is at work needs more of the processor in this time than the kernel's unit, 0.01 s, or waits for a disk.
@@ -68,14 +69,14 @@ Outcome = Done | Refused | Died | Hung
 
 
 class Attempt:
-    """A process at work. Several may run at a time; each has to be waited for."""
+    """A process at work, which does not outlive this one. Several may run at a time; each has to be waited for."""
 
     def __init__(self, *words: str) -> None:
         # It shall import what this process would import, wherever this one has that from.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         self._began_s = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mekt.attempt", *words],
+            leashed([sys.executable, "-P", "-m", "mekt.attempt", *words]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

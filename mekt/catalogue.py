@@ -241,7 +241,13 @@ BROKER_MISSING = Entry(
     243,
     "There are no files of a broker in this folder.",
     "They were not made yet, or are in another folder.",
-    "Make them with `mekt broker config`, or name the right folder with `--broker`.",
+    "Make them with `mekt broker config`, or name the right folder with `--broker` or `[trust] broker`.",
+)
+SECRET_THERE = Entry(
+    244,
+    "The file that a secret is to be written to is there already.",
+    "It may hold a secret that somebody still needs, so it is never overwritten.",
+    "Name another file with `--out`, or remove the one that is there.",
 )
 
 # 3: bytes of peers

@@ -5,11 +5,13 @@ import hashlib
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from mekt import catalogue
 from mekt.blobs import blob_ref
-from mekt.errors import StateError
+from mekt.errors import SettingsError, StateError
 from mekt.plan import BlobRef
 
 log = logging.getLogger(__name__)
@@ -45,9 +47,45 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644, owner: int | No
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StateError(
-            f"{path}: cannot be written ({error.strerror}); free space or mend permissions", catalogue.of_disk(error)
+        raise _unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def new_secret(path: Path) -> Iterator[BinaryIO]:
+    """A file for a secret: one that was not there, and that nobody but its owner can read, at no moment.
+
+    Whoever fails within leaves no file behind.
+
+    Raises:
+        SettingsError: when something of this name is there; it stays as it is, even a link that leads nowhere.
+        StateError: when the disk does not take it.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+    except FileExistsError as error:
+        raise SettingsError(
+            f"{path}: there is a file already, which may hold a secret; name another, or remove it",
+            catalogue.SECRET_THERE,
         ) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
+        raise
+
+
+def _unwritable(path: Path, error: OSError) -> StateError:
+    return StateError(
+        f"{path}: cannot be written ({error.strerror}); free space or mend permissions", catalogue.of_disk(error)
+    )
 
 
 def make_folder(path: Path) -> Path:

@@ -46,6 +46,8 @@ Sha256 = Annotated[bytes, Bounds(shortest=32, longest=32)]
 Label = Annotated[str, Bounds(longest=32)]
 Devices = Annotated[tuple[Name, ...], Bounds(longest=MOST_ENTRIES)]
 Metrics = Annotated[dict[Label, float], Bounds(longest=64)]
+# What a device says of its learning, and all that it can: under names of its own choice it could say anything.
+Learning = Literal["reconstruction", "transfer"]
 Seconds = Annotated[float, Bounds(low=0, high=1e9)]
 # Seconds since 1970 by a coordinator's clock.
 Time = Annotated[float, Bounds(low=0, high=1e11)]
@@ -165,13 +167,14 @@ class Presence:
 class Offer:
     """A device's knowledge of a round, by name: one blob per modality. `windows` weighs it in the aggregate.
 
-    `age`: so many rounds ago the device learned it, for a round that did not wait for it. `masked`: the blobs are words
-    under masks, of which only the sum says something; the weight is then within them, and `windows` is 1.
+    `metrics`: the losses of its learning. `age`: so many rounds ago the device learned it, for a round that did not
+    wait for it. `masked`: the blobs are words under masks, of which only the sum says something; the weight is then
+    within them, and `windows` is 1.
     """
 
     knowledge: Annotated[dict[ModalityName, BlobRef], Bounds(shortest=1, longest=16)]
     windows: Count
-    metrics: Metrics
+    metrics: Annotated[dict[Learning, float], Bounds(longest=2)]
     age: Age = 0
     masked: Literal[True] | None = None
 

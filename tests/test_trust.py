@@ -4,6 +4,8 @@ import base64
 import contextlib
 import json
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coordinator.authority import Authority
+from edge.audit import FOLDER, segments
+from mekt.credentials import tls_context
 from mekt.errors import LinkError, ReleaseError, SettingsError
+from mekt.identity import tls_settings
 from mekt.token import PREFIX, read_token
 from tests.federation import ROOT, Running, as_deployed, federation
 from tests.fences import fenced_broker
@@ -44,6 +49,10 @@ class Ward:
     def start(self, name: str, *arguments: str) -> None:
         self.processes[name] = as_deployed(list(arguments), self.folder / f"{name}.log")
 
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
+
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
@@ -58,10 +67,22 @@ class Ward:
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin", "OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == code, done.stderr
-        # What `enroll token` prints is the token, and nobody else prints one.
-        self.said += [done.stderr] if arguments[:2] == ("enroll", "token") else [done.stdout, done.stderr]
+        # What `enroll token` prints without a file is the token, and nobody else prints one.
+        prints_token = arguments[:2] == ("enroll", "token") and "--out" not in arguments
+        self.said += [done.stderr] if prints_token else [done.stdout, done.stderr]
         self.look()
         return done.stdout + (done.stderr if code else "")
+
+    def joined(self, name: str) -> str:
+        """What is said to a device that joins: one by a line of text, the others by a file, as the README has it."""
+        asks = ("enroll", "token", name, "--host", "127.0.0.1", "--port", str(self.port))
+        joins = ("enroll", "join", "--identity", f"{name}/identity")
+        if name == "pi-acc":
+            self.tokens[name] = self.mekt(*asks).strip()
+            return self.mekt(*joins, line=self.tokens[name])
+        self.mekt(*asks, "--out", f"{name}.token")
+        self.tokens[name] = (self.folder / f"{name}.token").read_text().strip()
+        return self.mekt(*joins, "--token", f"{name}.token")
 
     def look(self) -> None:
         """See what everybody on this machine sees of processes: their command lines, and their names."""
@@ -77,7 +98,7 @@ def login(ward: Ward, name: str) -> str:
     """`[broker]` and what belongs to it in the settings of one part."""
     identity = ward.folder / name / "identity"
     trust = (
-        f'authority = "{ward.folder}/authority"'
+        f'authority = "{ward.folder}/authority"\nbroker = "{ward.folder}/fence"'
         if name == "coordinator"
         else f'coordinator = "{identity}/coordinator.pub"'
     )
@@ -108,10 +129,8 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
             config = str(folder / "coordinator" / "federation.toml")
             made.start("coordinator", "coordinator", "run", "--config", config, "--log-level", "debug")
             for name in DEVICES:
-                token = made.mekt("enroll", "token", name, "--host", "127.0.0.1", "--port", str(made.port))
-                made.tokens[name] = token.strip()
-                said = made.mekt("enroll", "join", "--identity", f"{name}/identity", line=token)
-                assert f'device = "{name}"' in said and token.strip() not in said
+                said = made.joined(name)
+                assert f'device = "{name}"' in said and made.tokens[name] not in said
                 made.start(name, "edge", "run", "--config", str(folder / name / "device.toml"), "--log-level", "debug")
                 made.look()
             until(lambda: f"all {ROUNDS} rounds are done" in made.log("coordinator"))
@@ -157,13 +176,37 @@ def key_forms(text: str) -> list[bytes]:
     return lines[:2] + forms(key.private_numbers().private_value.to_bytes(32, "big"))
 
 
+def token_forms(text: str) -> list[bytes]:
+    """The same of a token: pieces of its line, and the secrets in it."""
+    token, line = read_token(text), text.removeprefix(PREFIX)
+    pieces = [line[at : at + 40].encode() for at in (0, 400, len(line) - 40)]
+    return pieces + forms(token.secret) + key_forms(token.key.decode())
+
+
+def test_an_enrolment_is_in_the_devices_log_of_what_left_it_and_no_secret_is(ward: Ward) -> None:
+    """Not of the token, nor of the key that it was used for: the request that carried the one is there by its hash."""
+    for name in DEVICES:
+        config, identity = ward.folder / name / "device.toml", ward.folder / name / "identity"
+        proof = ward.mekt("audit", "--config", str(config), "--verify").splitlines()[0]
+        assert proof.startswith(f"{identity / FOLDER}: ") and "no gap" in proof
+        listed = json.loads(ward.mekt("audit", "--config", str(config), "--json"))
+        [log] = [each for each in listed["logs"] if each["folder"] == str(identity / FOLDER)]
+        assert set(log["kinds"]) == {"request"} and log["messages"] >= 1
+        requests = [each for each in listed["entries"] if each["kind"] == "request"]
+        assert {each["contained"] for each in requests} == {
+            "certificate request: this device's public key, and the token's secret"
+        }
+        assert all(len(each["sha256"]) == 64 and each["bytes"] > 100 for each in requests)
+        written = [each.read() for place in (identity, config.parent / "state") for each in segments(place / FOLDER)]
+        secrets = token_forms(ward.tokens[name]) + key_forms((identity / "key.pem").read_text())
+        assert len(written) >= 2 and [each for each in secrets if any(each in raw for raw in written)] == []
+
+
 def test_no_secret_is_in_a_log_a_command_line_or_anything_that_was_said(ward: Ward, tmp_path: Path) -> None:
     """Tokens, what is in them, every private key, and a password; also in errors about each of them."""
     secrets: list[bytes] = []
     for text in ward.tokens.values():
-        token = read_token(text)
-        secrets += [text.removeprefix(PREFIX)[at : at + 40].encode() for at in (0, 400, len(text) - 60)]
-        secrets += forms(token.secret) + key_forms(token.key.decode())
+        secrets += token_forms(text)
     keys = [path for path in ward.folder.rglob("*") if path.is_file() and path.name.endswith(("key", "key.pem"))]
     for path in keys:
         secrets += key_forms(path.read_text())
@@ -240,8 +283,49 @@ def test_a_revoked_device_is_sent_away_in_the_middle_and_the_others_stay(ward: W
     assert "1 certificate revoked" in said
     until(lambda: "the broker is away" in ward.log("pi-gyro"))
     assert ward.log("pi-acc").count("connected to the broker") == 1
+    assert states(ward, "pi-gyro") == ["revoked"]
+
+
+def test_a_device_that_joins_anew_at_work_stays_and_its_former_certificate_is_of_no_use(ward: Ward) -> None:
+    """Until the device shows its new key, what it had before counts: the answer could have been lost."""
+    shutil.copytree(ward.folder / "pi-acc" / "identity", ward.folder / "copied")
+    copied = tls_context(tls_settings(ward.folder / "copied"))
+    token = ward.mekt("enroll", "token", "pi-acc", "--host", "127.0.0.1", "--port", str(ward.port))
+    ward.mekt("enroll", "join", "--identity", "pi-acc/identity", line=token)
+    assert states(ward, "pi-acc") == ["good", "good"] and not is_refused(ward.port, copied)
+
+    # A coordinator that comes back hears of everybody, and asks the device.
+    ward.kill("coordinator")
+    config = str(ward.folder / "coordinator" / "federation.toml")
+    ward.start("coordinator", "coordinator", "run", "--config", config, "--log-level", "debug")
+    until(lambda: "pi-acc has a new key; revoked of its former ones: 1 certificate" in ward.log("coordinator"))
+    until(lambda: is_refused(ward.port, copied))
+    assert states(ward, "pi-acc") == ["revoked", "good"]
+    assert ward.log("pi-acc").count("connected to the broker") == 1 and "the broker is away" not in ward.log("pi-acc")
+
+    # And its next connection is one by the new certificate.
+    ward.kill("pi-acc")
+    ward.start("pi-acc", "edge", "run", "--config", str(ward.folder / "pi-acc" / "device.toml"))
+    until(lambda: ward.log("pi-acc").count("connected to the broker") == 2)
+
+
+def is_refused(port: int, context: ssl.SSLContext) -> bool:
+    """Whether the broker refuses this certificate. Nobody logs in with it, who would push the device itself out."""
+    plain = socket.create_connection(("127.0.0.1", port), 5)
+    try:
+        # With TLS 1.3 the refusal comes after the handshake; who is let in hears nothing before it says something.
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+            connection.settimeout(0.5)
+            return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def states(ward: Ward, name: str) -> list[str]:
     rows = json.loads(ward.mekt("device", "list", "--json"))
-    assert [row["state"] for row in rows if row["name"] == "pi-gyro"] == ["revoked"]
+    return [row["state"] for row in rows if row["name"] == name]
 
 
 def test_an_authority_is_not_made_twice(ward: Ward) -> None:

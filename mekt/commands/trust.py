@@ -67,18 +67,34 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", required=True, help="the broker's address, as the device sees it")
     parser.add_argument("--port", type=PORT, default=8883, help="the broker's port (8883)")
     parser.add_argument("--hours", type=whole_number(1, 720), default=24, help="how long it can be used (24)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a new file for it, instead of standard output")
 
 
 def _token(options: argparse.Namespace) -> int:
-    authority = _authority(options)
-    token = authority.token(options.device, hours=options.hours, host=options.host, port=options.port)
-    authority.close()
-    print(token.text())
-    print(
-        f"Good once, for {options.device}, until {_moment(token.expires_s)}. On the device: mekt enroll join",
-        file=sys.stderr,
-    )
+    if options.out is None:
+        token = _new_token(options)
+        print(token.text())
+        print(f"{_terms(token)}. On the device: mekt enroll join", file=sys.stderr)
+        return 0
+    # First of all: a token that has nowhere to go is none that somebody could find later.
+    with part("mekt.files", "new_secret")(options.out) as file:
+        token = _new_token(options)
+        file.write(token.text().encode() + b"\n")
+    print(f"The token is in {options.out}, which nobody else can read.")
+    print(f"{_terms(token)}. On the device: mekt enroll join --token {options.out.name}")
     return 0
+
+
+def _new_token(options: argparse.Namespace) -> Any:
+    authority = _authority(options)
+    try:
+        return authority.token(options.device, hours=options.hours, host=options.host, port=options.port)
+    finally:
+        authority.close()
+
+
+def _terms(token: Any) -> str:
+    return f"Good once, for {token.device}, until {_moment(token.expires_s)}"
 
 
 def _add_join(parser: argparse.ArgumentParser) -> None:

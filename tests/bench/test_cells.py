@@ -30,7 +30,7 @@ def test_everything_that_decides_a_run_is_in_its_key() -> None:
         "quick": True,
         "noise": 1.0,
         "clip": 1.0,
-        "attacked": True,
+        "curious": True,
         "aggregator": "median",
         "quarantine": "odd",
         "attack": "noise",
@@ -45,6 +45,19 @@ def test_everything_that_decides_a_run_is_in_its_key() -> None:
 def test_the_order_of_changes_does_not_matter_and_a_key_is_for_good() -> None:
     assert changes(eta=1, alpha=2) == changes(alpha=2, eta=1)
     assert CELL.key == "81ceba2cb550b97c"
+
+
+def test_a_field_with_another_name_than_before_changes_no_key_so_that_what_was_kept_is_found(tmp_path: Path) -> None:
+    curious = dataclasses.replace(CELL, curious=True)
+    assert curious.key == "128816c14717e1b3"
+    shelf = Shelf(tmp_path)
+    shelf.put(curious, outcome(0.7), code="abc", took_s=1.5)
+    [path] = shelf.folder.iterdir()
+    written = path.read_text(encoding="utf-8")
+    path.write_text(written.replace('"curious": true', '"attacked": true'), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") != written
+    found = shelf.get(curious)
+    assert found is not None and found.outcome == outcome(0.7)
 
 
 def test_what_is_kept_is_found_again_and_nothing_else(tmp_path: Path) -> None:

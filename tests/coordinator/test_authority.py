@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,11 +23,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from coordinator.authority import EARLIEST_NOW_S, Authority, write_part
 from mekt.clock import DAY_S, DEVICE_DAYS
-from mekt.ed25519 import is_signed
 from mekt.errors import SettingsError, StateError
 from mekt.messages import LARGEST_CERTIFICATE, LARGEST_REQUEST, Answer, Renewal, Request
 from mekt.schema import NAME_PATTERN
-from mekt.signature import NUMBER_BYTES, to_sign
+from mekt.signature import NUMBER_BYTES
 from mekt.token import Token
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +85,10 @@ def enrolled(authority: Authority, device: str = "pi-3") -> Key:
 
 def renewed(authority: Authority, key: Key, device: str = "pi-3") -> Answer:
     return authority.renew(device, Renewal(csr=csr(key, device)))
+
+
+def number_of(signature: bytes) -> int:
+    return int.from_bytes(signature[:NUMBER_BYTES], "big")
 
 
 def name_in(certificate: x509.Certificate) -> str:
@@ -257,6 +259,113 @@ def test_nobody_renews_with_a_key_that_has_no_certificate(authority: Authority) 
     assert renewed(authority, enrolled(authority, "pi-4"), "pi-3").state == "refused"
 
 
+# A new key in place of a former one
+
+
+def replaced(authority: Authority, key: Key, device: str = "pi-3") -> int:
+    return authority.replace(device, Renewal(csr=csr(key, device)))
+
+
+def states(authority: Authority, device: str = "pi-3") -> list[bool]:
+    """Whether each certificate under this name still counts, in the order of their issue."""
+    return [each.revoked_s is None for each in authority.certified(device)]
+
+
+def test_a_device_that_shows_its_new_key_has_what_was_given_for_the_former_one_revoked(authority: Authority) -> None:
+    enrolled(authority, "pi-4")
+    former, new = enrolled(authority), new_key()
+    made = token(authority)
+    given = asked(authority, made, new)
+    assert states(authority) == [True, True] and revoked_serials(authority) == set(), "the answer may be lost"
+    assert replaced(authority, new) == 1
+    assert states(authority) == [False, True] and states(authority, "pi-4") == [True]
+    assert len(revoked_serials(authority)) == 1
+    assert renewed(authority, former).state == "refused"
+    assert renewed(authority, new) == asked(authority, made, new) == given
+    assert replaced(authority, new) == replaced(authority, former) == 0, "and nothing more"
+    assert states(authority) == [False, True]
+
+
+def test_a_device_whose_new_certificate_was_lost_on_its_way_keeps_what_it_has_and_may_ask_again(
+    authority: Authority, clock: Clock
+) -> None:
+    former, new, made = enrolled(authority), new_key(), token(authority)
+    lost = asked(authority, made, new)
+    for _ in range(3):
+        assert authority.due("pi-3"), "it is told to ask, so that it shows which key it has"
+        assert replaced(authority, former) == 0 and renewed(authority, former).state == "issued"
+        clock.now_s += DAY_S
+    assert states(authority) == [True, True]
+    again = asked(authority, made, new)
+    assert again.certificate == lost.certificate and states(authority) == [True, True], "asked twice, given once"
+    assert replaced(authority, new) == 1 and not authority.due("pi-3")
+
+
+def test_a_renewed_certificate_replaces_none_of_its_own_key(authority: Authority, clock: Clock) -> None:
+    """The device may still be connected by the former one, and go back to it where an answer was lost."""
+    key = enrolled(authority)
+    clock.now_s += 61 * DAY_S
+    renewed(authority, key)
+    assert replaced(authority, key) == 0 and states(authority) == [True, True]
+
+
+def test_keys_are_as_new_as_their_enrolment_whatever_was_renewed_and_has_ended_since(
+    authority: Authority, clock: Clock
+) -> None:
+    former = enrolled(authority)
+    clock.now_s += 30 * DAY_S
+    new = enrolled(authority)
+    clock.now_s += 31 * DAY_S
+    assert renewed(authority, former).state == "issued"
+    clock.now_s += 34 * DAY_S
+    assert replaced(authority, former) == 0
+    assert replaced(authority, new) == 1, "the renewed one, as the first has ended"
+    assert states(authority) == [True, True, False] and renewed(authority, former).state == "refused"
+
+
+def test_a_token_whose_key_was_replaced_gives_its_certificate_back_no_more(authority: Authority) -> None:
+    first, unused, key = token(authority), token(authority), new_key()
+    asked(authority, first, key)
+    assert replaced(authority, enrolled(authority)) == 1
+    assert "not known" in asked(authority, first, key).reason
+    assert "this key was revoked" in asked(authority, unused, key).reason
+    assert asked(authority, unused, new_key()).state == "issued"
+
+
+def test_a_key_that_does_not_count_replaces_nothing(authority: Authority, clock: Clock) -> None:
+    good, other = enrolled(authority), enrolled(authority, "pi-4")
+    for key in (new_key(), other):
+        assert replaced(authority, key) == 0
+    assert authority.replace("pi-3", Renewal(csr=csr(enrolled(authority), "pi-3", extra="x")[:-1])) == 0
+    assert authority.replace("pi-3", Renewal(csr=csr(good, "pi-4"))) == 0
+    assert states(authority) == [True, True] and states(authority, "pi-4") == [True]
+    late = enrolled(authority)
+    clock.now_s += 91 * DAY_S
+    assert replaced(authority, late) == 0 and states(authority) == [True, True, True], "it has ended itself"
+
+
+def test_a_list_that_is_written_while_others_revoke_is_never_older_than_a_revocation(tmp_path: Path) -> None:
+    """Two processes, as it were: nobody decides anything between the reading of a list and its being written."""
+    authority = Authority.create(tmp_path / "authority", "ward")
+    enrolled(authority)
+    order: list[str] = []
+
+    def revoke() -> None:
+        with contextlib.closing(Authority(tmp_path / "authority")) as own:
+            own.revoke("pi-3")
+            order.append("revoked")
+
+    thread = threading.Thread(target=revoke)
+    with authority.unchanging():
+        listed = revoked_serials(authority)
+        thread.start()
+        time.sleep(0.3)
+        order.append("written")
+    thread.join()
+    assert (listed, order) == (set(), ["written", "revoked"]) and len(revoked_serials(authority)) == 2
+    authority.close()
+
+
 # Revocation
 
 
@@ -372,78 +481,6 @@ def test_nothing_is_certified_by_a_clock_that_was_never_set(authority: Authority
     assert asked(authority, made, late).state == "issued"
 
 
-# Signatures
-
-
-def number_of(signature: bytes) -> int:
-    return int.from_bytes(signature[:NUMBER_BYTES], "big")
-
-
-def test_numbers_grow_by_every_signature_whatever_the_clock_does(authority: Authority, clock: Clock) -> None:
-    numbers = []
-    for change_s in (0, 0, 5, -DAY_S, 0, 3 * DAY_S, -NOW_S, 0):
-        clock.now_s += change_s
-        numbers.append(number_of(authority.sign("round", b"content")))
-    assert numbers == sorted(set(numbers))
-
-
-def test_a_signature_is_on_purpose_number_and_content(authority: Authority) -> None:
-    signature = authority.sign("round", b"content")
-    number, signed = number_of(signature), signature[NUMBER_BYTES:]
-    assert is_signed(to_sign("round", number, b"content"), signed, authority.public_key)
-    for other in (
-        to_sign("release", number, b"content"),
-        to_sign("round", number + 1, b"content"),
-        to_sign("round", number, b"contend"),
-    ):
-        assert not is_signed(other, signed, authority.public_key)
-
-
-def test_an_authority_that_was_restored_from_an_old_copy_signs_above_what_devices_have_seen(
-    authority: Authority, tmp_path: Path, clock: Clock
-) -> None:
-    shutil.copytree(authority.folder, tmp_path / "copy")
-    seen = max(number_of(authority.sign("round", b"content")) for _ in range(50))
-    clock.now_s += 60
-    with contextlib.closing(Authority(tmp_path / "copy", clock)) as restored:
-        assert number_of(restored.sign("round", b"content")) > seen
-
-
-SIGNS = (
-    "import sys, time\n"
-    "from pathlib import Path\n"
-    "from coordinator.authority import Authority\n"
-    "authority = Authority(Path(sys.argv[1]), lambda: 1.8e9)\n"
-    "while True:\n"
-    "    print(int.from_bytes(authority.sign('round', b'content')[:8], 'big'), flush=True)\n"
-    "    time.sleep(0.05)\n"  # else one of two would have the file to itself
-)
-
-
-def test_numbers_grow_over_two_processes_and_over_kills(tmp_path: Path) -> None:
-    folder = tmp_path / "authority"
-    Authority.create(folder, "ward").close()
-
-    def signer() -> "subprocess.Popen[str]":
-        return subprocess.Popen([sys.executable, "-c", SIGNS, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-    seen: list[list[int]] = []
-    for _ in range(2):
-        pair = [signer(), signer()]
-        for process in pair:
-            assert process.stdout is not None and process.stdout.readline()
-        time.sleep(0.3)
-        for process in pair:
-            process.send_signal(signal.SIGKILL)
-            lines = process.communicate()[0].split("\n")[:-1]
-            seen.append([int(line) for line in lines])
-    for numbers in seen:
-        assert numbers == sorted(set(numbers))
-    everything = [number for numbers in seen for number in numbers]
-    assert len(set(everything)) == len(everything) > 4, "no number twice"
-    assert min(seen[2] + seen[3]) > max(seen[0] + seen[1])
-
-
 # What is kept
 
 
@@ -452,11 +489,11 @@ def test_everything_is_there_after_a_restart(authority: Authority, clock: Clock)
     enrolled(authority, "pi-4")
     authority.revoke("pi-4")
     write_part(authority, "watch", "alice", authority.folder.parent / "alice")
-    before = authority.certified(), authority.ca, authority.public_key, revoked_serials(authority)
-    signed = number_of(authority.sign("round", b""))
+    before = authority.certified(), authority.ca, authority.signer.public_key, revoked_serials(authority)
+    signed = number_of(authority.signer.sign("round", b""))
     with contextlib.closing(Authority(authority.folder, clock)) as again:
-        assert (again.certified(), again.ca, again.public_key, revoked_serials(again)) == before
-        assert again.federation == "ward" and number_of(again.sign("round", b"")) > signed
+        assert (again.certified(), again.ca, again.signer.public_key, revoked_serials(again)) == before
+        assert again.federation == "ward" and number_of(again.signer.sign("round", b"")) > signed
         assert renewed(again, key).state == "issued"
         assert asked(again, unused, new_key(), "pi-9").state == "issued"
 
@@ -493,6 +530,7 @@ MAKES = (
     "from pathlib import Path\n"
     "import mekt.files, os\n"
     "import coordinator.authority as module\n"
+    "import coordinator.signer as signer\n"
     "left = int(sys.argv[2])\n"
     "def counted(real):\n"
     "    def call(*arguments, **named):\n"
@@ -502,8 +540,9 @@ MAKES = (
     "        left -= 1\n"
     "        return real(*arguments, **named)\n"
     "    return call\n"
-    "module.write_atomically = counted(module.write_atomically)\n"
-    "module.write_private = counted(module.write_private)\n"
+    "for each in (module, signer):\n"
+    "    each.write_atomically = counted(each.write_atomically)\n"
+    "    each.write_private = counted(each.write_private)\n"
     "module.Database = counted(module.Database)\n"
     "module.Authority.create(Path(sys.argv[1]), 'ward').close()\n"
 )
@@ -521,7 +560,7 @@ def test_an_authority_whose_making_was_cut_short_is_made_again_and_is_whole(tmp_
         with contextlib.closing(Authority(folder)) as made:
             enrolled(made)
             assert made.federation == "ward"
-            assert bytes.fromhex((folder / "coordinator.pub").read_text()) == made.public_key
+            assert bytes.fromhex((folder / "coordinator.pub").read_text()) == made.signer.public_key
     assert codes[0] == codes[4] == 9 and codes[-1] == 0
 
 
@@ -576,7 +615,7 @@ def test_a_folder_of_the_first_schema_is_taken_over_and_one_of_a_newer_is_refuse
         states = {each.name: each.revoked_s is None for each in authority.certified()}
         assert states == {"enroll:pi-1": True, "pi-1": True, "enroll:pi-2": False, "pi-2": False, "watch:alice": True}
         assert len(revoked_serials(authority)) == 2
-        assert number_of(authority.sign("round", b"")) >= NOW_S * 1000
+        assert number_of(authority.signer.sign("round", b"")) >= NOW_S * 1000
     with contextlib.closing(sqlite3.connect(folder / "authority.sqlite")) as database:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(StateError, match="of a newer Mekt"):

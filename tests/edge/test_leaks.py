@@ -5,7 +5,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import numpy as np
@@ -22,7 +22,7 @@ from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, blob_ref, chunk_count
 from mekt.broker import Broker
 from mekt.files import BlobStore
 from mekt.link import Received
-from mekt.messages import CHUNK_BYTES, KINDS, Body, Chunk, Offer, Presence, Receipt, Renewal, Want, decode
+from mekt.messages import CHUNK_BYTES, KINDS, Body, Chunk, Learning, Offer, Presence, Receipt, Renewal, Want, decode
 from mekt.plan import LARGEST_BLOB_BYTES, BlobRef, Encoding
 from mekt.post import Post
 from mekt.traffic import WireBytes
@@ -156,7 +156,10 @@ class Lines:
         for want in fetch.due(0.0):
             self.say(want, number)
         learned = lesson.learn(self._windows, self.memory.weights(), self._blobs, lambda done, whole: None)
-        metrics = {"reconstruction": learned.loss.reconstruction, "transfer": learned.loss.transfer}
+        metrics: dict[Learning, float] = {
+            "reconstruction": learned.loss.reconstruction,
+            "transfer": learned.loss.transfer,
+        }
         self.memory.trained(number, learned.weights, learned.knowledge, learned.windows, metrics)
         return learned
 
@@ -301,7 +304,8 @@ def test_whatever_the_plan_all_of_a_rounds_bytes_are_its_knowledge_and_little_mo
     scales = 4 * (embedding + (hidden or 0))
     assert size <= numbers * bits / 8 + scales + 130
     names = [f"m{at:02d}" + "x" * 13 for at in range(modalities)]
-    offer = Offer(knowledge=dict.fromkeys(names, ref), windows=10**9, metrics={"reconstruction": 1.5})
+    losses: dict[Learning, float] = dict.fromkeys(get_args(Learning), 1.5)
+    offer = Offer(knowledge=dict.fromkeys(names, ref), windows=10**9, metrics=losses)
     offered = len(post.seal(offer, "up", device=device, round=number)[1])
     total = modalities * (size + count * over) + offered
     assert total <= modalities * (numbers * bits / 8 + scales + 130 + 512 * count) + KINDS["offer"][1]

@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from edge.memory import FILE, STEPS, Memory, Progress
 from mekt.blobs import blob_ref
 from mekt.database import DamagedStateError, Database
 from mekt.errors import StateError
-from mekt.messages import Offer
+from mekt.messages import Envelope as Letter
+from mekt.messages import Learning, Offer, encode, unpack
 
 STATES = Path(__file__).parent / "states"
-METRICS = {"transfer": 0.5}
+METRICS: dict[Learning, float] = {"transfer": 0.5}
 
 
 @contextlib.contextmanager
@@ -341,6 +343,26 @@ def test_the_state_of_the_first_mekt_is_taken_over(tmp_path: Path) -> None:
             assert memory.offer(1) == Offer(knowledge=knowledge, windows=3, metrics=METRICS)
             assert memory.knowledge(knowledge["gyro"].sha256) == b"knowledge 1 of gyro"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs", FILE]
+
+
+def test_numbers_under_other_names_that_an_earlier_mekt_kept_are_not_offered_and_end_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as memory:
+        memory.begin("plan")
+        memory.trained(0, b"weights 0", {"acc": b"knowledge 0"}, 3, {"hidden": 0.1, "transfer": 0.5})  # type: ignore[dict-item]
+    with opened(tmp_path) as memory:
+        offer = memory.offer(0)
+        assert offer == offer_of(0) and memory.weights() == b"weights 0"
+        assert encode(Letter(federation="ward", round=0, device="pi-3", sequence=1, proxy=b"", body=offer))
+
+
+def test_nor_are_those_in_a_file_of_the_first_mekt(tmp_path: Path) -> None:
+    shutil.copytree(STATES / "1", tmp_path, dirs_exist_ok=True)
+    former = unpack((tmp_path / "progress").read_bytes())
+    former["offer"]["metrics"]["hidden"] = 0.1
+    (tmp_path / "progress").write_bytes(msgpack.packb(former))
+    with opened(tmp_path) as memory:
+        offer = memory.offer(1)
+        assert offer is not None and offer.metrics == METRICS and memory.weights() == b"weights 1"
 
 
 @pytest.mark.parametrize("lost", ["model-00001.weights", f"blobs/{blob_ref(b'knowledge 1').sha256.hex()}"])

@@ -135,5 +135,5 @@ def test_what_is_no_msgpack_is_not_spoiled() -> None:
 def test_a_number_that_is_too_large_as_a_float_is_refused_and_not_read_as_what_cannot_be_sent() -> None:
     data = msgpack.unpackb(golden("offer"))
     for value, fits in ((2**63 - 1, False), (-(2**63) + 1, False), (2**63 - 513, True), (-(2**63) + 513, True)):
-        data["body"]["metrics"] = {"loss": value}
+        data["body"]["metrics"] = {"transfer": value}
         assert DECODERS["message on offer"].accepts(msgpack.packb(data)) == fits

@@ -1,17 +1,22 @@
 """The `mekt` command as a person or a service manager meets it: processes, exit codes, sentences."""
 
+import contextlib
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from coordinator.authority import Authority
 from mekt.broker import free_port
 from mekt.cli import main
+from mekt.token import PREFIX, read_token
 from tests.mekt.conftest import locked
 from tests.recordings import HAPT
 from tests.tables import WINDOWS_OF_ACC
@@ -131,6 +136,34 @@ def test_a_broken_recording_is_a_sensor_error_and_leaves_no_half_written_state(t
     text = refused(5, "coordinator", "run", "--config", tmp_path / "federation.toml")
     assert "proxy.npz" in text
     assert {path.name for path in (tmp_path / "state").iterdir()} <= {"lock"}
+
+
+def test_a_token_goes_into_a_new_file_that_nobody_else_reads_and_is_not_shown(tmp_path: Path) -> None:
+    assert mekt("ca", "init", "--federation", "ward", cwd=tmp_path).returncode == 0
+    asks = ("enroll", "token", "pi-3", "--host", "b", "--hours", "2", "--out", "pi-3.token")
+    before_s = time.time()
+    done = mekt(*asks, cwd=tmp_path)
+    made = tmp_path / "pi-3.token"
+    text = made.read_text(encoding="ascii")
+    token = read_token(text)
+    assert done.returncode == 0 and (token.device, token.host) == ("pi-3", "b")
+    assert made.stat().st_mode & 0o777 == 0o600
+    until = datetime.fromtimestamp(token.expires_s, UTC)
+    assert "in pi-3.token" in done.stdout and f"until {until:%Y-%m-%d %H:%M:%S} UTC" in done.stdout
+    assert before_s + 7200 <= token.expires_s < time.time() + 7201
+    assert PREFIX not in done.stdout + done.stderr
+    # Another one is not written over it, and none is made that nobody could find.
+    again = mekt(*asks, cwd=tmp_path)
+    assert again.returncode == 2 and "pi-3.token: there is a file already" in again.stderr
+    assert made.read_text(encoding="ascii") == text
+    with contextlib.closing(Authority(tmp_path / "authority")) as authority:
+        assert [each.name for each in authority.certified()] == ["enroll:pi-3"]
+
+
+def test_a_token_that_cannot_be_made_leaves_no_file(tmp_path: Path) -> None:
+    asks = ("enroll", "token", "pi-3", "--host", "b", "--authority", tmp_path / "nowhere", "--out", tmp_path / "token")
+    assert "mekt ca init" in refused(2, *asks)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_broker_a_device_says_so_and_how_to_go_on(tmp_path: Path) -> None:

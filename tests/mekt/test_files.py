@@ -1,5 +1,6 @@
 """Files that are whole or absent, also when the disk is full or the process is killed; blobs by content."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mekt.blobs import blob_ref
-from mekt.errors import StateError
-from mekt.files import BlobStore, make_folder, write_atomically
+from mekt.errors import SettingsError, StateError
+from mekt.files import BlobStore, make_folder, new_secret, write_atomically
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,6 +109,50 @@ def test_places_where_nothing_can_be_written_are_a_state_error(tmp_path: Path) -
         make_folder(tmp_path / "file")
     with pytest.raises(StateError, match="cannot be made a folder"):
         make_folder(tmp_path / "file" / "below")
+
+
+def test_a_file_for_a_secret_is_its_owners_alone_before_a_word_is_in_it(tmp_path: Path) -> None:
+    former = os.umask(0)
+    try:
+        with new_secret(tmp_path / "token") as file:
+            seen = (tmp_path / "token").stat()
+            assert (seen.st_mode & 0o777, seen.st_size) == (0o600, 0)
+            file.write(b"secret")
+    finally:
+        os.umask(former)
+    assert (tmp_path / "token").read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling"])
+def test_a_secret_is_written_over_nothing_and_through_no_link(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "token", tmp_path / "other"
+    match kind:
+        case "file":
+            path.write_bytes(b"former")
+        case "folder":
+            path.mkdir()
+        case "link":
+            other.write_bytes(b"former")
+            path.symlink_to(other)
+        case _:
+            path.symlink_to(other)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.is_file()}
+    with pytest.raises(SettingsError, match="there is a file already"), new_secret(path):
+        pytest.fail("nobody gets as far as this")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.is_file()} == before
+    assert path.is_symlink() or path.exists()
+
+
+def test_whoever_fails_to_make_a_secret_leaves_no_file_behind(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_secret(tmp_path / "token") as file:
+        file.write(b"half of")
+        raise KeyboardInterrupt
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StateError, match="No space left"), new_secret(tmp_path / "token"):
+        raise full
+    with pytest.raises(StateError, match="cannot be written"), new_secret(tmp_path / "missing" / "token"):
+        pytest.fail("nobody gets as far as this")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_folder_is_its_owners_alone(tmp_path: Path) -> None:

@@ -100,13 +100,13 @@ def test_a_certificate_fits_the_key_that_it_was_made_for_and_no_other(tmp_path: 
 
 
 @pytest.fixture
-def signer(tmp_path: Path) -> Authority:
+def authority(tmp_path: Path) -> Authority:
     return Authority.create(tmp_path / "authority", "ward")
 
 
-def test_trust_lasts_over_a_restart(signer: Authority, tmp_path: Path) -> None:
-    key, newest = signer.folder / "coordinator.pub", tmp_path / "newest"
-    older, newer = signer.sign("round", b"older"), signer.sign("round", b"newer")
+def test_trust_lasts_over_a_restart(authority: Authority, tmp_path: Path) -> None:
+    key, newest = authority.folder / "coordinator.pub", tmp_path / "newest"
+    older, newer = authority.signer.sign("round", b"older"), authority.signer.sign("round", b"newer")
     kept = KeptTrust(key, newest)
     assert kept.trust.refusal("round", b"newer", newer) is None
     assert KeptTrust(key, newest).trust.refusal("round", b"older", older) is None, "not kept, so not known"
@@ -114,23 +114,23 @@ def test_trust_lasts_over_a_restart(signer: Authority, tmp_path: Path) -> None:
     again = KeptTrust(key, newest)
     assert again.trust.refusal("round", b"older", older) == "replayed"
     assert again.trust.refusal("round", b"newer", newer) is None
-    signer.close()
+    authority.close()
 
 
-def test_what_is_not_signed_is_not_kept(signer: Authority, tmp_path: Path) -> None:
-    kept = KeptTrust(signer.folder / "coordinator.pub", tmp_path / "newest")
+def test_what_is_not_signed_is_not_kept(authority: Authority, tmp_path: Path) -> None:
+    kept = KeptTrust(authority.folder / "coordinator.pub", tmp_path / "newest")
     assert kept.trust.refusal("round", b"content", joined(2**63, to_sign("round", 2**63, b"")[:64])) == "unsigned"
     kept.keep()
     assert not (tmp_path / "newest").exists()
-    signer.close()
+    authority.close()
 
 
-def test_a_number_that_cannot_be_read_is_told(signer: Authority, tmp_path: Path) -> None:
+def test_a_number_that_cannot_be_read_is_told(authority: Authority, tmp_path: Path) -> None:
     for content in (b"", b"seven", b"\xff", b"9" * 5000):
         (tmp_path / "newest").write_bytes(content)
         with pytest.raises(StateError, match="no number can be read"):
-            KeptTrust(signer.folder / "coordinator.pub", tmp_path / "newest")
-    signer.close()
+            KeptTrust(authority.folder / "coordinator.pub", tmp_path / "newest")
+    authority.close()
 
 
 @pytest.mark.parametrize("content", ["", "zz", "ab", "00" * 31, "00" * 33])

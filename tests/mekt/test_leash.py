@@ -1,6 +1,8 @@
 """The leash: nothing that the demo or a test has started outlives it, also when nobody could clean up."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mekt.leash import leashed
-from tests.mekt.conftest import needs_mosquitto
+from tests.mekt.conftest import fake_package, needs_mosquitto
 from tests.processes import PATIENCE_S, processes_in, until
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +63,29 @@ def test_when_the_demo_is_killed_its_broker_coordinator_and_devices_go_with_it(t
         assert demo.poll() is None
         demo.kill()
     until(lambda: processes_in(tmp_path) == [])
+
+
+@needs_linux
+def test_when_the_doctor_is_killed_what_it_tries_goes_with_it(tmp_path: Path) -> None:
+    """One package hangs at its import, and the other computes for ever."""
+    begins = f"import os, pathlib\npathlib.Path({str(tmp_path)!r}, __name__ + '.pid').write_text(str(os.getpid()))\n"
+    fake_package(tmp_path, "onnxruntime", begins + "import threading; threading.Event().wait()")
+    fake_package(tmp_path, "numpy", begins + "while True: pass")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "mekt", "doctor", "--role", "wearable"]
+    pids = [tmp_path / "onnxruntime.pid", tmp_path / "numpy.pid"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as doctor:
+        until(lambda: doctor.poll() is not None or all(path.exists() and path.read_text() for path in pids))
+        assert doctor.poll() is None
+        found = [int(path.read_text()) for path in pids]
+        assert all(runs(pid) for pid in found) and doctor.pid not in found
+        doctor.kill()
+    try:
+        until(lambda: not any(runs(pid) for pid in found))
+    finally:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @needs_linux

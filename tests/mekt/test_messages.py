@@ -120,7 +120,7 @@ BODIES: dict[str, Body] = {
         up_bytes=123_456,
         down_bytes=2**40,
     ),
-    "offer": Offer(knowledge={"acc": blob(b"k", 1500)}, windows=640, metrics={"loss": 0.25, "collapse": 0.0}),
+    "offer": Offer(knowledge={"acc": blob(b"k", 1500)}, windows=640, metrics={"reconstruction": 0.25, "transfer": 0.0}),
     "want": Want(sha256=b"k" * 32, chunks=(0, 3, 70_000)),
     "chunk": Chunk(sha256=b"k" * 32, index=1, count=2, data=b"\x00\xffdata"),
     "receipt": Receipt(state="refused", reason="round 2 is over"),
@@ -342,7 +342,7 @@ def test_a_sender_finds_out_what_no_receiver_would_accept() -> None:
     names = tuple(f"{number:064}" for number in range(4096))
     for bad, says in (
         (envelope("status", body=dataclasses.replace(status, text="t" * 501)), "status.text: expected at most 500"),
-        (envelope("offer", body=dataclasses.replace(offer, metrics={"loss": float("nan")})), "metrics.loss"),
+        (envelope("offer", body=dataclasses.replace(offer, metrics={"transfer": float("nan")})), "metrics.transfer"),
         (envelope("want", body=Want(sha256=b"short", chunks=(1,))), "want.sha256"),
         (envelope("want", device="pi 3"), "device"),
         (envelope("want", round=-1), "round"),
@@ -526,8 +526,8 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
 def test_numbers_that_are_none_are_refused() -> None:
     for number in (float("nan"), float("inf"), -float("inf"), 2**64 - 1):
         data = table("offer")
-        data["body"]["metrics"] = {"loss": number}
-        assert "offer.metrics.loss: expected a number" in refused(msgpack.packb(data))
+        data["body"]["metrics"] = {"transfer": number}
+        assert "offer.metrics.transfer: expected a number" in refused(msgpack.packb(data))
 
 
 def hints(hint: Any, bounds: Bounds | None = None) -> Iterator[tuple[Any, Bounds | None]]:
@@ -590,9 +590,25 @@ def test_what_devices_send_beside_chunks_is_small_and_holds_no_list_of_fractions
             for hint, _ in hints(body):
                 if get_origin(hint) is tuple:
                     assert not any(inner is float for inner, _ in hints(hint)), (kind, hint)
-    data = table("offer")
-    data["body"]["metrics"] = {f"m{number}": 0.5 for number in range(65)}
-    assert "offer.metrics: expected at most 64 entries" in refused(msgpack.packb(data))
+
+
+def test_a_device_says_nothing_of_its_learning_but_two_losses() -> None:
+    """Under names of its own choice, 64 numbers would be room for a window of samples."""
+    losses = {"reconstruction": 0.5, "transfer": -0.5}
+    offer = BODIES["offer"]
+    assert isinstance(offer, Offer)
+    for names in ((), ("reconstruction",), ("transfer",), ("reconstruction", "transfer")):
+        said = {name: losses[name] for name in names}
+        data = table("offer")
+        data["body"]["metrics"] = said
+        assert decode(msgpack.packb(data)).body == dataclasses.replace(offer, metrics=said)  # type: ignore[arg-type]
+    for others in ({"loss": 0.5}, {"": 0.5}, {"Transfer": 0.5}, {f"m{number}": 0.5 for number in range(65)}):
+        data = table("offer")
+        data["body"]["metrics"] = losses | others
+        assert "offer.metrics, key: expected one of 'reconstruction', 'transfer'" in refused(msgpack.packb(data))
+        body = dataclasses.replace(offer, metrics=losses | others)  # type: ignore[arg-type]
+        with pytest.raises(WireError, match=r"offer\.metrics, key"):
+            encode(envelope("offer", body=body))
 
 
 if __name__ == "__main__":
