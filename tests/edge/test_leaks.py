@@ -335,5 +335,7 @@ def test_a_device_serves_what_it_offered_and_nothing_else_however_it_is_asked(
 
 def test_what_a_device_sends_beside_chunks_is_a_few_kilobytes_at_most() -> None:
     sizes = {kind: largest for kind, (_, largest, directions) in KINDS.items() if {"up", "enroll"} & set(directions)}
+    # Shares of secrets, of one length each: of sixteen modalities for thirty-one devices with the longest names.
+    assert (sizes.pop("shares"), sizes.pop("unmasking")) == (81920, 65536)
     assert max(largest for kind, largest in sizes.items() if kind != "chunk") <= 8192
     assert sizes["chunk"] == CHUNK_BYTES + 1024
