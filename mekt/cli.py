@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from mekt import __version__, catalogue
-from mekt.commands import daemons, questions, releases, trials, trust
+from mekt.commands import daemons, questions, releases, sensors, trials, trust
 from mekt.errors import MektError
 from mekt.process import log_to_stderr
 
 # In the order of the help.
-COMMANDS = (*daemons.COMMANDS, *trust.COMMANDS, *releases.COMMANDS, *questions.COMMANDS, *trials.COMMANDS)
+PARTS = (daemons, trust, releases, sensors, questions, trials)
+COMMANDS = tuple(command for part in PARTS for command in part.COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

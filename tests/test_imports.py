@@ -57,6 +57,7 @@ LEAN = {
         "mekt.commands.daemons",
         "mekt.commands.questions",
         "mekt.commands.releases",
+        "mekt.commands.sensors",
         "mekt.commands.trials",
         "mekt.commands.trust",
         "mekt.demo",
