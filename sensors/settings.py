@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mekt.schema import build_one_of
+from sensors.imu import ImuSettings
 from sensors.replay import ReplaySettings
 from sensors.simulator import SimulatorSettings
 
 # Each has a `kind`, names its `modalities`, and gives its source (`sensors.source.Settings`).
-SensorSettings = ReplaySettings | SimulatorSettings
+SensorSettings = ReplaySettings | SimulatorSettings | ImuSettings
 
 
 def sensor_settings(table: Mapping[str, Any]) -> SensorSettings:
