@@ -82,6 +82,8 @@ class Adxl345:
         self._wait(SETTLE_S)
         if fifo:
             write(FIFO_CTL, STREAM)
+            # What nobody fetched until now is no loss; fetching clears the flag.
+            self._registers.read(DATAX0, 6)
 
     def fill(self) -> Fill:
         """The number of entries.
