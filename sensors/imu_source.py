@@ -124,8 +124,8 @@ class ImuSource:
         self._heard_s = self._clock()
         self._due_s = self._heard_s + self._watermark * self._chip_clock.period_s
         self._phase = 0.0
-        # Without FIFO: when the last look began, and what was seen since the last call.
-        self._looked_s = self._heard_s
+        # Without FIFO: when the last look began.
+        self._looked_s = -math.inf
 
     def _fetch(self, timeout_s: float) -> list[Item]:
         left_s = self._due_s - self._clock()
@@ -145,9 +145,12 @@ class ImuSource:
         items = self._items(batch, asked_s - self._chip_clock.period_s, answered_s)
         due_s = self._chip_clock.due_s(self._watermark)
         if due_s is not None:
-            self._phase = (self._phase + GOLDEN) % 1
-            self._due_s = due_s + self._phase * self._chip_clock.period_s
+            self._due_s = due_s + self._next_phase() * self._chip_clock.period_s
         return items
+
+    def _next_phase(self) -> float:
+        self._phase = (self._phase + GOLDEN) % 1
+        return self._phase
 
     def _items(self, batch: Batch, after_s: float, until_s: float) -> list[Item]:
         items: list[Item] = []
@@ -165,21 +168,22 @@ class ImuSource:
         batches: list[Batch] = []
         while len(times_s) < self._watermark:
             asked_s = self._clock()
-            ready = self._chip.ready()
+            batch = self._chip.look()
             until_s = self._clock()
-            if ready:
-                after_s, self._heard_s = min(self._looked_s, asked_s), until_s
+            if batch is not None:
+                # The chip holds the newest sample, which is at most a period old.
+                after_s, self._heard_s = max(self._looked_s, asked_s - self._chip_clock.period_s), until_s
                 passed = self._chip_clock.passed(after_s, until_s)
                 if passed > MOST_MISSED:
                     items += [*self._joined(times_s, batches), Gap()]
                     times_s, batches, passed = [], [], 1
                     self._chip_clock.restart()
-                batches.append(self._chip.latest())
+                batches.append(batch)
                 times_s.append(float(self._chip_clock.times(passed, after_s, until_s)[-1]))
             else:
                 self._notice_silence(until_s)
             self._looked_s = asked_s
-            step_s = self._chip_clock.period_s / LOOKS
+            step_s = (0.5 + self._next_phase()) * self._chip_clock.period_s / LOOKS
             if until_s + step_s > ends_s:
                 self._wait(max(0.0, ends_s - until_s))
                 break
@@ -206,7 +210,7 @@ class ImuSource:
     def _notice_silence(self, now_s: float) -> None:
         silent_s = now_s - self._heard_s
         never = self._fifo and not self._gave
-        if never and silent_s > max(FIFO_S, SILENT_PERIODS / 2 / self._chip.rate_hz) and self._chip.ready():
+        if never and silent_s > max(FIFO_S, SILENT_PERIODS / 2 / self._chip.rate_hz) and self._chip.look():
             log.warning("%s: its FIFO gives nothing; asking for each sample instead", self._device.where)
             self._chip.start(fifo=False)
             self._begin(fifo=False)
