@@ -95,6 +95,8 @@ class Lsm6ds:
         self._gyro_rad_s = math.radians(GYRO_COUNT_MDPS / 1000 * (wish.gyro_range_dps // 125))
         # Of an instant whose words came only in part: the rest follows.
         self._begun = b""
+        # The first sample behind a change of the FIFO's mode is not to be used (DSL, section 5.5).
+        self._fresh = False
         # What was seen last without FIFO.
         self._output = bytes(12)
 
@@ -146,17 +148,12 @@ class Lsm6ds:
 
     def take(self, fill: Fill) -> Batch:
         """The samples; of an LSM6DS3 none, and an empty FIFO, when it overran."""
-        if self._model.tagged:
-            return self._take_tagged(fill)
-        samples = 0 if fill.overrun else fill.samples
-        data = burst(self._registers, DS3_FIFO_DATA_OUT_L, samples, 6 * self._wish.sensors)
-        comes_next = int.from_bytes(self._registers.read(DS3_FIFO_STATUS3, 2), "little") & DS3_PATTERN
-        lost = fill.overrun or comes_next != 0
-        if lost:
-            self._restart_fifo()
-            data = b""
-        words = np.frombuffer(data, dtype="<i2").astype(np.int16).reshape(-1, self._wish.sensors, 3)
-        return self._batch(words[:, 0], words[:, -1], lost=lost)
+        batch = self._take_tagged(fill) if self._model.tagged else self._take_words(fill)
+        if self._fresh and len(batch):
+            self._fresh = False
+            acc, gyro = (None if values is None else values[1:] for values in (batch.acc, batch.gyro))
+            return Batch(acc=acc, gyro=gyro, lost=batch.lost)
+        return batch
 
     def look(self) -> Batch | None:
         """Flags and output registers in one read. Data of which the flags do not know yet count by being others."""
@@ -216,15 +213,26 @@ class Lsm6ds:
     def _restart_fifo(self) -> None:
         """Empty it through bypass mode, and let it run."""
         write, wish, code = self._registers.write, self._wish, self._rate + 1
-        self._begun = b""
+        self._begun, self._fresh = b"", True
         if self._model.tagged:
             write(DSO_FIFO_CTRL4, BYPASS)
-            write(DSO_FIFO_CTRL3, code << 4 * wish.gyro | code * wish.acc if wish.gyro else code)
+            write(DSO_FIFO_CTRL3, (code << 4 if wish.gyro else 0) | (code if wish.acc else 0))
             write(DSO_FIFO_CTRL4, CONTINUOUS)
         else:
             write(DS3_FIFO_CTRL5, BYPASS)
             write(DS3_FIFO_CTRL3, NO_DECIMATION_GYRO * wish.gyro | NO_DECIMATION_ACC * wish.acc)
             write(DS3_FIFO_CTRL5, code << 3 | CONTINUOUS)
+
+    def _take_words(self, fill: Fill) -> Batch:
+        samples = 0 if fill.overrun else fill.samples
+        data = burst(self._registers, DS3_FIFO_DATA_OUT_L, samples, 6 * self._wish.sensors)
+        comes_next = int.from_bytes(self._registers.read(DS3_FIFO_STATUS3, 2), "little") & DS3_PATTERN
+        lost = fill.overrun or comes_next != 0
+        if lost:
+            self._restart_fifo()
+            data = b""
+        words = np.frombuffer(data, dtype="<i2").astype(np.int16).reshape(-1, self._wish.sensors, 3)
+        return self._batch(words[:, 0], words[:, -1], lost=lost)
 
     def _take_tagged(self, fill: Fill) -> Batch:
         if fill.overrun:

@@ -179,7 +179,9 @@ def test_one_of_the_two_sensors_can_be_used_alone(tmp_path: Path, case: Case, na
 
 
 @every_chip
-def test_a_reader_that_comes_too_late_gets_a_gap_and_then_sound_samples(tmp_path: Path, case: Case) -> None:
+def test_a_reader_that_comes_too_late_gets_a_gap_and_then_sound_samples(
+    tmp_path: Path, case: Case, caplog: pytest.LogCaptureFixture
+) -> None:
     bench, fake = Bench(tmp_path), case.make()
     bench.plug(case.address, fake)
     source = on(bench, case.settings(), case.address)
@@ -187,8 +189,12 @@ def test_a_reader_that_comes_too_late_gets_a_gap_and_then_sound_samples(tmp_path
     before = read_for(source, bench, 5)
     bench.wait(100)
     after = read_for(source, bench, 5)
+    bench.wait(100)
+    read_for(source, bench, 5)
     assert not any(isinstance(each, Gap) for each in before)
     assert isinstance(after[0], Gap)
+    [said] = [each.message for each in caplog.records]
+    assert said.endswith("samples were lost; it is read too late, or the bus is too slow for its rate")
     assert sum(isinstance(each, Gap) for each in after) == 1
     first, second = seen(before, "acc", case.acc_g), seen(after, "acc", case.acc_g)
     assert second.numbers == list(range(second.numbers[0], second.numbers[0] + len(second.numbers)))
@@ -478,6 +484,32 @@ def test_a_self_test_of_a_closed_source_leaves_it_closed_and_the_chip_asleep(tmp
     assert read_for(source, bench, 1)
 
 
+def test_a_bus_that_is_too_slow_for_the_rate_is_an_error_that_says_so(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.plug(0x68, FakeMpu())
+    source = on(bench, MPU.settings(rate_hz=1000), 0x68)
+    source.open()
+    assert read_for(source, bench, 1)
+    bench.byte_s = 9 / 10_000
+    with pytest.raises(SensorError, match="the FIFO held nothing whole, at 1000 Hz; lower rate_hz"):
+        for _ in range(100):
+            source.read(0.5)
+
+
+def test_words_of_other_sensors_alone_are_no_samples(tmp_path: Path) -> None:
+    bench, fake = Bench(tmp_path), FakeLsm6dso()
+    bench.plug(0x6A, fake)
+    source = on(bench, DSO.settings(), 0x6A)
+    source.open()
+    read_for(source, bench, 1)
+    fake.batch = lambda six: fake.push(0x03, six[:3])  # type: ignore[method-assign]
+    items: list[Item] = []
+    with pytest.raises(SensorError, match=r"held nothing whole|measured nothing"):
+        for _ in range(100):
+            items += source.read(0.5)
+    assert not any(isinstance(each, Block) for each in items)
+
+
 # The search
 
 
@@ -528,6 +560,7 @@ def test_a_search_only_reads_and_leaves_drivers_chips_and_monitors_alone(tmp_pat
     assert set(opened) == {"i2c-1"}
     bench.bound.clear()
     assert [each.name for each in found(probe=True, root=tmp_path, ioctl=bench.ioctl)] == ["mpu6050@0x68"]
+    assert len(bench.trace) == 2, "each register of each address once"
     assert all(len(data) == 1 for _, way, data in bench.trace if way == "W"), "a register's number, and no value"
 
 
