@@ -5,11 +5,12 @@ from typing import Any
 
 from mekt.schema import build_one_of
 from sensors.iio import IioSettings
+from sensors.imu import ImuSettings
 from sensors.replay import ReplaySettings
 from sensors.simulator import SimulatorSettings
 
 # Each has a `kind`, names its `modalities`, and gives its source (`sensors.source.Settings`).
-SensorSettings = ReplaySettings | SimulatorSettings | IioSettings
+SensorSettings = ReplaySettings | SimulatorSettings | IioSettings | ImuSettings
 
 
 def sensor_settings(table: Mapping[str, Any]) -> SensorSettings:
