@@ -45,7 +45,15 @@ def miniatures(shape: tuple[int, int] = (12, 16), crop: tuple[float, ...] = ()) 
 
 @pytest.mark.parametrize(
     ("shape", "crop"),
-    [((3, 4), ()), ((24, 32), ()), ((240, 320), ()), ((3, 4), (0.25, 0.1, 0.75, 1)), ((24, 32), (0.25, 0.1, 0.75, 1))],
+    [
+        ((3, 4), ()),
+        ((24, 32), ()),
+        ((3, 160), ()),
+        ((120, 4), ()),
+        ((240, 320), ()),
+        ((3, 4), (0.25, 0.1, 0.75, 1)),
+        ((24, 32), (0.25, 0.1, 0.75, 1)),
+    ],
 )
 def test_a_picture_becomes_its_brightness_like_the_uncompressed_one(
     shape: tuple[int, int], crop: tuple[float, ...]

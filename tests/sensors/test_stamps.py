@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensors.stamps import Stamps
+from sensors.stamps import LEAP_S, Stamps
 
 PERIOD_S = 1 / 30
 
@@ -67,6 +67,14 @@ def test_a_foreign_clock_that_stands_still_gives_way_to_the_moments_of_arrival(s
     stamps = Stamps(100.0)
     arrivals = [100.0 + number * PERIOD_S for number in range(90)]
     assert [stamps.foreign(stamp_s, each) for each in arrivals] == pytest.approx(arrivals)
+
+
+@pytest.mark.parametrize("speed", [0.1, 0.9, 1.1, 10.0])
+def test_a_foreign_clock_that_runs_wrong_never_leads_far_away(speed: float) -> None:
+    stamps = Stamps(100.0)
+    for number in range(3000):
+        arrived_s = 100.0 + number * PERIOD_S
+        assert arrived_s - LEAP_S - 1e-6 <= stamps.foreign(number * PERIOD_S * speed, arrived_s) <= arrived_s + 1e-6
 
 
 @given(st.lists(st.tuples(st.floats(-9.3e18, 9.3e18), st.floats(0, 10)), max_size=40))

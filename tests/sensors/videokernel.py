@@ -187,6 +187,7 @@ class Camera:
     asked_rates: list[float] = field(default_factory=list)
     owner: int | None = None
     streams: bool = False
+    stopped: int = 0
     sequence: int = 0
     memory: list[mmap.mmap] = field(default_factory=list)
     queued: deque[int] = field(default_factory=deque)
@@ -325,6 +326,7 @@ class VideoKernel:
         if kind != 1 or camera.owner not in (None, fd):
             fail(errno.EINVAL)
         if not on:
+            camera.stopped += 1
             camera.queued.clear()
             camera.done.clear()
         elif not camera.memory:
