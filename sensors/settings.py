@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mekt.schema import build_one_of
+from sensors.csv import CsvSettings
+from sensors.mqtt import MqttSettings
 from sensors.replay import ReplaySettings
+from sensors.serial import SerialSettings
 from sensors.simulator import SimulatorSettings
 
 # Each has a `kind`, names its `modalities`, and gives its source (`sensors.source.Settings`).
-SensorSettings = ReplaySettings | SimulatorSettings
+SensorSettings = ReplaySettings | SimulatorSettings | CsvSettings | MqttSettings | SerialSettings
 
 
 def sensor_settings(table: Mapping[str, Any]) -> SensorSettings:

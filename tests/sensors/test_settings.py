@@ -1,7 +1,7 @@
 """The sensors of a device: what a table may say, and the source that it opens."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ import pytest
 from mekt.errors import SensorError, SettingsError
 from mekt.schema import SchemaError, plain
 from sensors.recording import write_recording
-from sensors.settings import sensor_settings
+from sensors.settings import SensorSettings, sensor_settings
 from sensors.simulator import simulate
 from sensors.source import Block, Source
 
+KINDS = ", ".join(repr(each.__dataclass_fields__["kind"].default) for each in get_args(SensorSettings))
 REPLAY: dict[str, Any] = {"kind": "replay", "modalities": ["acc"], "recordings": ["a.npz"]}
 SIMULATOR: dict[str, Any] = {"kind": "simulator", "modalities": ["acc", "depth"], "subject": 1}
 
@@ -24,6 +25,7 @@ SIMULATOR: dict[str, Any] = {"kind": "simulator", "modalities": ["acc", "depth"]
         REPLAY | {"recordings": ["a.npz", "/data/b.npz"], "speed": 1e6},
         SIMULATOR,
         SIMULATOR | {"subject": 0, "seed": 3, "duration_s": 60},
+        SIMULATOR | {"live": True, "faults": {"seed": 1, "drift_ppm": 50, "unplug_every_s": 60}},
     ],
 )
 def test_a_table_becomes_settings_and_back(table: dict[str, Any]) -> None:
@@ -34,22 +36,27 @@ def test_a_table_becomes_settings_and_back(table: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        (REPLAY | {"kind": "camera"}, "kind: expected one of 'replay', 'simulator', got 'camera'"),
-        ({"modalities": ["acc"]}, "kind: missing; expected one of 'replay', 'simulator'"),
-        (REPLAY | {"kind": ["replay"]}, "kind: expected one of 'replay', 'simulator', got a list"),
+        (REPLAY | {"kind": "hearsay"}, f"kind: expected one of {KINDS}, got 'hearsay'"),
+        ({"modalities": ["acc"]}, f"kind: missing; expected one of {KINDS}"),
+        (REPLAY | {"kind": ["replay"]}, f"kind: expected one of {KINDS}, got a list"),
         (REPLAY | {"modalities": []}, "modalities: expected at least 1 entries, got 0"),
         (REPLAY | {"modalities": ["acc", "acc"]}, "modalities: a name occurs twice; name each once"),
         (REPLAY | {"recordings": []}, 'recordings: a replay needs a path, such as recordings = ["user01.npz"]'),
-        (REPLAY | {"subject": 1}, "subject: unknown key (known here: kind, modalities, recordings, speed)"),
+        (
+            REPLAY | {"subject": 1},
+            "subject: unknown key (known here: faults, kind, live, modalities, recordings, speed)",
+        ),
         (REPLAY | {"speed": 0}, "speed: expected more than 0, got 0.0"),
         (
             SIMULATOR | {"recordings": ["a.npz"]},
-            "recordings: unknown key (known here: duration_s, kind, modalities, seed, speed, subject)",
+            "recordings: unknown key (known here: duration_s, faults, kind, live, modalities, seed, speed, subject)",
         ),
         ({"kind": "simulator", "modalities": ["acc"]}, "subject: missing; expected a whole number"),
         (SIMULATOR | {"modalities": ["acc", "mag"]}, "modalities: the simulator has no mag; it has acc, gyro, depth"),
         (SIMULATOR | {"duration_s": 0.5}, "duration_s: expected at least 1, got 0.5"),
         (SIMULATOR | {"subject": -1}, "subject: expected at least 0, got -1"),
+        (REPLAY | {"speed": 2, "live": True}, "live: what is played 2 times as fast is not live; leave speed out"),
+        (SIMULATOR | {"faults": {"dropped": 2}}, "faults.dropped: expected at most 1, got 2.0"),
     ],
 )
 def test_a_table_that_cannot_work_is_explained(table: dict[str, Any], problem: str) -> None:
