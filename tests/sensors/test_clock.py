@@ -89,7 +89,7 @@ def test_samples_that_come_in_batches_keep_their_distances(seed: int, sizes: lis
 def test_a_clock_that_is_set_back_or_begins_anew_is_found_again_at_once() -> None:
     clock = ForeignClock()
     foreign_s = np.concatenate([np.arange(1000, 1010, 0.1), np.arange(0, 10, 0.1)])
-    true_s: Seconds = np.arange(200) * 0.1 + 77
+    true_s = np.linspace(77, 96.9, 200)
     times_s, anew = placed_one_by_one(clock, foreign_s, true_s)
     assert anew == [100]
     np.testing.assert_allclose(times_s, true_s, atol=1e-6)
@@ -97,7 +97,7 @@ def test_a_clock_that_is_set_back_or_begins_anew_is_found_again_at_once() -> Non
 
 def test_a_clock_that_is_set_forward_is_found_again_at_once() -> None:
     foreign_s = np.concatenate([np.arange(0, 10, 0.1), np.arange(5000, 5010, 0.1)])
-    true_s: Seconds = np.arange(200) * 0.1 + 77
+    true_s = np.linspace(77, 96.9, 200)
     times_s, anew = placed_one_by_one(ForeignClock(), foreign_s, true_s)
     assert anew == [100]
     np.testing.assert_allclose(times_s, true_s, atol=1e-6)
