@@ -128,7 +128,9 @@ def _recording(path: Path, rows: Iterator[list[str]], settings: CsvSettings) -> 
 
 def _places(path: Path, first: Sequence[str], settings: CsvSettings) -> dict[str, int]:
     """Where each field's column is, from 0, by the first row."""
-    names = {name.strip(): place for place, name in reversed(list(enumerate(first)))} if settings.header else {}
+    names: dict[str, int] = {}
+    for place, name in enumerate(first if settings.header else ()):
+        names.setdefault(name.strip(), place)
     fields = [field for signal in settings.signals for field in signal.fields]
     if settings.time is not None:
         fields.append(settings.time.field)

@@ -274,8 +274,8 @@ class _Stream:
         return repeated_s
 
     def _note(self, fates: NDArray[np.int64]) -> None:
-        for fate, count in zip(FATES, np.bincount(fates, minlength=len(FATES)).tolist(), strict=True):
-            self._account.counts[fate] += count
+        for fate in np.unique(fates).tolist():
+            self._account.counts[FATES[fate]] += int((fates == fate).sum())
         if self._account.fates is not None:
             self._account.fates += fates.astype(np.uint8).tobytes()
 
