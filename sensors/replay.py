@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from mekt import catalogue
 from mekt.errors import SensorError, SettingsError
 from mekt.schema import Bounds
+from sensors.faults import FaultSettings, FaultySource
 from sensors.recording import not_there, read_recording
-from sensors.source import Gap, Item, SensedNames, named_once
+from sensors.source import Block, Gap, Item, SensedNames, Source, named_once
 from sensors.stream import Recording, Segment
 
 # At most so many items a call: a reader sees progress, and what it holds stays small.
@@ -22,20 +23,24 @@ Speed = Annotated[float, Bounds(above=0, high=1e6)]
 class ReplaySettings:
     """Recordings, one after the other; relative paths start at the settings file.
 
-    `speed` is how many times faster than real time; 1e6 is as fast as anything reads.
+    `speed` is how many times faster than real time; 1e6 is as fast as anything reads. With `live` times are those of
+    the playing, so that its windows align with other sensors'; without, they are the recordings' own.
     """
 
     kind: Literal["replay"] = "replay"
     modalities: SensedNames
     recordings: Annotated[tuple[str, ...], Bounds(longest=10_000)] = ()
     speed: Speed = 1.0
+    live: bool = False
+    faults: FaultSettings | None = None
 
     def __post_init__(self) -> None:
         named_once(self.modalities)
+        in_real_time(self.speed, live=self.live)
         if not self.recordings:
             raise ValueError('recordings: a replay needs a path, such as recordings = ["user01.npz"]')
 
-    def source(self, base: Path) -> "ReplaySource":
+    def source(self, base: Path) -> Source:
         """The recordings as a source.
 
         Raises:
@@ -47,11 +52,30 @@ class ReplaySettings:
             if not path.is_file():
                 raise SettingsError(f"sensors.recordings: {not_there(path)}", catalogue.RECORDING_NOT_FOUND)
         recordings = [read_recording(path, self.modalities) for path in paths]
-        return ReplaySource(recordings, self.modalities, speed=self.speed)
+        return playing(recordings, self.modalities, speed=self.speed, live=self.live, faults=self.faults)
+
+
+def in_real_time(speed: float, *, live: bool) -> None:
+    """Raise ValueError, as settings do, when times are to be those of the playing, and it is not in real time."""
+    if live and speed != 1:
+        raise ValueError(f"live: what is played {speed:g} times as fast is not live; leave speed out")
+
+
+def playing(
+    recordings: Recording | Sequence[Recording],
+    modalities: Sequence[str],
+    *,
+    speed: float,
+    live: bool,
+    faults: FaultSettings | None,
+) -> Source:
+    """The recordings as a source, with the faults that are asked for."""
+    replay = ReplaySource(recordings, modalities, speed=speed, live=live)
+    return replay if faults is None else FaultySource(replay, faults, speed=speed)
 
 
 class ReplaySource:
-    """Plays recordings one after the other, with a gap before each segment; times are the recordings' own."""
+    """Plays recordings one after the other, with a gap before each segment."""
 
     def __init__(
         self,
@@ -59,6 +83,7 @@ class ReplaySource:
         modalities: Sequence[str],
         *,
         speed: float = 1.0,
+        live: bool = False,
         block_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
@@ -69,6 +94,8 @@ class ReplaySource:
             recordings: all of them with the same modalities.
             modalities: the names of those that are delivered.
             speed: how many times faster than real time; infinity plays as fast as it is read.
+            live: times are those of `clock` at which a sensor would take the samples, when `speed` is 1; else they are
+                the recordings' own.
             block_s: the span of one block, in seconds of the recording.
             clock: the seconds by which playing is paced.
             wait: lets that many seconds of `clock` pass.
@@ -107,7 +134,7 @@ class ReplaySource:
             for recording in played
             for segment in recording.segments
         ]
-        self._speed, self._block_s = speed, block_s
+        self._speed, self._block_s, self._is_live = speed, block_s, live
         self._clock, self._wait = clock, wait
         self._began_s: float | None = None
         self._items: Iterator[tuple[float, Item]] = iter(())
@@ -115,9 +142,9 @@ class ReplaySource:
 
     def open(self) -> None:
         """Play from the beginning."""
-        self._items = self._timeline()
-        self._pending = next(self._items, None)
         self._began_s = self._clock()
+        self._items = self._timeline(self._began_s)
+        self._pending = next(self._items, None)
 
     def read(self, timeout_s: float) -> Sequence[Item] | None:
         """What is due by now, waiting up to `timeout_s` (real seconds) for it; None behind the end and once closed.
@@ -147,14 +174,17 @@ class ReplaySource:
         """End the playing."""
         self._items, self._pending = iter(()), None
 
-    def _timeline(self) -> Iterator[tuple[float, Item]]:
+    def _timeline(self, began_s: float) -> Iterator[tuple[float, Item]]:
         """Every item with the moment, in real seconds since the start, at which a sensor would have it ready."""
         # Times that leap or go back must not stop the clock of the replay: it only goes forward, a block at a time.
         played_s = 0.0
         for segment in self._segments:
             yield played_s / self._speed, Gap()
             newest_s = min(float(segment.streams[name].t_s[0]) for name in self._names)
+            shift_s = began_s + played_s - newest_s
             for block in segment.blocks(self._names, self._block_s):
                 played_s += max(0.0, float(block.t_s.max()) - newest_s)
                 newest_s = max(newest_s, float(block.t_s.max()))
+                if self._is_live:
+                    block = Block(modality=block.modality, t_s=block.t_s + shift_s, values=block.values)
                 yield played_s / self._speed, block

@@ -7,12 +7,25 @@ from mekt.schema import build_one_of
 from sensors.iio import IioSettings
 from sensors.imu import ImuSettings
 from sensors.picamera import PicameraSettings
+from sensors.csv import CsvSettings
+from sensors.mqtt import MqttSettings
 from sensors.replay import ReplaySettings
+from sensors.serial import SerialSettings
 from sensors.simulator import SimulatorSettings
 from sensors.v4l2 import V4L2Settings
 
 # Each has a `kind`, names its `modalities`, and gives its source (`sensors.source.Settings`).
-SensorSettings = ReplaySettings | SimulatorSettings | IioSettings | ImuSettings | V4L2Settings | PicameraSettings
+SensorSettings = (
+    ReplaySettings
+    | SimulatorSettings
+    | IioSettings
+    | ImuSettings
+    | V4L2Settings
+    | PicameraSettings
+    | CsvSettings
+    | MqttSettings
+    | SerialSettings
+)
 
 
 def sensor_settings(table: Mapping[str, Any]) -> SensorSettings:

@@ -21,9 +21,10 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from mekt.schema import Bounds
+from sensors.faults import FaultSettings
 from sensors.layouts import ACC, GYRO
-from sensors.replay import ReplaySource, Speed
-from sensors.source import Floats, Seconds, SensedNames, named_once
+from sensors.replay import Speed, in_real_time, playing
+from sensors.source import Floats, Seconds, SensedNames, Source, named_once
 from sensors.stream import Labels, Recording, Segment, Stream
 
 Doubles = NDArray[np.float64]
@@ -101,7 +102,8 @@ class _Body:
 class SimulatorSettings:
     """A made-up person, number `subject`; `seed` and `duration_s` (of the recording) are the simulator's.
 
-    `speed` is how many times faster than real time; 1e6 is as fast as anything reads.
+    `speed` is how many times faster than real time; 1e6 is as fast as anything reads. With `live` times are those of
+    the playing, so that its windows align with other sensors'; without, they begin at 0. `faults` are what goes wrong.
     """
 
     kind: Literal["simulator"] = "simulator"
@@ -110,16 +112,19 @@ class SimulatorSettings:
     seed: Number = 0
     duration_s: Annotated[float, Bounds(low=1, high=LONGEST_SIMULATION_S)] = 600.0
     speed: Speed = 1.0
+    live: bool = False
+    faults: FaultSettings | None = None
 
     def __post_init__(self) -> None:
         named_once(self.modalities)
+        in_real_time(self.speed, live=self.live)
         if unknown := [name for name in self.modalities if name not in MODALITIES]:
             raise ValueError(f"modalities: the simulator has no {', '.join(unknown)}; it has {', '.join(MODALITIES)}")
 
-    def source(self, base: Path) -> ReplaySource:
+    def source(self, base: Path) -> Source:
         """The person as a source."""
         recording = simulate(self.subject, seed=self.seed, duration_s=self.duration_s, modalities=self.modalities)
-        return ReplaySource(recording, self.modalities, speed=self.speed)
+        return playing(recording, self.modalities, speed=self.speed, live=self.live, faults=self.faults)
 
 
 def simulate(

@@ -158,6 +158,27 @@ def test_a_clock_that_goes_back_does_not_stop_the_replay(stamps: list[float]) ->
     assert clock.now_s - 1000 == pytest.approx(max(stamps) - stamps[0])
 
 
+def test_live_times_are_those_of_the_clock_by_which_it_is_played() -> None:
+    clock = Clock()
+    played = recording([5e8, 5e8 + 0.4, 5e8 + 0.9, 5e8 + 2], [3, 3.5])
+    replay = ReplaySource(played, ["acc", "mag"], live=True, block_s=1.0, clock=clock, wait=clock.wait)
+    for _ in range(2):
+        replay.open()
+        began_s = clock.now_s
+        newest_s: list[float] = []
+        first: dict[str, list[float]] = {"acc": [], "mag": []}
+        while (items := replay.read(10)) is not None:
+            for item in items:
+                if isinstance(item, Block):
+                    # A sensor gives a sample when it was taken, or later.
+                    assert item.t_s[-1] <= clock.now_s + 1e-6
+                    newest_s.append(float(item.t_s[-1]) - began_s)
+                    first[item.modality] += (item.t_s - began_s).round(6).tolist()
+        assert first["acc"] == first["mag"] == [0, 0.4, 0.9, 2, 2, 2.5]
+        assert max(newest_s) == pytest.approx(2.5)
+        clock.now_s += 7
+
+
 def test_only_what_was_asked_for_is_delivered_and_no_label() -> None:
     replay = source(recording([0, 0.5]), Clock(), math.inf, ("mag",))
     assert replay.modalities == (MAG,)

@@ -25,6 +25,7 @@ SIMULATOR: dict[str, Any] = {"kind": "simulator", "modalities": ["acc", "depth"]
         REPLAY | {"recordings": ["a.npz", "/data/b.npz"], "speed": 1e6},
         SIMULATOR,
         SIMULATOR | {"subject": 0, "seed": 3, "duration_s": 60},
+        SIMULATOR | {"live": True, "faults": {"seed": 1, "drift_ppm": 50, "unplug_every_s": 60}},
     ],
 )
 def test_a_table_becomes_settings_and_back(table: dict[str, Any]) -> None:
@@ -41,16 +42,21 @@ def test_a_table_becomes_settings_and_back(table: dict[str, Any]) -> None:
         (REPLAY | {"modalities": []}, "modalities: expected at least 1 entries, got 0"),
         (REPLAY | {"modalities": ["acc", "acc"]}, "modalities: a name occurs twice; name each once"),
         (REPLAY | {"recordings": []}, 'recordings: a replay needs a path, such as recordings = ["user01.npz"]'),
-        (REPLAY | {"subject": 1}, "subject: unknown key (known here: kind, modalities, recordings, speed)"),
+        (
+            REPLAY | {"subject": 1},
+            "subject: unknown key (known here: faults, kind, live, modalities, recordings, speed)",
+        ),
         (REPLAY | {"speed": 0}, "speed: expected more than 0, got 0.0"),
         (
             SIMULATOR | {"recordings": ["a.npz"]},
-            "recordings: unknown key (known here: duration_s, kind, modalities, seed, speed, subject)",
+            "recordings: unknown key (known here: duration_s, faults, kind, live, modalities, seed, speed, subject)",
         ),
         ({"kind": "simulator", "modalities": ["acc"]}, "subject: missing; expected a whole number"),
         (SIMULATOR | {"modalities": ["acc", "mag"]}, "modalities: the simulator has no mag; it has acc, gyro, depth"),
         (SIMULATOR | {"duration_s": 0.5}, "duration_s: expected at least 1, got 0.5"),
         (SIMULATOR | {"subject": -1}, "subject: expected at least 0, got -1"),
+        (REPLAY | {"speed": 2, "live": True}, "live: what is played 2 times as fast is not live; leave speed out"),
+        (SIMULATOR | {"faults": {"dropped": 2}}, "faults.dropped: expected at most 1, got 2.0"),
     ],
 )
 def test_a_table_that_cannot_work_is_explained(table: dict[str, Any], problem: str) -> None:

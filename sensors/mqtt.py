@@ -1,0 +1,390 @@
+"""Sensors whose samples arrive over MQTT, from a broker that need not be Mekt's: JSON or msgpack, as it comes.
+
+One connection, moved by whoever reads the source: no thread, nothing is sent but the login, the subscription and pings.
+Messages come at QoS 0, in a session that ends with the connection. All of them are foreign: of bounded size, number and
+depth (`sensors.payloads`), or counted, logged once for each cause, and dropped. So are retained ones, which tell of
+another time, and those of a second topic for a signal that has one: two sensors are two sources.
+
+The broker is asked to send no packet over LARGEST_PACKET_BYTES (MQTT 5, 3.1.2.11.4). One that sends it nevertheless, or
+that speaks 3.1.1 and knows no such limit, loses the connection before the packet is in memory. So does one that sends
+at QoS 2, of which paho would keep every message until it is released.
+"""
+
+import contextlib
+import random
+import secrets
+import select
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from mekt import catalogue
+from mekt.connection import V5, V311
+from mekt.credentials import Credentials
+from mekt.errors import SensorError
+from mekt.login import BrokerSettings, check_plain_text, explained, located
+from mekt.patience import BackOff
+from mekt.post import one_line
+from mekt.schema import Bounds, Name
+from mekt.session import UNSUPPORTED_PROTOCOL
+from sensors.dropped import Dropped, MisfitError
+from sensors.intake import Intake
+from sensors.payloads import LARGEST_PAYLOAD_BYTES, Form, samples_of, unpacked
+from sensors.signals import Field, Signals, TimeField, signals_named_once
+from sensors.source import Item, Source
+
+LARGEST_PACKET_BYTES = LARGEST_PAYLOAD_BYTES + 2048
+# How long connecting, and then the answers to login and subscription, may take.
+DIAL_S, LOGIN_S = 5.0, 5.0
+# A call gives what so many messages hold, and leaves the others to the next one.
+MOST_MESSAGES = 64
+LONGEST_TOPIC = 256
+QOS = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MqttSettings:
+    """Samples out of the messages under `topic`, a filter that may hold + and #.
+
+    `signals` say by which paths (`imu.acc.0`, "." for all of it) a message's numbers are found, `time` where its time
+    is. A path may lead to a list, one number for each sample. `records` is the path of a list of messages in one. Of a
+    broker on another machine `broker.tls` is needed, as for Mekt's own.
+    """
+
+    kind: Literal["mqtt"] = "mqtt"
+    topic: Annotated[str, Bounds(shortest=1, longest=LONGEST_TOPIC)]
+    payload: Form = "json"
+    records: Field | None = None
+    signals: Signals
+    time: TimeField | None = None
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    client_id: Name | None = None
+
+    def __post_init__(self) -> None:
+        signals_named_once(self.signals)
+        if not _is_filter(self.topic):
+            raise ValueError(f"topic: {self.topic!r} is no topic filter; + stands for a level, # for all at the end")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of what the messages hold."""
+        return tuple(each.name for each in self.signals)
+
+    def source(self, base: Path) -> Source:
+        """The messages as a source.
+
+        Raises:
+            SettingsError: when a file of the login cannot be used, or the broker is elsewhere and there is no TLS.
+        """
+        broker = located(self.broker, base)
+        check_plain_text(broker)
+        return MqttSource(self, broker)
+
+
+class _Arrived(NamedTuple):
+    topic: str
+    payload: bytes
+    arrival_s: float
+
+
+class MqttSource:
+    """Reads what a broker sends. `dropped` counts what did not fit, over all connections."""
+
+    def __init__(self, settings: MqttSettings, broker: BrokerSettings, rng: random.Random | None = None) -> None:
+        """`broker`: that of the settings, with its files where they are; `rng`: what draws the pauses between attempts.
+
+        Raises:
+            SettingsError: when a file of the login cannot be used.
+        """
+        self.modalities = tuple(each.modality for each in settings.signals)
+        self._where = f"broker {broker.host}:{broker.port}"
+        self.dropped = Dropped(f"{self._where}, {settings.topic}")
+        self._settings, self._broker = settings, broker
+        self._credentials = Credentials(broker)
+        self._client_id = settings.client_id or f"mekt-sensor-{secrets.token_hex(6)}"
+        self._back_off = BackOff(rng or random.Random())  # noqa: S311
+        self._again_s = 0.0
+        self._failure = ""
+        self._protocol = V5
+        self._connection: _Connection | None = None
+        self._intake = Intake(settings.signals, settings.time, self.dropped)
+        # Of each signal the topic that its samples come under.
+        self._topics: dict[str, str] = {}
+
+    def open(self) -> None:
+        """Connect, log in and subscribe; at most DIAL_S and twice LOGIN_S. Soon after a failure it is that again.
+
+        Raises:
+            SensorError: when the broker cannot be reached, or refuses.
+        """
+        self.close()
+        if time.monotonic() < self._again_s:
+            raise SensorError(self._failure, catalogue.SENSOR_UNUSABLE)
+        self._credentials.renew()
+        try:
+            self._connection = self._connected()
+        except SensorError as error:
+            self._failure = str(error)
+            self._again_s = time.monotonic() + self._back_off.next_delay_s()
+            raise
+        self._back_off.accepted(time.monotonic())
+        self._intake, self._topics = Intake(self._settings.signals, self._settings.time, self.dropped), {}
+
+    def read(self, timeout_s: float) -> Sequence[Item] | None:
+        """The samples of the messages that came since the last call; empty when none came in time.
+
+        Raises:
+            SensorError: when the connection is lost.
+        """
+        connection = self._connection
+        if connection is None:
+            raise SensorError(f"{self._where}: not open; open a source before it is read", catalogue.SOURCE_MISUSED)
+        ends_s = time.monotonic() + timeout_s
+        while True:
+            connection.move(max(0.0, ends_s - time.monotonic()))
+            for _ in range(MOST_MESSAGES - 1):
+                if not connection.has_more():
+                    break
+                connection.move(0.0)
+            arrived, refused = connection.taken()
+            items = [item for each in arrived for item in self._items(each)]
+            for cause, count in refused.items():
+                self.dropped.note(cause, count=count)
+            # What came before the end is given first.
+            if items:
+                return items
+            if connection.lost:
+                self._back_off.ended(time.monotonic())
+                raise SensorError(f"{self._where}: {connection.lost}", catalogue.SENSOR_UNUSABLE)
+            if time.monotonic() >= ends_s:
+                return ()
+
+    def close(self) -> None:
+        """End the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.end()
+
+    def _connected(self) -> "_Connection":
+        """A connection that is logged in and subscribed, in MQTT 5 or, where that is not understood, in 3.1.1."""
+        connection = self._attempt(self._protocol)
+        if connection.is_dialled and connection.welcome is None and connection.protocol == V5:
+            connection.end()
+            connection = self._attempt(V311)
+            if connection.lost and connection.is_dialled and connection.welcome is None:
+                advice = "check the port, and that both sides use TLS or neither"
+                connection.lost = f"the login is not answered ({connection.lost}); {advice}"
+        if not connection.lost and not connection.is_subscribed:
+            connection.lost = f"no answer within {LOGIN_S:g} s; check that an MQTT broker runs there"
+        if connection.lost:
+            connection.end()
+            raise SensorError(f"{self._where}: {connection.lost}", catalogue.SENSOR_UNUSABLE)
+        self._protocol = connection.protocol
+        return connection
+
+    def _attempt(self, protocol: MQTTProtocolVersion) -> "_Connection":
+        connection = _Connection(
+            self._broker, self._credentials, protocol, client_id=self._client_id, topic=self._settings.topic
+        )
+        connection.dial()
+        ends_s = time.monotonic() + LOGIN_S
+        while not connection.lost and not connection.is_subscribed and (left_s := ends_s - time.monotonic()) > 0:
+            connection.move(left_s)
+        return connection
+
+    def _items(self, message: _Arrived) -> list[Item]:
+        settings = self._settings
+        try:
+            data = unpacked(message.payload, settings.payload)
+        except MisfitError as misfit:
+            self.dropped.note(misfit.cause, f"{message.topic}: {misfit.detail}")
+            return []
+        items: list[Item] = []
+        fits = False
+        for signal in settings.signals:
+            try:
+                samples = samples_of(data, signal, settings.time, settings.records)
+            except MisfitError as misfit:
+                self.dropped.note(misfit.cause, f"{message.topic}: {misfit.detail}")
+                fits = True
+                continue
+            if samples is None:
+                continue
+            fits = True
+            if self._topics.setdefault(signal.name, message.topic) == message.topic:
+                items += self._intake.take(signal, samples, message.arrival_s)
+            else:
+                cause = f"{signal.name}: a second topic; make each sensor a source of its own"
+                self.dropped.note(cause, message.topic)
+        if not fits:
+            self.dropped.note("a message without a field of any signal", message.topic)
+        return items
+
+
+class _Bounded(mqtt.Client):
+    """Paho, which otherwise takes a packet of any size that a broker announces, up to 256 MiB."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if bufsize > LARGEST_PACKET_BYTES:
+            raise OverflowError(f"a packet over {LARGEST_PACKET_BYTES} bytes")
+        return super()._sock_recv(bufsize)
+
+
+class _Connection:
+    """One connection of paho's, moved by its owner. `lost` is why it is over, "" while it is not.
+
+    The callbacks only keep what they are told, all of it within `move`.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSettings,
+        credentials: Credentials,
+        protocol: MQTTProtocolVersion,
+        *,
+        client_id: str,
+        topic: str,
+    ) -> None:
+        self.protocol = protocol
+        self.welcome: ReasonCode | None = None
+        self.is_subscribed = False
+        self.is_dialled = False
+        self.lost = ""
+        self._arrived: list[_Arrived] = []
+        self._refused: Counter[str] = Counter()
+        self._topic = topic
+        v5 = protocol == V5
+        self._client = client = _Bounded(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=protocol,
+            clean_session=None if v5 else True,
+            reconnect_on_failure=False,
+        )
+        credentials.equip(client)
+        client.connect_timeout = DIAL_S
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_disconnect = self._on_disconnect
+        properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
+        if properties is not None:
+            properties.SessionExpiryInterval = 0
+            properties.MaximumPacketSize = LARGEST_PACKET_BYTES
+        more = {"clean_start": True, "properties": properties} if v5 else {}
+        client.connect_async(broker.host, broker.port, broker.keepalive_s, **more)  # type: ignore[arg-type]
+
+    def dial(self) -> None:
+        """Connect, and send the login."""
+        try:
+            self._client.reconnect()
+            self.is_dialled = True
+        except (OSError, ValueError) as error:
+            self.lost = explained(error)
+
+    def has_more(self) -> bool:
+        """Whether there is something to read at once."""
+        connection = self._socket()
+        if connection is None or self.lost:
+            return False
+        if isinstance(connection, ssl.SSLSocket) and connection.pending() > 0:
+            return True
+        poller = select.poll()
+        poller.register(connection, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def move(self, timeout_s: float) -> None:
+        """Wait until there is something to read or to write, and do it; a packet at most."""
+        client, connection = self._client, self._socket()
+        if self.lost or connection is None:
+            self.lost = self.lost or "the connection is gone"
+            return
+        poller = select.poll()
+        poller.register(connection, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+        decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+        poller.poll(0 if decrypted else 1000 * timeout_s)
+        self._guarded(client.loop_read)
+        if not self.lost and client._in_messages:
+            self.lost = "it sends at QoS 2 what was subscribed at QoS 0; use another broker"
+        if not self.lost and client.want_write():
+            self._guarded(client.loop_write)
+        if not self.lost:
+            self._guarded(client.loop_misc)
+
+    def taken(self) -> tuple[list[_Arrived], Counter[str]]:
+        """The messages that came, and how many more by what was wrong with them; they are then no longer here."""
+        arrived, refused, self._arrived, self._refused = self._arrived, self._refused, [], Counter()
+        return arrived, refused
+
+    def end(self) -> None:
+        """Log off where that can be, and close."""
+        connection = self._socket()
+        if connection is None:
+            return
+        with contextlib.suppress(Exception):
+            if not self.lost:
+                self._client.disconnect()
+                self._client.loop_write()
+        connection.close()
+
+    def _guarded(self, step: Callable[[], MQTTErrorCode]) -> None:
+        """A step of paho's, whatever the broker sends; what it stumbles over ends the connection."""
+        try:
+            code = step()
+        except Exception as error:  # bytes that are no MQTT end in any error of Python's
+            seen = one_line(f"{type(error).__name__}: {str(error)[:100]}")
+            self.lost = self.lost or f"it sends what is no MQTT ({seen}); check the port"
+            return
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self.lost = self.lost or f"the connection is lost ({mqtt.error_string(code)}); check network and broker"
+
+    def _socket(self) -> socket.socket | None:
+        connection = self._client.socket()
+        return connection if isinstance(connection, socket.socket) and connection.fileno() >= 0 else None
+
+    def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        if reason.is_failure and reason.value == UNSUPPORTED_PROTOCOL and self.protocol == V5:
+            self.lost = "it does not speak MQTT 5"
+            return
+        self.welcome = reason
+        if reason.is_failure:
+            self.lost = f"it refuses the login ({reason}); check user name, password file and certificate"
+            return
+        client.subscribe(self._topic, qos=QOS)
+
+    def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self.lost = f"it refuses the subscription to {self._topic}; check its access control list"
+        self.is_subscribed = True
+
+    def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            self._refused["a topic that is no text"] += 1
+            return
+        if message.retain:
+            self._refused["a retained message, which is of another time"] += 1
+        else:
+            self._arrived.append(_Arrived(topic, bytes(message.payload), time.monotonic()))
+
+    def _on_disconnect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self.lost = self.lost or f"the connection is lost ({reason}); check network and broker"
+
+
+def _is_filter(topic: str) -> bool:
+    """Whether MQTT takes it for a filter (MQTT 5, 4.7.1)."""
+    levels = topic.split("/")
+    sound = all(level == "+" or not set(level) & set("+#") for level in levels[:-1])
+    return sound and "\0" not in topic and (levels[-1] in ("+", "#") or not set(levels[-1]) & set("+#"))
