@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mekt.schema import build_one_of
+from sensors.csv import CsvSettings
 from sensors.iio import IioSettings
 from sensors.imu import ImuSettings
-from sensors.picamera import PicameraSettings
-from sensors.csv import CsvSettings
 from sensors.mqtt import MqttSettings
+from sensors.picamera import PicameraSettings
 from sensors.replay import ReplaySettings
 from sensors.serial import SerialSettings
 from sensors.simulator import SimulatorSettings
