@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekt import catalogue
@@ -323,6 +323,7 @@ def test_single_samples_whose_stamps_are_no_times_are_dropped(mpu6050: Tree) -> 
 # Garbage and the end
 
 
+@settings(max_examples=40)
 @given(st.lists(st.binary(max_size=200), max_size=12))
 def test_whatever_a_device_gives_is_samples_or_one_documented_error(lasting: Tree, reads: list[bytes]) -> None:
     source = lasting.source(modalities=("acc", "gyro"), access="buffer")
