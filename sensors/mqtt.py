@@ -1,5 +1,15 @@
 """Sensors whose samples arrive over MQTT, from a broker that need not be Mekt's: JSON or msgpack, as it comes.
 
+    [[sensors]]
+    kind = "mqtt"
+    topic = "home/hall/imu"                      # {"t": 1712, "imu": {"acc": [12, -3, 981], "gyro": [0.1, 0, 0]}}
+    broker = { host = "192.168.1.7", port = 8883, tls = { ca = "ca.pem" } }
+    time = { field = "t", unit = "ms", bits = 32 }
+    signals = [
+        { name = "acc", fields = ["imu.acc.0", "imu.acc.1", "imu.acc.2"], rate_hz = 50, scale = [0.00102] },
+        { name = "gyro", fields = ["imu.gyro.0", "imu.gyro.1", "imu.gyro.2"], rate_hz = 50 },
+    ]
+
 One connection, moved by whoever reads the source: no thread, nothing is sent but the login, the subscription and pings.
 Messages come at QoS 0, in a session that ends with the connection. All of them are foreign: of bounded size, number and
 depth (`sensors.payloads`), or counted, logged once for each cause, and dropped. So are retained ones, which tell of

@@ -6,6 +6,7 @@ import pytest
 
 from edge.settings import DeviceSettings, PrivateWindows, read_device
 from mekt.errors import SettingsError
+from sensors.replay import ReplaySettings
 
 README = """
 federation = "ward-3"
@@ -60,7 +61,8 @@ def test_the_file_in_the_readme_is_read(tmp_path: Path) -> None:
     settings = read_device(written(tmp_path, README))
     assert (settings.federation, settings.device, settings.state) == ("ward-3", "pi-3", "state")
     assert settings.modalities == ("acc", "gyro")
-    assert settings.sensors[0].recordings == ("subject07.npz",)
+    [sensor] = settings.sensors
+    assert isinstance(sensor, ReplaySettings) and sensor.recordings == ("subject07.npz",)
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
