@@ -111,7 +111,7 @@ class MqttSource:
         self._topics: dict[str, str] = {}
 
     def open(self) -> None:
-        """Connect, log in and subscribe; at most DIAL_S and twice LOGIN_S. Soon after a failure it is that again.
+        """Connect, log in and subscribe; twice for at most DIAL_S and LOGIN_S. Soon after a failure it is that again.
 
         Raises:
             SensorError: when the broker cannot be reached, or refuses.
