@@ -17,6 +17,7 @@ may be taken, so ours is not below it in the middle; ours is not above the true 
 either end; and beyond its newest point it is at most a bucket's length extended.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ BACK_S = 0.1
 # taken for set: forward in the first case, back without having been seen to go backwards in the second.
 STEP_S = 1.0
 LATE_S, LATE_COUNT = 10.0, 5
+# So often a clock may be set within one batch; what comes after that is no clock's.
+MOST_PIECES = 8
 # While placed times are ahead of the line, time goes on at this speed until the line has caught up.
 SLOWEST = 0.5
 
@@ -76,29 +79,18 @@ class ForeignClock:
     def placed(self, foreign_s: Seconds, arrival_s: float) -> list[Placed]:
         """When the samples with these foreign times (n,), all finite, were taken; they arrived together at `arrival_s`.
 
-        In pieces that together are as long as `foreign_s`: a new one begins where the foreign clock was set.
+        In pieces that together are as long as `foreign_s`, or shorter when they would be more than MOST_PIECES: a new
+        one begins where the foreign clock was set.
         """
         pieces: list[Placed] = []
         counted_s = unwrapped(foreign_s, self._wraps_s, self._counted)
         if len(foreign_s):
             self._counted = (float(foreign_s[-1]), float(counted_s[-1]))
-        for run_s in self._runs(counted_s):
+        for run_s in itertools.islice(_runs(counted_s), MOST_PIECES):
             known = self._origin is not None
             anew = self._take(float(run_s.max()), arrival_s)
             pieces.append(Placed(t_s=self._place(run_s), anew=anew and known))
         return pieces
-
-    def _runs(self, foreign_s: Seconds) -> Iterator[Seconds]:
-        """The times cut where they go back by more than samples that were swapped do."""
-        newest_s = np.maximum.accumulate(foreign_s)
-        cuts = np.flatnonzero(foreign_s[1:] < newest_s[:-1] - BACK_S) + 1
-        while len(cuts):
-            yield foreign_s[: cuts[0]]
-            foreign_s = foreign_s[cuts[0] :]
-            newest_s = np.maximum.accumulate(foreign_s)
-            cuts = np.flatnonzero(foreign_s[1:] < newest_s[:-1] - BACK_S) + 1
-        if len(foreign_s):
-            yield foreign_s
 
     def _take(self, foreign_s: float, arrival_s: float) -> bool:
         """Learn from an arrival; whether the clock was set, and all that was known of its offset is forgotten."""
@@ -192,6 +184,15 @@ def spread(count: int, rate_hz: float, arrival_s: float, before_s: float) -> Sec
         period_s = (arrival_s - before_s) / count
     t_s: Seconds = arrival_s - period_s * np.arange(count - 1, -1, -1, dtype=np.float64)
     return t_s
+
+
+def _runs(foreign_s: Seconds) -> Iterator[Seconds]:
+    """The times cut where they go back by more than samples that were swapped do."""
+    while len(foreign_s):
+        cuts = np.flatnonzero(foreign_s[1:] < np.maximum.accumulate(foreign_s)[:-1] - BACK_S)
+        end = int(cuts[0]) + 1 if len(cuts) else len(foreign_s)
+        yield foreign_s[:end]
+        foreign_s = foreign_s[end:]
 
 
 def _line_below(points: Sequence[Point], drift: float) -> Point:

@@ -1,5 +1,12 @@
 """Recordings in text files, a row for each instant, played as a sensor: in real time, faster, or as fast as it is read.
 
+    [[sensors]]
+    kind = "csv"
+    files = ["walk.csv"]                         # time,ax,ay,az
+    time = { field = "time", unit = "us" }
+    signals = [{ name = "acc", fields = ["ax", "ay", "az"], rate_hz = 100, scale = [0.10197] }]
+    speed = 4.0
+
 Columns are named as the file's first row has them, or by their number from 1. A row in which all columns of a signal
 are empty has no sample of it, so that signals of several rates fit into one file; one in which something else than a
 number stands is counted and left out.

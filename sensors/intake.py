@@ -30,7 +30,7 @@ class Samples:
 class Intake:
     """What makes blocks of the samples of some signals. Each has a clock of its own; made anew when a source opens.
 
-    `dropped` counts samples that are no numbers.
+    `dropped` counts samples that are no numbers, or whose times are no clock's.
     """
 
     def __init__(self, signals: Sequence[Signal], time: TimeField | None, dropped: Dropped) -> None:
@@ -65,6 +65,8 @@ class Intake:
             end = begin + len(piece.t_s)
             items.append(Block(modality=signal.name, t_s=piece.t_s, values=values[begin:end]))
             begin = end
+        if begin < len(values):
+            self._dropped.note("times that jump to and fro", count=len(values) - begin)
         return items
 
 

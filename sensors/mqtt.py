@@ -1,56 +1,50 @@
 """Sensors whose samples arrive over MQTT, from a broker that need not be Mekt's: JSON or msgpack, as it comes.
 
+    [[sensors]]
+    kind = "mqtt"
+    topic = "home/hall/imu"                      # {"t": 1712, "imu": {"acc": [12, -3, 981], "gyro": [0.1, 0, 0]}}
+    broker = { host = "192.168.1.7", port = 8883, tls = { ca = "ca.pem" } }
+    time = { field = "t", unit = "ms", bits = 32 }
+    signals = [
+        { name = "acc", fields = ["imu.acc.0", "imu.acc.1", "imu.acc.2"], rate_hz = 50, scale = [0.00102] },
+        { name = "gyro", fields = ["imu.gyro.0", "imu.gyro.1", "imu.gyro.2"], rate_hz = 50 },
+    ]
+
 One connection, moved by whoever reads the source: no thread, nothing is sent but the login, the subscription and pings.
 Messages come at QoS 0, in a session that ends with the connection. All of them are foreign: of bounded size, number and
 depth (`sensors.payloads`), or counted, logged once for each cause, and dropped. So are retained ones, which tell of
 another time, and those of a second topic for a signal that has one: two sensors are two sources.
-
-The broker is asked to send no packet over LARGEST_PACKET_BYTES (MQTT 5, 3.1.2.11.4). One that sends it nevertheless, or
-that speaks 3.1.1 and knows no such limit, loses the connection before the packet is in memory. So does one that sends
-at QoS 2, of which paho would keep every message until it is released.
 """
 
-import contextlib
 import random
 import secrets
-import select
-import socket
-import ssl
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.enums import MQTTProtocolVersion
 
 from mekt import catalogue
 from mekt.connection import V5, V311
 from mekt.credentials import Credentials
 from mekt.errors import SensorError
-from mekt.login import BrokerSettings, check_plain_text, explained, located
+from mekt.login import BrokerSettings, check_plain_text, located
 from mekt.patience import BackOff
-from mekt.post import one_line
 from mekt.schema import Bounds, Name
-from mekt.session import UNSUPPORTED_PROTOCOL
 from sensors.dropped import Dropped, MisfitError
 from sensors.intake import Intake
-from sensors.payloads import LARGEST_PAYLOAD_BYTES, Form, samples_of, unpacked
+from sensors.payloads import Form, samples_of, unpacked
 from sensors.signals import Field, Signals, TimeField, signals_named_once
 from sensors.source import Item, Source
+from sensors.subscription import Arrived, Subscription
 
-LARGEST_PACKET_BYTES = LARGEST_PAYLOAD_BYTES + 2048
-# How long connecting, and then the answers to login and subscription, may take.
-DIAL_S, LOGIN_S = 5.0, 5.0
+# How long the answers to login and subscription may take.
+LOGIN_S = 5.0
 # A call gives what so many messages hold, and leaves the others to the next one.
 MOST_MESSAGES = 64
 LONGEST_TOPIC = 256
-QOS = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +86,6 @@ class MqttSettings:
         return MqttSource(self, broker)
 
 
-class _Arrived(NamedTuple):
-    topic: str
-    payload: bytes
-    arrival_s: float
-
-
 class MqttSource:
     """Reads what a broker sends. `dropped` counts what did not fit, over all connections."""
 
@@ -117,13 +105,13 @@ class MqttSource:
         self._again_s = 0.0
         self._failure = ""
         self._protocol = V5
-        self._connection: _Connection | None = None
+        self._connection: Subscription | None = None
         self._intake = Intake(settings.signals, settings.time, self.dropped)
         # Of each signal the topic that its samples come under.
         self._topics: dict[str, str] = {}
 
     def open(self) -> None:
-        """Connect, log in and subscribe; at most DIAL_S and twice LOGIN_S. Soon after a failure it is that again.
+        """Connect, log in and subscribe; twice for at most DIAL_S and LOGIN_S. Soon after a failure it is that again.
 
         Raises:
             SensorError: when the broker cannot be reached, or refuses.
@@ -176,7 +164,7 @@ class MqttSource:
         if connection is not None:
             connection.end()
 
-    def _connected(self) -> "_Connection":
+    def _connected(self) -> Subscription:
         """A connection that is logged in and subscribed, in MQTT 5 or, where that is not understood, in 3.1.1."""
         connection = self._attempt(self._protocol)
         if connection.is_dialled and connection.welcome is None and connection.protocol == V5:
@@ -193,8 +181,8 @@ class MqttSource:
         self._protocol = connection.protocol
         return connection
 
-    def _attempt(self, protocol: MQTTProtocolVersion) -> "_Connection":
-        connection = _Connection(
+    def _attempt(self, protocol: MQTTProtocolVersion) -> Subscription:
+        connection = Subscription(
             self._broker, self._credentials, protocol, client_id=self._client_id, topic=self._settings.topic
         )
         connection.dial()
@@ -203,7 +191,7 @@ class MqttSource:
             connection.move(left_s)
         return connection
 
-    def _items(self, message: _Arrived) -> list[Item]:
+    def _items(self, message: Arrived) -> list[Item]:
         settings = self._settings
         try:
             data = unpacked(message.payload, settings.payload)
@@ -230,157 +218,6 @@ class MqttSource:
         if not fits:
             self.dropped.note("a message without a field of any signal", message.topic)
         return items
-
-
-class _Bounded(mqtt.Client):
-    """Paho, which otherwise takes a packet of any size that a broker announces, up to 256 MiB."""
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        if bufsize > LARGEST_PACKET_BYTES:
-            raise OverflowError(f"a packet over {LARGEST_PACKET_BYTES} bytes")
-        return super()._sock_recv(bufsize)
-
-
-class _Connection:
-    """One connection of paho's, moved by its owner. `lost` is why it is over, "" while it is not.
-
-    The callbacks only keep what they are told, all of it within `move`.
-    """
-
-    def __init__(
-        self,
-        broker: BrokerSettings,
-        credentials: Credentials,
-        protocol: MQTTProtocolVersion,
-        *,
-        client_id: str,
-        topic: str,
-    ) -> None:
-        self.protocol = protocol
-        self.welcome: ReasonCode | None = None
-        self.is_subscribed = False
-        self.is_dialled = False
-        self.lost = ""
-        self._arrived: list[_Arrived] = []
-        self._refused: Counter[str] = Counter()
-        self._topic = topic
-        v5 = protocol == V5
-        self._client = client = _Bounded(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            protocol=protocol,
-            clean_session=None if v5 else True,
-            reconnect_on_failure=False,
-        )
-        credentials.equip(client)
-        client.connect_timeout = DIAL_S
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        client.on_disconnect = self._on_disconnect
-        properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
-        if properties is not None:
-            properties.SessionExpiryInterval = 0
-            properties.MaximumPacketSize = LARGEST_PACKET_BYTES
-        more = {"clean_start": True, "properties": properties} if v5 else {}
-        client.connect_async(broker.host, broker.port, broker.keepalive_s, **more)  # type: ignore[arg-type]
-
-    def dial(self) -> None:
-        """Connect, and send the login."""
-        try:
-            self._client.reconnect()
-            self.is_dialled = True
-        except (OSError, ValueError) as error:
-            self.lost = explained(error)
-
-    def has_more(self) -> bool:
-        """Whether there is something to read at once."""
-        connection = self._socket()
-        if connection is None or self.lost:
-            return False
-        if isinstance(connection, ssl.SSLSocket) and connection.pending() > 0:
-            return True
-        poller = select.poll()
-        poller.register(connection, select.POLLIN)
-        return bool(poller.poll(0))
-
-    def move(self, timeout_s: float) -> None:
-        """Wait until there is something to read or to write, and do it; a packet at most."""
-        client, connection = self._client, self._socket()
-        if self.lost or connection is None:
-            self.lost = self.lost or "the connection is gone"
-            return
-        poller = select.poll()
-        poller.register(connection, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
-        decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
-        poller.poll(0 if decrypted else 1000 * timeout_s)
-        self._guarded(client.loop_read)
-        if not self.lost and client._in_messages:
-            self.lost = "it sends at QoS 2 what was subscribed at QoS 0; use another broker"
-        if not self.lost and client.want_write():
-            self._guarded(client.loop_write)
-        if not self.lost:
-            self._guarded(client.loop_misc)
-
-    def taken(self) -> tuple[list[_Arrived], Counter[str]]:
-        """The messages that came, and how many more by what was wrong with them; they are then no longer here."""
-        arrived, refused, self._arrived, self._refused = self._arrived, self._refused, [], Counter()
-        return arrived, refused
-
-    def end(self) -> None:
-        """Log off where that can be, and close."""
-        connection = self._socket()
-        if connection is None:
-            return
-        with contextlib.suppress(Exception):
-            if not self.lost:
-                self._client.disconnect()
-                self._client.loop_write()
-        connection.close()
-
-    def _guarded(self, step: Callable[[], MQTTErrorCode]) -> None:
-        """A step of paho's, whatever the broker sends; what it stumbles over ends the connection."""
-        try:
-            code = step()
-        except Exception as error:  # bytes that are no MQTT end in any error of Python's
-            seen = one_line(f"{type(error).__name__}: {str(error)[:100]}")
-            self.lost = self.lost or f"it sends what is no MQTT ({seen}); check the port"
-            return
-        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self.lost = self.lost or f"the connection is lost ({mqtt.error_string(code)}); check network and broker"
-
-    def _socket(self) -> socket.socket | None:
-        connection = self._client.socket()
-        return connection if isinstance(connection, socket.socket) and connection.fileno() >= 0 else None
-
-    def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        if reason.is_failure and reason.value == UNSUPPORTED_PROTOCOL and self.protocol == V5:
-            self.lost = "it does not speak MQTT 5"
-            return
-        self.welcome = reason
-        if reason.is_failure:
-            self.lost = f"it refuses the login ({reason}); check user name, password file and certificate"
-            return
-        client.subscribe(self._topic, qos=QOS)
-
-    def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
-        if any(reason.is_failure for reason in reasons):
-            self.lost = f"it refuses the subscription to {self._topic}; check its access control list"
-        self.is_subscribed = True
-
-    def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            self._refused["a topic that is no text"] += 1
-            return
-        if message.retain:
-            self._refused["a retained message, which is of another time"] += 1
-        else:
-            self._arrived.append(_Arrived(topic, bytes(message.payload), time.monotonic()))
-
-    def _on_disconnect(self, client: mqtt.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        self.lost = self.lost or f"the connection is lost ({reason}); check network and broker"
 
 
 def _is_filter(topic: str) -> bool:

@@ -18,8 +18,6 @@ from sensors.source import Seconds
 
 Form = Literal["json", "msgpack"]
 LARGEST_PAYLOAD_BYTES = 256 * 1024
-# Deeper than any sensor's message; so far a path may go as well.
-DEEPEST = 16
 # The path of the payload itself.
 WHOLE = "."
 _MISSING = object()
@@ -100,7 +98,7 @@ def samples_of(data: Any, signal: Signal, time: TimeField | None, records: str |
 def _found(data: Any, path: str) -> Any:
     if path == WHOLE:
         return data
-    for part in path.split(".")[:DEEPEST]:
+    for part in path.split("."):
         if isinstance(data, Mapping):
             # Short msgpack has whole numbers for keys.
             data = data[part] if part in data else data.get(_index(part), _MISSING)

@@ -1,5 +1,13 @@
 """Sensors behind a serial port, such as a board on USB, that write lines of numbers: with the standard library alone.
 
+    [[sensors]]
+    kind = "serial"
+    device = "/dev/serial/by-id/usb-Arduino_Nano_33-if00"
+    baud = 115200
+    columns = 4                                  # 1712,0.012,-0.003,0.981
+    time = { field = "1", unit = "ms", bits = 32 }
+    signals = [{ name = "acc", fields = ["2", "3", "4"], rate_hz = 50 }]
+
 A line's columns are told apart by a separator and named by their number from 1, or by their label: `0.1,0.2,9.8`,
 `ax:0.1 ay:0.2`. What does not fit is counted, logged once for each cause, and dropped. The port is opened to read, raw,
 8 data bits, no parity, one stop bit (termios(3)); opening it restarts many boards, which is theirs to bear.

@@ -13,6 +13,7 @@ import pytest
 from edge.sensing import Sensing
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
+from sensors.faults import FATES, FaultSettings, FaultySource
 from sensors.replay import ReplaySource
 from sensors.simulator import MODALITIES, simulate
 from sensors.source import Block, Floats, Gap, Item, Source
@@ -237,6 +238,36 @@ def test_a_sensor_that_is_not_there_at_first_is_opened_later(caplog: pytest.LogC
         assert run.wait() == 9
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(told) == 1 and "Permission denied; trying again every 0.01 s" in told[0].getMessage()
+
+
+def test_a_sensor_with_every_fault_there_is_gives_windows_and_the_same_ones_again() -> None:
+    faults = FaultSettings(
+        seed=2,
+        drift_ppm=400,
+        jitter_s=0.005,
+        duplicate=0.02,
+        backward=0.02,
+        rate=0.9,
+        dropped=0.05,
+        saturates_at=1.5,
+        gap_every_s=60,
+        gap_s=2,
+        unplug_every_s=60,
+        unplugged_s=5,
+    )
+    recording, runs = simulate(1, duration_s=600, modalities=["acc"]), []
+    for _ in range(2):
+        source = FaultySource(replay(recording), faults, speed=AT_ONCE)
+        with Run(source, modalities=[MODALITIES["acc"]], capacity=1000, least=200, whole_source=True) as run:
+            count = run.wait()
+        account = source.accounts["acc"]
+        assert set(account.counts) == set(FATES) and account.counts.total() == 600 * 50
+        assert all(account.changes[change] for change in ("duplicate", "backward", "saturated"))
+        runs.append(run.sensing.arrays())
+        # Every window lies in a stretch without a hole: two of them are lost with each that is torn.
+        assert 400 < count < 600
+        assert np.isfinite(runs[-1]["acc"]).all() and np.abs(runs[-1]["acc"]).max() == 1.5
+    assert equal(*runs)
 
 
 def test_samples_of_another_shape_are_a_failure_of_their_source_alone() -> None:

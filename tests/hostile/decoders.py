@@ -4,6 +4,7 @@ A broken law is an AssertionError; an exception that is not documented comes out
 run these, and the fuzzer has neither torch nor pytest.
 """
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,6 +38,14 @@ from mekt.schema import plain
 from mekt.signature import SIGNATURE_BYTES, Trust
 from mekt.token import Token, read_token, spelled
 from mekt.topics import Topic, parse_topic
+from sensors.columns import cells, labelled
+from sensors.columns import number as as_number
+from sensors.dropped import Dropped, MisfitError
+from sensors.intake import MOST_SAMPLES, Intake
+from sensors.lines import LONGEST_LINE_BYTES, Lines
+from sensors.payloads import Form, samples_of, unpacked
+from sensors.signals import Signal, TimeField
+from sensors.source import Block, Item
 from tests.hostile.mutants import pack, spoiled
 
 GOLDEN = Path(__file__).parents[1] / "mekt" / "golden"
@@ -334,6 +343,54 @@ def read_signature(raw: bytes) -> None:
     assert trust.newest == 5
 
 
+SENSED = (
+    Signal(name="acc", fields=("acc.x", "acc.1"), rate_hz=50),
+    Signal(name="co2", fields=("ppm",), rate_hz=1, scale=(1e-3,)),
+)
+SENSED_TIME = TimeField(field="t", unit="ms", bits=32)
+SENSED_DATA: tuple[dict[str, Any], ...] = (
+    {"acc": {"x": 1, "1": -2.5}, "ppm": "417", "t": 65_000},
+    {"acc": {"x": [1, 2, 3], "1": [4, 5, 6]}, "t": [7, 8, 9]},
+    {"log": [{"acc": {"x": 1, "1": 2}, "t": 3}, {"ppm": 5, "t": 4}]},
+)
+
+
+def read_sensed(raw: bytes, form: Form) -> list[Item]:
+    """A foreign sensor's message as blocks; its one error has no number, as nobody is told of it but the log."""
+    items: list[Item] = []
+    intake = Intake(SENSED, SENSED_TIME, Dropped("hostile"))
+    try:
+        data = unpacked(raw, form)
+        records = "log" if isinstance(data, dict) and "log" in data else None
+        for signal in SENSED:
+            samples = samples_of(data, signal, SENSED_TIME, records)
+            if samples is not None:
+                items += intake.take(signal, samples, 1000.0)
+    except MisfitError as misfit:
+        raise WireError(f"{misfit.cause}: {misfit.detail}", catalogue.NOT_A_MESSAGE) from misfit
+    return items
+
+
+def are_finite(items: list[Item]) -> None:
+    for item in items:
+        if isinstance(item, Block):
+            assert 0 < len(item.t_s) <= MOST_SAMPLES
+            assert np.isfinite(item.t_s).all() and np.isfinite(item.values).all()
+
+
+def read_lines(raw: bytes) -> list[str]:
+    """What a serial port gives, in pieces of 7 bytes: lines of bounded length whose columns are numbers or none."""
+    lines = Lines()
+    return [line for at in range(0, len(raw), 7) for line in lines.feed(raw[at : at + 7])]
+
+
+def are_columns(lines: list[str]) -> None:
+    for line in lines:
+        assert 0 < len(line.encode()) <= LONGEST_LINE_BYTES
+        table = labelled(cells(line, ","))
+        assert all(number is None or abs(number) < 1e38 for number in map(as_number, table.values()))
+
+
 def nothing(value: object) -> None:
     """No law beyond that of coming to an end."""
 
@@ -357,6 +414,18 @@ DECODERS = {
     "signature": Decoder(
         decode=read_signature, check=nothing, seeds=(bytes(SIGNATURE_BYTES) + b"content",), wrapping=None
     ),
+    "sensor's msgpack": Decoder(
+        decode=lambda raw: read_sensed(raw, "msgpack"),
+        check=are_finite,
+        seeds=tuple(pack(each) for each in SENSED_DATA),
+    ),
+    "sensor's json": Decoder(
+        decode=lambda raw: read_sensed(raw, "json"),
+        check=are_finite,
+        seeds=tuple(json.dumps(each).encode() for each in SENSED_DATA),
+        wrapping=None,
+    ),
+    "serial lines": Decoder(decode=read_lines, check=are_columns, seeds=(b"\n1,2,-3.5\r\nax:1,ay:2\n",), wrapping=None),
     "knowledge": Decoder(decode=read_knowledge, check=is_knowledge, seeds=knowledge_seeds(), wrapping=lambda raw: 1),
     "windows": Decoder(
         decode=lambda raw: unpack_windows(raw, WINDOWS_SHAPE),

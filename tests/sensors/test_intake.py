@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensors.clock import MOST_PIECES
 from sensors.dropped import Dropped
 from sensors.intake import Intake, Samples, one_time
 from sensors.signals import Signal, TimeField
@@ -61,6 +62,15 @@ def test_samples_that_are_no_numbers_are_counted_and_the_others_keep_their_times
     assert isinstance(block, Block) and block.values.tolist() == [[0.5, -2], [1.5, -6], [3, -12]]
     assert dropped.counts.total() == 3
     assert intake.take(ACC, samples([[np.inf, 0]], [600]), 9.1) == []
+
+
+def test_times_that_jump_to_and_fro_are_no_clocks() -> None:
+    dropped = Dropped("s")
+    items = Intake([ACC], MS, dropped).take(
+        ACC, samples([[1, 1]] * 4096, [200 * each for each in range(4096, 0, -1)]), 9.0
+    )
+    assert len(items) == 2 * MOST_PIECES - 1
+    assert dropped.counts.total() == 4096 - sum(len(item.t_s) for item in items if isinstance(item, Block))
 
 
 def test_one_time_for_many_samples_is_that_of_the_first_or_the_last() -> None:

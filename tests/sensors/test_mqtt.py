@@ -21,10 +21,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from mekt.broker import Broker
 from mekt.errors import SensorError, SettingsError
 from mekt.schema import SchemaError, plain
-from sensors.mqtt import LARGEST_PACKET_BYTES, MOST_MESSAGES, MqttSettings, MqttSource
+from sensors.mqtt import MOST_MESSAGES, MqttSettings, MqttSource
 from sensors.payloads import LARGEST_PAYLOAD_BYTES
 from sensors.settings import sensor_settings
 from sensors.source import Block, Item
+from sensors.subscription import LARGEST_PACKET_BYTES
 from tests.mekt.links import needs_mosquitto, unclosed
 from tests.mekt.papers import Papers, papers_in, tls_broker
 from tests.waiting import WAIT_S
@@ -42,7 +43,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes is waited for as long as a busy machine may need."""
-    monkeypatch.setattr("sensors.mqtt.DIAL_S", WAIT_S)
+    monkeypatch.setattr("sensors.subscription.DIAL_S", WAIT_S)
     monkeypatch.setattr("sensors.mqtt.LOGIN_S", WAIT_S)
 
 

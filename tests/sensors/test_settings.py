@@ -1,11 +1,16 @@
 """The sensors of a device: what a table may say, and the source that it opens."""
 
+import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+import sensors.csv
+import sensors.mqtt
+import sensors.serial
 from mekt.errors import SensorError, SettingsError
 from mekt.schema import SchemaError, plain
 from sensors.recording import write_recording
@@ -63,6 +68,13 @@ def test_a_table_that_cannot_work_is_explained(table: dict[str, Any], problem: s
     with pytest.raises(SchemaError) as caught:
         sensor_settings(table)
     assert caught.value.problems == [problem]
+
+
+@pytest.mark.parametrize("module", [sensors.csv, sensors.mqtt, sensors.serial])
+def test_the_table_that_a_kinds_page_shows_is_one(module: ModuleType) -> None:
+    lines = [line for line in str(module.__doc__).splitlines() if line.startswith("    ")]
+    [table] = tomllib.loads("\n".join(lines))["sensors"]
+    assert sensor_settings(table).modalities[0] == "acc"
 
 
 def samples(source: Source) -> dict[str, Any]:
