@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Of Python's own library, what takes space and is of no use there.
-LEFT_OUT = ("test", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "site-packages", "dist-packages")
+LEFT_OUT = ("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "site-packages", "distutils")
 EXTENSIONS_LEFT_OUT = ("_tkinter", "_test", "_ctypes_test", "xx")
 TRAILER = "TRAILER!!!"
 LIBRARY = re.compile(r"(/\S+) \(0x[0-9a-f]+\)")
@@ -49,10 +49,10 @@ class Archive:
         self.add(to or str(path), path.read_bytes(), mode=stat.S_IMODE(there.st_mode), mtime=int(there.st_mtime))
 
     def copy_tree(self, folder: Path, to: str | None = None, *, without: Sequence[str] = ()) -> None:
-        """Put a folder's files there, without those in folders of these names right under it."""
+        """Put a folder's files there, without those in folders of these names, however deep."""
         for path in sorted(folder.rglob("*")):
             inside = path.relative_to(folder)
-            if path.is_file() and not any(inside.parts[0] == name for name in without):
+            if path.is_file() and not any(part in without for part in inside.parts[:-1]):
                 self.copy(path, f"{to or folder}/{inside}")
 
     def paths(self) -> list[str]:
@@ -86,7 +86,7 @@ def padded(data: bytes) -> bytes:
 
 
 def add_python(archive: Archive, packages: Iterable[str]) -> None:
-    """This interpreter, its library, these packages of its environment, and the shared libraries that all of it loads."""
+    """This interpreter, its library, these packages of its environment, and the shared libraries that they load."""
     interpreter = Path(sys.executable).resolve()
     library, extensions = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_config_var("DESTSHARED"))
     configured = {path.name for path in library.glob("config-*")}
@@ -101,7 +101,7 @@ def add_python(archive: Archive, packages: Iterable[str]) -> None:
         for root in dict.fromkeys(sysconfig.get_path(key) for key in ("purelib", "platlib")):
             folder = Path(root) / name
             if folder.is_dir():
-                archive.copy_tree(folder, f"/site/{name}", without=["tests"])
+                archive.copy_tree(folder, f"/site/{name}", without=LEFT_OUT)
                 needed += sorted(folder.rglob("*.so*"))
             elif folder.with_suffix(".py").is_file():
                 archive.copy(folder.with_suffix(".py"), f"/site/{name}.py")

@@ -75,6 +75,8 @@ class Run:
             case "booted":
                 self.booted = said
                 print(f"the guest is up: {said['kernel']}, {said['uptime_s']:.0f} s after its start", flush=True)
+            case "loaded":
+                print(f"{said['modules']} modules are loaded, {said['uptime_s']:.0f} s after its start", flush=True)
             case "collected":
                 self.collected = said["checks"]
             case "begun":

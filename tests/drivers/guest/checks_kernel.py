@@ -37,7 +37,7 @@ def test_an_accelerometer_behind_uhid_is_an_iio_device_with_raw_values_and_a_sca
 def test_the_buffer_of_the_accelerometer_gives_every_sample_with_times_of_the_monotonic_clock(
     record_property: Record,
 ) -> None:
-    with SensorHub([accelerometer(lambda number: (-250, number % 1000, 1000))]):
+    with SensorHub([accelerometer(lambda number: (-250, number % 1000, 1000))]) as hub:
         device = iio_device("accel_3d")
         until(lambda: (device / "scan_elements").is_dir(), "no buffer appeared")
         (device / "current_timestamp_clock").write_text("monotonic")
@@ -54,7 +54,9 @@ def test_the_buffer_of_the_accelerometer_gives_every_sample_with_times_of_the_mo
         try:
             while len(rows) < 100:
                 readable, _, _ = select.select([fd], [], [], 20.0)
-                assert readable, f"nothing came after {len(rows)} rows"
+                assert readable, (
+                    f"nothing came after {len(rows)} rows: {hub} {(device / 'trigger/current_trigger').read_text()}"
+                )
                 wakes += 1
                 rows += list(struct.iter_unpack("<iii4xq", os.read(fd, 24 * 64)))
         finally:

@@ -5,6 +5,7 @@ HID Usage Tables, page 0x20 (Sensors); what the driver asks for is in Documentat
 of /dev/uhid are in Documentation/hid/uhid.rst and <linux/uhid.h>.
 """
 
+import errno
 import os
 import select
 import struct
@@ -18,8 +19,8 @@ DESTROY, GET_REPORT, GET_REPORT_REPLY, CREATE2, INPUT2, SET_REPORT, SET_REPORT_R
 FEATURE, INPUT = 0, 2
 BUS_USB = 3
 EVENT_BYTES = 4380
-# Values of the two states, as the descriptor numbers them.
-ALL_EVENTS, FULL_POWER = 1, 1
+# Values of the two states, which count from 1 as in the usage tables; the driver relies on it.
+ALL_EVENTS, FULL_POWER = 2, 2
 
 Counts = tuple[int, int, int]
 
@@ -38,8 +39,8 @@ class HidSensor:
     exponent: int
     counts: Callable[[int], Counts]
     interval_ms: int = 100
-    reporting: int = 0
-    power: int = 0
+    reporting: int = 1
+    power: int = 1
     sent: int = 0
     due_s: float = 0.0
 
@@ -94,7 +95,7 @@ def usage(number: int) -> bytes:
 def states(name: int, values: range) -> bytes:
     """A feature that is one of several states."""
     listed = b"".join(usage(value) for value in values)
-    bounds = b"\x15\x00\x25" + bytes([len(values) - 1])
+    bounds = b"\x15\x01\x25" + bytes([len(values)])
     return usage(name) + bounds + b"\x75\x08\x95\x01\xa1\x02" + listed + b"\xb1\x00\xc0"
 
 
@@ -117,6 +118,7 @@ class SensorHub:
     _fd: int = field(default=-1, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
     _wake: tuple[int, int] = field(default=(-1, -1), init=False)
+    _leaving: bool = field(default=False, init=False)
 
     def __enter__(self) -> Self:
         self.plug()
@@ -129,7 +131,8 @@ class SensorHub:
         """Appear on the bus."""
         assert self._thread is None
         for each in self.sensors:
-            each.reporting = each.power = 0
+            each.reporting = each.power = 1
+        self._leaving = False
         self._fd = os.open("/dev/uhid", os.O_RDWR | os.O_NONBLOCK)
         self._wake = os.pipe()
         described = b"\x05\x20\x09\x01\xa1\x01" + b"".join(each.description() for each in self.sensors) + b"\xc0"
@@ -144,7 +147,7 @@ class SensorHub:
         """Vanish, as if pulled out; without harm when it is out already."""
         if self._thread is None:
             return
-        # While the thread still answers: taking the drivers down asks for reports.
+        self._leaving = True
         os.write(self._fd, struct.pack("<I", DESTROY))
         os.close(self._wake[1])
         self._thread.join()
@@ -164,7 +167,7 @@ class SensorHub:
             for each in running:
                 if each.on and time.monotonic() >= each.due_s:
                     report = each.sample()
-                    os.write(self._fd, struct.pack("<IH", INPUT2, len(report)) + report)
+                    self._say(struct.pack("<IH", INPUT2, len(report)) + report)
                     each.sent += 1
                     each.due_s += max(1, each.interval_ms) / 1000
 
@@ -174,9 +177,17 @@ class SensorHub:
             request, number, what = struct.unpack_from("<IBB", event, 4)
             sensor = next(each for each in self.sensors if each.number == number)
             report = sensor.settings() if what == FEATURE else sensor.sample()
-            os.write(self._fd, struct.pack("<IIHH", GET_REPORT_REPLY, request, 0, len(report)) + report)
+            self._say(struct.pack("<IIHH", GET_REPORT_REPLY, request, 0, len(report)) + report)
         elif kind == SET_REPORT:
             request, number, what, length = struct.unpack_from("<IBBH", event, 4)
             sensor = next(each for each in self.sensors if each.number == number)
             sensor.set(event[12 : 12 + length])
-            os.write(self._fd, struct.pack("<IIH", SET_REPORT_REPLY, request, 0))
+            self._say(struct.pack("<IIH", SET_REPORT_REPLY, request, 0))
+
+    def _say(self, event: bytes) -> None:
+        try:
+            os.write(self._fd, event)
+        except OSError as error:
+            # So it is told that nobody listens any more.
+            if not (self._leaving and error.errno == errno.EINVAL):
+                raise
