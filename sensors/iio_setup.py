@@ -1,0 +1,199 @@
+"""An IIO device made ready to fill its buffer, and put back as it was.
+
+After the kernel's Documentation/iio/iio_devbuf.rst and Documentation/ABI/testing/sysfs-bus-iio. The buffer's attributes
+are in `buffer0` since Linux 5.12, before in `buffer` and `scan_elements`.
+"""
+
+import errno
+import logging
+import math
+from collections.abc import Sequence
+
+from mekt import catalogue
+from mekt.errors import SensorError
+from sensors.iio_axes import AXES, Axes, number
+from sensors.iio_device import DEVICE, FORBIDDEN, GONE, Device, Folder, Kernel, failure, read_axes
+from sensors.iio_rate import set_rate, set_trigger_rate
+from sensors.iio_scan import STAMP, Element, Layout, scan_type
+from sensors.iio_time import CLOCKS, DEFAULT_CLOCK, MONOTONIC
+from sensors.iio_wish import Channel, Wish
+
+log = logging.getLogger(__name__)
+
+# What the kernel keeps while nobody reads.
+HELD_S = 4.0
+LEAST_HELD = 16
+TRIGGER = "trigger/current_trigger"
+TIMESTAMP_CLOCK = "current_timestamp_clock"
+
+
+class NoBufferError(Exception):
+    """The device has no buffer that this process could use; the text says why, and what would help."""
+
+
+class Setup:
+    """A device whose buffer runs between `start` and `stop`.
+
+    Then it says `rate_hz`, the `layout` of a sample, what its numbers mean (`axes`, by modality), which clock stamps it
+    (None: none that could be read here), the seconds that the kernel holds, and by which `trigger` it runs.
+    """
+
+    def __init__(self, device: Device, kernel: Kernel, channels: Sequence[Channel], wish: Wish) -> None:
+        """Nothing is changed before `start`.
+
+        Raises:
+            NoBufferError: when no buffer has all of `channels`.
+        """
+        self._device, self._channels, self._wish = device, channels, wish
+        self._folder = Folder(device.path, kernel)
+        self._timer: Folder | None = None
+        self._buffer, self._scan = self._places()
+        self.rate_hz, self.held_s = wish.rate_hz, HELD_S
+        self.layout: Layout
+        self.axes: dict[str, Axes] = {}
+        self.clock: str | None = None
+        self.trigger = ""
+
+    def start(self) -> None:
+        """Make it ready and start it; where that fails, everything is as before.
+
+        Raises:
+            NoBufferError: when this process may not, or the driver cannot.
+            OSError: when the device is gone, or another program uses it.
+            SensorError: when its driver says what cannot be understood.
+        """
+        try:
+            self._start()
+        except BaseException as error:
+            self.stop()
+            if isinstance(error, OSError) and error.errno in FORBIDDEN:
+                raise NoBufferError(str(failure(error, self._device.said))) from error
+            raise
+
+    def stop(self) -> None:
+        """Stop the buffer and put back what was changed; what does not work any more is passed over."""
+        try:
+            self._enable("0")
+        except OSError as error:
+            level = logging.DEBUG if error.errno in (*GONE, *FORBIDDEN) else logging.WARNING
+            log.log(level, "%s: cannot be stopped: %s", self._device.said, error.strerror)
+        self._folder.put_back()
+        if self._timer is not None:
+            self._timer.put_back()
+
+    def _places(self) -> tuple[str, str]:
+        """Where the buffer's attributes are, and its scan elements'."""
+        wanted = [f"in_{each.kind}_{axis}_en" for each in self._channels for axis in AXES]
+        for buffer, scan in (("buffer0", "buffer0"), ("buffer", "scan_elements")):
+            if self._folder.has(f"{buffer}/enable") and all(self._folder.has(f"{scan}/{each}") for each in wanted):
+                return buffer, scan
+        raise NoBufferError(f"{self._device.said}: its driver has no buffer with {', '.join(wanted)}")
+
+    def _start(self) -> None:
+        folder, wish = self._folder, self._wish
+        if folder.text(f"{self._buffer}/enable") != "0":
+            # A process that was killed has left it so.
+            self._enable("0")
+        self.rate_hz = set_rate(folder, [each.kind for each in self._channels], wish.rate_hz)
+        self.clock = self._set_clock()
+        self.trigger = self._set_trigger()
+        self._enable_channels()
+        held = max(LEAST_HELD, math.ceil(HELD_S * self.rate_hz))
+        self.held_s = held / self.rate_hz
+        self._try(f"{self._buffer}/length", str(held))
+        self._try(f"{self._buffer}/watermark", str(max(1, min(held // 2, round(wish.batch_s * self.rate_hz)))))
+        # Some chips change format or scale with the rate or with what is enabled: these are asked last.
+        self.layout = self._read_layout()
+        self.axes = {each.modality.name: read_axes(folder, each.kind, wish.mount) for each in self._channels}
+        try:
+            self._enable("1")
+        except OSError as error:
+            if error.errno in (*FORBIDDEN, *GONE, errno.EBUSY):
+                raise
+            raise NoBufferError(
+                f"{self._device.said}: the buffer cannot be enabled with {self.trigger} ({error.strerror});"
+                f" {self._trigger_advice()}"
+            ) from error
+
+    def _enable(self, text: str) -> None:
+        self._folder.kernel.write(self._folder.path / self._buffer / "enable", text)
+
+    def _set_clock(self) -> str | None:
+        """The clock that stamps samples: the monotonic one where the driver lets one choose."""
+        if not self._folder.has(TIMESTAMP_CLOCK):
+            return DEFAULT_CLOCK
+        self._try(TIMESTAMP_CLOCK, MONOTONIC)
+        clock = self._folder.text(TIMESTAMP_CLOCK) or DEFAULT_CLOCK
+        return clock if clock in CLOCKS else None
+
+    def _set_trigger(self) -> str:
+        """The trigger in words, once it is chosen: that of the settings, else the present one, else the chip's own."""
+        folder, wanted = self._folder, self._wish.trigger
+        if not folder.has(TRIGGER):
+            return "its own clock"
+        present, there = folder.text(TRIGGER) or "", self._triggers()
+        if not wanted:
+            own = f"{self._device.name}-dev{folder.path.name.removeprefix(DEVICE)}"
+            wanted = present or (own if own in there else "")
+        if not wanted:
+            return "no trigger"
+        if wanted != present:
+            if wanted not in there:
+                raise NoBufferError(f'{self._device.said}: no trigger "{wanted}"; {self._trigger_advice()}')
+            folder.change(TRIGGER, wanted)
+        if wanted in there:
+            self._timer = Folder(folder.path.parent / there[wanted], folder.kernel)
+            self.rate_hz = set_trigger_rate(self._timer, self._wish.rate_hz) or self.rate_hz
+        return f"trigger {wanted}"
+
+    def _triggers(self) -> dict[str, str]:
+        """The triggers' names, and of each its folder's."""
+        root, kernel = self._folder.path.parent, self._folder.kernel
+        entries = (each for each in kernel.names(root) if each.startswith("trigger"))
+        return {name: each for each in entries if (name := Folder(root / each, kernel).text("name"))}
+
+    def _trigger_advice(self) -> str:
+        there = ", ".join(self._triggers()) or "none"
+        return (
+            f"triggers there are: {there}; name one as `trigger`, or make a timer: modprobe iio-trig-hrtimer &&"
+            " mkdir /sys/kernel/config/iio/triggers/hrtimer/mekt"
+        )
+
+    def _enable_channels(self) -> None:
+        """Enable what is wanted and the time stamp, and nothing else as far as the driver lets one."""
+        wanted = {f"in_{each.kind}_{axis}_en" for each in self._channels for axis in AXES}
+        stamp = f"in_{STAMP}_en"
+        for each in self._folder.kernel.names(self._folder.path / self._scan):
+            if each.endswith("_en") and each not in wanted | {stamp}:
+                self._try(f"{self._scan}/{each}", "0")
+        for each in sorted(wanted):
+            self._folder.change(f"{self._scan}/{each}", "1")
+        self._try(f"{self._scan}/{stamp}", "1")
+
+    def _try(self, name: str, text: str) -> None:
+        """Change what may well be missing or fixed."""
+        if not self._folder.has(name):
+            return
+        try:
+            self._folder.change(name, text)
+        except OSError as error:
+            if error.errno in (errno.EBUSY, *FORBIDDEN, *GONE) and name != TIMESTAMP_CLOCK:
+                raise
+            log.debug("%s: %s does not become %s: %s", self._device.said, name, text, error.strerror)
+
+    def _read_layout(self) -> Layout:
+        elements = []
+        for each in self._folder.kernel.names(self._folder.path / self._scan):
+            if each.endswith("_en") and self._folder.text(f"{self._scan}/{each}") == "1":
+                stem = each.removesuffix("_en")
+                index = self._folder.parsed(f"{self._scan}/{stem}_index", number)
+                kind = self._folder.parsed(f"{self._scan}/{stem}_type", scan_type)
+                elements.append(Element(name=stem.removeprefix("in_"), index=int(index), type=kind))
+        try:
+            layout = Layout(elements)
+        except ValueError as error:
+            raise SensorError(f"{self._device.said}: {error}", catalogue.SENSOR_UNUSABLE) from error
+        wanted = [f"{each.kind}_{axis}" for each in self._channels for axis in AXES]
+        if missing := [each for each in wanted if each not in layout]:
+            raise NoBufferError(f"{self._device.said}: its driver does not enable {', '.join(missing)}")
+        return layout
