@@ -44,7 +44,8 @@ MODULES = {
     "hid-sensor-accel-3d": "",
     "hid-sensor-gyro-3d": "",
     "i2c-dev": "",
-    "i2c-stub": "chip_addr=0x68",
+    "i2c-stub": "chip_addr=0x68,0x69",
+    "bmi160_i2c": "",
     # One camera and nothing else of what it can pretend to be.
     "vivid": "n_devs=1 node_types=0x1 num_inputs=1 input_types=0x0 multiplanar=1 no_error_inj=0",
 }

@@ -7,19 +7,13 @@ import os
 import select
 import struct
 import time
-from typing import Protocol
 
-from tests.drivers.guest.motion_chip import ADDRESS, MEASURED, WHO_AM_I, MotionChip, Registers, bus_number
+from tests.drivers.guest.motion_chip import ADDRESS, MEASURED, WHO_AM_I, Registers, bus_number
+from tests.drivers.guest.reading import Record
 from tests.drivers.guest.sensor_hub import SensorHub, accelerometer
 from tests.drivers.guest.waiting import iio_device, until
 
 G = 9.80665
-
-
-class Record(Protocol):
-    """pytest's record_property: a figure that the rig shows."""
-
-    def __call__(self, name: str, value: object) -> None: ...
 
 
 def test_an_accelerometer_behind_uhid_is_an_iio_device_with_raw_values_and_a_scale(record_property: Record) -> None:
@@ -76,9 +70,11 @@ def test_the_buffer_of_the_accelerometer_gives_every_sample_with_times_of_the_mo
 def test_i2c_stub_holds_the_registers_of_a_motion_chip(record_property: Record) -> None:
     registers = Registers(bus_number())
     record_property("functions", hex(registers.functions()))
-    with MotionChip(registers, lambda number: (8192, -16384, 16384, -521, 131, -131, 1), 0.02):
-        assert registers.read(WHO_AM_I, 1) == bytes([ADDRESS])
-        assert struct.unpack(">7h", registers.read(MEASURED, 14)) == (8192, -16384, 16384, -521, 131, -131, 1)
+    measured = struct.pack(">7h", 8192, -16384, 16384, -521, 131, -131, 1)
+    registers.write(WHO_AM_I, bytes([ADDRESS]))
+    registers.write(MEASURED, measured)
+    assert registers.read(WHO_AM_I, 1) == bytes([ADDRESS])
+    assert registers.read(MEASURED, 14) == measured
     registers.close()
 
 

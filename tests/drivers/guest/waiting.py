@@ -8,6 +8,11 @@ PATIENCE_S = 60.0
 IIO = Path("/sys/bus/iio/devices")
 
 
+def seconds() -> float:
+    """CLOCK_MONOTONIC."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 def until(condition: Callable[[], object], otherwise: str) -> None:
     """Wait for it; the check fails when it takes far too long."""
     deadline_s = time.monotonic() + PATIENCE_S
