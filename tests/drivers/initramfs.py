@@ -106,9 +106,9 @@ def add_python(archive: Archive, packages: Iterable[str]) -> None:
             elif folder.with_suffix(".py").is_file():
                 archive.copy(folder.with_suffix(".py"), f"/site/{name}.py")
     environment = sysconfig.get_path("platlib")
-    for path in shared_libraries(needed):
-        if not path.startswith(environment):
-            archive.copy(Path(path).resolve(), path)
+    for found in shared_libraries(needed):
+        if not found.startswith(environment):
+            archive.copy(Path(found).resolve(), found)
 
 
 def shared_libraries(files: Sequence[Path]) -> list[str]:

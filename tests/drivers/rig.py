@@ -24,7 +24,7 @@ from tests.drivers.initramfs import Archive, add_modules, add_python
 from tests.drivers.packages import Machine, MissingError, cache_folder, machine
 
 ROOT = Path(__file__).parents[2]
-OURS = ("mekt", "sensors", "tests/drivers")
+OURS = ("mekt", "sensors", "edge", "tests/drivers")
 PACKAGES = (
     "numpy",
     "numpy.libs",
@@ -88,6 +88,8 @@ class Run:
                 shown(said)
             case "end":
                 self.end = said
+            case unknown:
+                self.foreign.append(str(unknown))
 
     def problems(self) -> list[str]:
         """Why this run proves nothing; empty when every check has passed."""

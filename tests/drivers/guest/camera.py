@@ -66,6 +66,14 @@ def set_control(name: str, value: int) -> None:
         controls.set(name, value)
 
 
+def stand() -> None:
+    """A white wall without text. Frames bear the time at which they begin: by default that of an end yet to come."""
+    with Controls(node()) as controls:
+        controls.set("OSD Text Mode", NO_TEXT)
+        controls.set("Timestamp Source", START_OF_EXPOSURE)
+        controls.set("Test Pattern", WHITE)
+
+
 def unbind() -> None:
     """Take the device from its driver, as if the camera were pulled out."""
     (DRIVER / "unbind").write_text("vivid.0")

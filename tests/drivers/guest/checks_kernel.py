@@ -44,7 +44,8 @@ def test_the_buffer_of_the_accelerometer_gives_every_sample_with_times_of_the_mo
         (device / "buffer/watermark").write_text("10")
         (device / "buffer/enable").write_text("1")
         fd = os.open(f"/dev/{device.name}", os.O_RDONLY | os.O_NONBLOCK)
-        rows, wakes = [], 0
+        rows: list[tuple[int, ...]] = []
+        wakes = 0
         try:
             while len(rows) < 100:
                 readable, _, _ = select.select([fd], [], [], 20.0)
@@ -105,7 +106,8 @@ def test_vivid_is_a_camera_that_streams_frames(record_property: Record) -> None:
         maps.append(mmap.mmap(fd, length, offset=offset))
         fcntl.ioctl(fd, 0xC058560F, buffer)  # VIDIOC_QBUF
     fcntl.ioctl(fd, 0x40045612, struct.pack("<i", 1))  # VIDIOC_STREAMON
-    times, sequence = [], []
+    times: list[float] = []
+    sequence: list[int] = []
     while len(times) < 20:
         readable, _, _ = select.select([fd], [], [], 20.0)
         assert readable
