@@ -192,13 +192,16 @@ def boot(made: Machine, image: Path, out: Path) -> Run:
         *("-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off no_timer_check rdinit=/init"),
     ]
     run = Run()
-    with subprocess.Popen(
-        leashed(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=(out / "qemu.log").open("w"),
-        env=os.environ | made.environment,
-    ) as process:
+    with (
+        (out / "qemu.log").open("wb") as complaints,
+        subprocess.Popen(
+            leashed(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=os.environ | made.environment,
+        ) as process,
+    ):
         try:
             os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
             assert process.stdout is not None
