@@ -6,12 +6,13 @@ from typing import Any
 from mekt.schema import build_one_of
 from sensors.iio import IioSettings
 from sensors.imu import ImuSettings
+from sensors.picamera import PicameraSettings
 from sensors.replay import ReplaySettings
 from sensors.simulator import SimulatorSettings
 from sensors.v4l2 import V4L2Settings
 
 # Each has a `kind`, names its `modalities`, and gives its source (`sensors.source.Settings`).
-SensorSettings = ReplaySettings | SimulatorSettings | V4L2Settings | ImuSettings | IioSettings
+SensorSettings = ReplaySettings | SimulatorSettings | V4L2Settings | ImuSettings | IioSettings | PicameraSettings
 
 
 def sensor_settings(table: Mapping[str, Any]) -> SensorSettings:

@@ -57,7 +57,7 @@ class V4L2Settings:
     content: Content
     modality: ModalityName
     shape: Shape
-    format: Format | Literal["auto"] = "auto"
+    format: Literal["auto", Format] = "auto"
     width: FrameSide = 640
     height: FrameSide = 480
     fps: Rate = 30.0
@@ -168,7 +168,7 @@ class V4L2Source:
             damaged = f", and {stream.damaged} damaged ones before" if stream.damaged else ""
             raise SensorError(
                 f'the camera "{stream.camera.card}" gives no sound frame for {now_s - stream.sound_at_s:.0f}'
-                f" s{damaged}; check its cable and power, and whether its USB port is fast enough for this size and rate",
+                f" s{damaged}; check cable and power, and whether its USB port is fast enough for this size and rate",
                 catalogue.SENSOR_UNUSABLE,
             )
         if events and not images and (events & TROUBLE or stream.false_alarms > MOST_FALSE_ALARMS):

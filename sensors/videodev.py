@@ -85,23 +85,23 @@ class Linux:
     """The kernel that this process runs on."""
 
     def open(self, path: str) -> int:
-        """What open(2) does."""
+        """A file descriptor that child processes do not get."""
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
-        """What close(2) does."""
+        """Let a file descriptor go."""
         os.close(fd)
 
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
-        """What ioctl(2) does."""
+        """Ask the driver."""
         fcntl.ioctl(fd, request, argument, True)
 
     def map(self, fd: int, length: int, offset: int) -> mmap.mmap:
-        """What mmap(2) does. Drivers may insist on memory that could be written to."""
+        """Shared memory. Drivers may insist on memory that could be written to."""
         return mmap.mmap(fd, length, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
 
     def wait(self, fd: int, timeout_s: float) -> int:
-        """What poll(2) does."""
+        """What poll(2) tells of it."""
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         return next((events for _, events in poll.poll(math.ceil(max(0.0, timeout_s) * 1000))), 0)
