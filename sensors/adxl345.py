@@ -58,6 +58,8 @@ class Adxl345:
     def __init__(self, registers: Registers, wish: Wish, wait: Wait, identities: frozenset[int] = IDENTITIES) -> None:
         self._registers, self._wish, self._wait, self._identities = registers, wish, wait, identities
         self._rate = nearest(RATES_HZ, wish.rate_hz)
+        # What was seen last without FIFO.
+        self._output = bytes(6)
 
     @property
     def rate_hz(self) -> float:
@@ -106,14 +108,14 @@ class Adxl345:
         data = b"".join(self._registers.read(DATAX0, 6) for _ in range(fill.samples))
         return self._batch(data, lost=fill.overrun)
 
-    def ready(self) -> bool:
-        """The flag for new data; fetching them clears it."""
-        [source] = self._registers.read(INT_SOURCE, 1)
-        return bool(source & DATA_READY)
-
-    def latest(self) -> Batch:
-        """The data registers in one read, which keeps them of one instant (registers 0x32 to 0x37)."""
-        return self._batch(self._registers.read(DATAX0, 6))
+    def look(self) -> Batch | None:
+        """Flags and data registers in one read. Data of which the flag does not know yet count by being others."""
+        data = self._registers.read(INT_SOURCE, DATAX0 - INT_SOURCE + 6)
+        output = data[-6:]
+        if not data[0] & DATA_READY and output == self._output:
+            return None
+        self._output = output
+        return self._batch(output)
 
     def stop(self) -> None:
         """Standby."""

@@ -131,11 +131,8 @@ class Chip(Protocol):
     def take(self, fill: Fill) -> Batch:
         """Fetch what `fill` said, and say whether samples were lost before it."""
 
-    def ready(self) -> bool:
-        """Whether a sample has come that nobody has fetched. Without FIFO."""
-
-    def latest(self) -> Batch:
-        """The newest sample, all its axes from the same instant. Without FIFO."""
+    def look(self) -> Batch | None:
+        """The newest sample, all its axes from the same instant, unless it has been seen before. Without FIFO."""
 
     def self_test(self) -> SelfTest:
         """The self test of its data sheet; it has to lie still. It has to be started again afterwards."""
@@ -202,8 +199,7 @@ def average(chip: Chip, samples: int, skip: int, wait: Wait) -> tuple[NDArray[np
     """
     sums = np.zeros((2, 3))
     for index in range(skip + samples):
-        await_sample(chip, wait)
-        batch = chip.latest()
+        batch = _next_sample(chip, wait)
         if index >= skip:
             for row, values in enumerate((batch.acc, batch.gyro)):
                 sums[row] += 0.0 if values is None else values[0]
@@ -211,15 +207,11 @@ def average(chip: Chip, samples: int, skip: int, wait: Wait) -> tuple[NDArray[np
     return acc, gyro
 
 
-def await_sample(chip: Chip, wait: Wait) -> None:
-    """Ask until a sample is ready.
-
-    Raises:
-        SensorError: when none comes.
-    """
+def _next_sample(chip: Chip, wait: Wait) -> Batch:
     for _ in range(round(PATIENCE_S / ASK_S)):
-        if chip.ready():
-            return
+        batch = chip.look()
+        if batch is not None:
+            return batch
         wait(ASK_S)
     raise SensorError(f"{chip.name}: gives no samples; switch it off and on", catalogue.SENSOR_UNUSABLE)
 

@@ -51,8 +51,11 @@ class ChipClock:
         return None if self._newest_s is None else self._newest_s + count * self._period_s
 
     def passed(self, after_s: float, until_s: float) -> int:
-        """How many samples were taken since the newest one that is known, with one within the interval; at least 1."""
-        if self._newest_s is None:
+        """How many samples were taken behind the newest one that is known, up to one that was within the interval.
+
+        One where that can be, as a chip that is looked at often enough loses none.
+        """
+        if self._newest_s is None or self._newest_s + self._period_s > after_s - self._doubt_s(1):
             return 1
         return max(1, round(((after_s + until_s) / 2 - self._newest_s) / self._period_s))
 
@@ -61,8 +64,7 @@ class ChipClock:
         if self._newest_s is None:
             return True
         expected_s = self._newest_s + count * self._period_s
-        doubt_s = 3 * math.sqrt(self._newest_var + 2 * count * self._both_var + count**2 * self._period_var)
-        slack_s = max(BREAK_PERIODS * self._nominal_s, BREAK_S) + doubt_s
+        slack_s = max(BREAK_PERIODS * self._nominal_s, BREAK_S) + self._doubt_s(count)
         return after_s - slack_s < expected_s < until_s + slack_s
 
     def times(self, count: int, after_s: float, until_s: float) -> Seconds:
@@ -78,6 +80,11 @@ class ChipClock:
         times_s: Seconds = begin_s + step_s * np.arange(1, count + 1, dtype=np.float64)
         self._told_s = float(times_s[-1])
         return times_s
+
+    def _doubt_s(self, count: int) -> float:
+        """How far off the instant may be that is foretold for the sample that is so many behind the newest one."""
+        variance = self._newest_var + 2 * count * self._both_var + count**2 * self._period_var
+        return 3 * math.sqrt(max(0.0, variance)) + 5 * JITTER_PERIODS * self._nominal_s
 
     def _track(self, count: int, after_s: float, until_s: float) -> None:
         middle_s, width_s = (after_s + until_s) / 2, until_s - after_s

@@ -39,7 +39,8 @@ I2C_SMBUS_BLOCK_MAX = 32
 # One read of an I2C master: below the limit of every adapter's driver known to have one, and a whole number of the
 # frames (6, 7, 12 bytes) of all chips here.
 LONGEST_READ = 252
-# Another master may win the bus; then the kernel says EAGAIN and asks for another try.
+# Another master may win the bus, or a signal come: then the kernel asks for another try.
+TRY_AGAIN = {errno.EAGAIN, errno.EINTR}
 TRIES, RETRY_S = 4, 0.002
 LARGEST_BUS = 10_000
 
@@ -205,7 +206,7 @@ class I2cDevice:
                 self._ioctl(self._file, request, argument)
                 return
             except OSError as error:
-                if error.errno != errno.EAGAIN or attempt + 1 == TRIES:
+                if error.errno not in TRY_AGAIN or attempt + 1 == TRIES:
                     raise self._failed(error) from error
                 time.sleep(RETRY_S)
 

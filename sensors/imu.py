@@ -163,9 +163,13 @@ def found(*, probe: bool = False, root: Path = Path("/"), ioctl: Ioctl = fcntl.i
             continue
         # Names stay as they are where numbers change.
         bus = adapter if adapter and list(names.values()).count(adapter) == 1 else str(number)
+        read: dict[tuple[int, int], int | None] = {}
         for chip, kind in KINDS.items():
             for address in kind.addresses:
-                if _identity(I2cDevice(str(number), address, root=root, ioctl=ioctl), kind) in kind.identities:
+                place = address, kind.identity
+                if place not in read:
+                    read[place] = _read(I2cDevice(str(number), address, root=root, ioctl=ioctl), kind.identity)
+                if read[place] in kind.identities:
                     there.append(_found(chip, kind, bus, address, f"I2C bus {number} ({adapter})"))
     return tuple(there)
 
@@ -197,11 +201,11 @@ def _sensor(name: str) -> Sensor | None:
             return None
 
 
-def _identity(device: I2cDevice, kind: Kind) -> int | None:
-    """What the identity's register holds; None when nothing answers, or a driver has the address."""
+def _read(device: I2cDevice, register: int) -> int | None:
+    """What a register holds; None when nothing answers, or a driver has the address."""
     try:
         device.open()
-        return device.read(kind.identity, 1)[0]
+        return device.read(register, 1)[0]
     except SensorError:
         return None
     finally:

@@ -28,6 +28,8 @@ Sensor = Literal["acc", "gyro"]
 BLOCK_S = 0.2
 # A FIFO that has given nothing for so long, and so many periods, is given up; a chip that is silent for longer fails.
 FIFO_S, SILENT_S, SILENT_PERIODS = 0.5, 2.0, 10
+# So often in a row nothing but losses may be fetched: then the bus is too slow, or somebody else reads the chip.
+MOST_LOSSES = 10
 # Without FIFO a sample is looked for so often in a period. After more lost ones the stream starts anew.
 LOOKS, MOST_MISSED = 2, 25
 # Instants of reading are spread over the chip's period by multiples of this share of it, as evenly as any number does.
@@ -124,8 +126,9 @@ class ImuSource:
         self._heard_s = self._clock()
         self._due_s = self._heard_s + self._watermark * self._chip_clock.period_s
         self._phase = 0.0
-        # Without FIFO: when the last look began, and what was seen since the last call.
-        self._looked_s = self._heard_s
+        self._losses, self._told_loss = 0, False
+        # Without FIFO: when the last look began.
+        self._looked_s = -math.inf
 
     def _fetch(self, timeout_s: float) -> list[Item]:
         left_s = self._due_s - self._clock()
@@ -136,24 +139,35 @@ class ImuSource:
         asked_s = self._clock()
         fill = self._chip.fill()
         answered_s = self._clock()
-        self._due_s = answered_s + self._watermark * self._chip_clock.period_s
-        if fill.samples == 0 and not fill.overrun:
+        items: list[Item] = []
+        if fill.samples or fill.overrun:
+            batch = self._chip.take(fill)
+            self._heard_s, self._gave = answered_s, True
+            self._notice_losses(batch)
+            items = self._items(batch, asked_s - self._chip_clock.period_s, answered_s)
+        else:
             self._notice_silence(answered_s)
-            return []
-        batch = self._chip.take(fill)
-        self._heard_s, self._gave = answered_s, True
-        items = self._items(batch, asked_s - self._chip_clock.period_s, answered_s)
-        due_s = self._chip_clock.due_s(self._watermark)
-        if due_s is not None:
-            self._phase = (self._phase + GOLDEN) % 1
-            self._due_s = due_s + self._phase * self._chip_clock.period_s
+        due_s = self._chip_clock.due_s(self._watermark) if items else None
+        if due_s is None:
+            due_s = self._clock() + self._watermark * self._chip_clock.period_s
+        self._due_s = due_s + self._next_phase() * self._chip_clock.period_s
         return items
+
+    def _next_phase(self) -> float:
+        self._phase = (self._phase + GOLDEN) % 1
+        return self._phase
 
     def _items(self, batch: Batch, after_s: float, until_s: float) -> list[Item]:
         items: list[Item] = []
-        if batch.lost or not self._chip_clock.fits(len(batch), after_s, until_s):
+        if batch.lost or (len(batch) and not self._chip_clock.fits(len(batch), after_s, until_s)):
             items.append(Gap())
             self._chip_clock.restart()
+            if not self._told_loss:
+                self._told_loss = True
+                log.warning(
+                    "%s: samples were lost; it is read too late, or the bus is too slow for its rate",
+                    self._device.where,
+                )
         if len(batch):
             items += self._blocks(self._chip_clock.times(len(batch), after_s, until_s), batch.acc, batch.gyro)
         return items
@@ -165,21 +179,22 @@ class ImuSource:
         batches: list[Batch] = []
         while len(times_s) < self._watermark:
             asked_s = self._clock()
-            ready = self._chip.ready()
+            batch = self._chip.look()
             until_s = self._clock()
-            if ready:
-                after_s, self._heard_s = min(self._looked_s, asked_s), until_s
+            if batch is not None:
+                # The chip holds the newest sample, which is at most a period old.
+                after_s, self._heard_s = max(self._looked_s, asked_s - self._chip_clock.period_s), until_s
                 passed = self._chip_clock.passed(after_s, until_s)
                 if passed > MOST_MISSED:
                     items += [*self._joined(times_s, batches), Gap()]
                     times_s, batches, passed = [], [], 1
                     self._chip_clock.restart()
-                batches.append(self._chip.latest())
+                batches.append(batch)
                 times_s.append(float(self._chip_clock.times(passed, after_s, until_s)[-1]))
             else:
                 self._notice_silence(until_s)
             self._looked_s = asked_s
-            step_s = self._chip_clock.period_s / LOOKS
+            step_s = (0.5 + self._next_phase()) * self._chip_clock.period_s / LOOKS
             if until_s + step_s > ends_s:
                 self._wait(max(0.0, ends_s - until_s))
                 break
@@ -203,10 +218,19 @@ class ImuSource:
             blocks.append(Block(modality=modality.name, t_s=t_s, values=values))
         return blocks
 
+    def _notice_losses(self, batch: Batch) -> None:
+        self._losses = 0 if len(batch) else self._losses + 1
+        if self._losses == MOST_LOSSES:
+            raise SensorError(
+                f"{self._device.where}: {self._losses} times in a row the FIFO held nothing whole, at"
+                f" {self._chip.rate_hz:g} Hz; lower rate_hz, or let the bus run at 400 kHz",
+                catalogue.SENSOR_UNUSABLE,
+            )
+
     def _notice_silence(self, now_s: float) -> None:
         silent_s = now_s - self._heard_s
         never = self._fifo and not self._gave
-        if never and silent_s > max(FIFO_S, SILENT_PERIODS / 2 / self._chip.rate_hz) and self._chip.ready():
+        if never and silent_s > max(FIFO_S, SILENT_PERIODS / 2 / self._chip.rate_hz) and self._chip.look() is not None:
             log.warning("%s: its FIFO gives nothing; asking for each sample instead", self._device.where)
             self._chip.start(fifo=False)
             self._begin(fifo=False)

@@ -5,7 +5,8 @@ DocID028475 rev. 7 (DSL); LSM6DSO data sheet, DS12140 rev. 2 (DSO), and applicat
 output registers are alike, their FIFOs are not:
 
 - LSM6DS3: words of 16 bits, for each instant those of the gyroscope and then those of the accelerometer (DSL, section
-  5.5.6). When it overruns, the oldest words go, so it is emptied, for what remains may begin anywhere.
+  5.5.6). When it overruns, the oldest words go. What remains may begin anywhere, so it is emptied; the chip also says
+  which of an instant's words comes next, by which an overrun is seen that happens while it is read.
 - LSM6DSO: words of a tag and 6 bytes; the tag names the sensor and counts the instants (DSO, section 6.5.7). What
   remains after an overrun can be told apart, and is kept.
 """
@@ -28,12 +29,13 @@ CTRL1_XL = 0x10  # rate, range of the accelerometer
 CTRL2_G = 0x11  # the same of the gyroscope
 CTRL3_C = 0x12
 CTRL5_C = 0x14  # self test
-STATUS_REG = 0x1E
+STATUS_REG = 0x1E  # which data are new
 OUTX_L_G = 0x22  # rotation, acceleration: six little-endian words
 FIFO_STATUS1 = 0x3A
 # LSM6DS3
 DS3_FIFO_CTRL3 = 0x08  # decimation
 DS3_FIFO_CTRL5 = 0x0A  # rate, mode
+DS3_FIFO_STATUS3 = 0x3C  # which word of an instant comes next
 DS3_FIFO_DATA_OUT_L = 0x3E
 # LSM6DSO
 DSO_FIFO_CTRL3 = 0x09  # batching rates
@@ -46,7 +48,7 @@ ACC_TEST, GYRO_TEST = 0x01, 0x04  # CTRL5_C, in positive direction
 BYPASS, CONTINUOUS = 0x00, 0x06  # mode of the FIFO
 NO_DECIMATION_GYRO, NO_DECIMATION_ACC = 0x08, 0x01
 # FIFO_STATUS2 of the LSM6DS3, whose lower bits count words; of the LSM6DSO, at most 512 words.
-DS3_OVERRUN, DS3_EMPTY, DS3_COUNT = 0x40, 0x10, 0x0FFF
+DS3_OVERRUN, DS3_EMPTY, DS3_COUNT, DS3_PATTERN = 0x40, 0x10, 0x0FFF, 0x03FF
 DSO_OVERRUN, DSO_COUNT = 0x48, 0x03FF
 DSO_WORD_BYTES, DSO_WORDS = 7, 512
 TAG_GYRO, TAG_ACC = 0x01, 0x02
@@ -93,6 +95,10 @@ class Lsm6ds:
         self._gyro_rad_s = math.radians(GYRO_COUNT_MDPS / 1000 * (wish.gyro_range_dps // 125))
         # Of an instant whose words came only in part: the rest follows.
         self._begun = b""
+        # The first sample behind a change of the FIFO's mode is not to be used (DSL, section 5.5).
+        self._fresh = False
+        # What was seen last without FIFO.
+        self._output = bytes(12)
 
     @property
     def name(self) -> str:
@@ -142,25 +148,22 @@ class Lsm6ds:
 
     def take(self, fill: Fill) -> Batch:
         """The samples; of an LSM6DS3 none, and an empty FIFO, when it overran."""
-        if self._model.tagged:
-            return self._take_tagged(fill)
-        data = b""
-        if fill.overrun:
-            self._restart_fifo()
-        else:
-            data = burst(self._registers, DS3_FIFO_DATA_OUT_L, fill.samples, 6 * self._wish.sensors)
-        words = np.frombuffer(data, dtype="<i2").astype(np.int16).reshape(-1, self._wish.sensors, 3)
-        return self._batch(words[:, 0], words[:, -1], lost=fill.overrun)
+        batch = self._take_tagged(fill) if self._model.tagged else self._take_words(fill)
+        if self._fresh and len(batch):
+            self._fresh = False
+            acc, gyro = (None if values is None else values[1:] for values in (batch.acc, batch.gyro))
+            return Batch(acc=acc, gyro=gyro, lost=batch.lost)
+        return batch
 
-    def ready(self) -> bool:
-        """Whether each sensor that is wished for has new data."""
+    def look(self) -> Batch | None:
+        """Flags and output registers in one read. Data of which the flags do not know yet count by being others."""
         wanted = ACC_READY * self._wish.acc | GYRO_READY * self._wish.gyro
-        [status] = self._registers.read(STATUS_REG, 1)
-        return status & wanted == wanted
-
-    def latest(self) -> Batch:
-        """The output registers in one read; block data update keeps the bytes of a word together."""
-        words = np.frombuffer(self._registers.read(OUTX_L_G, 12), dtype="<i2").astype(np.int16)
+        data = self._registers.read(STATUS_REG, OUTX_L_G - STATUS_REG + 12)
+        output = data[-12:]
+        if data[0] & wanted != wanted and output == self._output:
+            return None
+        self._output = output
+        words = np.frombuffer(output, dtype="<i2").astype(np.int16)
         return self._batch(words[None, :3], words[None, 3:])
 
     def stop(self) -> None:
@@ -210,15 +213,26 @@ class Lsm6ds:
     def _restart_fifo(self) -> None:
         """Empty it through bypass mode, and let it run."""
         write, wish, code = self._registers.write, self._wish, self._rate + 1
-        self._begun = b""
+        self._begun, self._fresh = b"", True
         if self._model.tagged:
             write(DSO_FIFO_CTRL4, BYPASS)
-            write(DSO_FIFO_CTRL3, code << 4 * wish.gyro | code * wish.acc if wish.gyro else code)
+            write(DSO_FIFO_CTRL3, (code << 4 if wish.gyro else 0) | (code if wish.acc else 0))
             write(DSO_FIFO_CTRL4, CONTINUOUS)
         else:
             write(DS3_FIFO_CTRL5, BYPASS)
             write(DS3_FIFO_CTRL3, NO_DECIMATION_GYRO * wish.gyro | NO_DECIMATION_ACC * wish.acc)
             write(DS3_FIFO_CTRL5, code << 3 | CONTINUOUS)
+
+    def _take_words(self, fill: Fill) -> Batch:
+        samples = 0 if fill.overrun else fill.samples
+        data = burst(self._registers, DS3_FIFO_DATA_OUT_L, samples, 6 * self._wish.sensors)
+        comes_next = int.from_bytes(self._registers.read(DS3_FIFO_STATUS3, 2), "little") & DS3_PATTERN
+        lost = fill.overrun or comes_next != 0
+        if lost:
+            self._restart_fifo()
+            data = b""
+        words = np.frombuffer(data, dtype="<i2").astype(np.int16).reshape(-1, self._wish.sensors, 3)
+        return self._batch(words[:, 0], words[:, -1], lost=lost)
 
     def _take_tagged(self, fill: Fill) -> Batch:
         if fill.overrun:
@@ -228,7 +242,7 @@ class Lsm6ds:
         acc, gyro, used = untagged(data, self._wish)
         self._begun = data[used * DSO_WORD_BYTES :]
         dropped = used - len(acc if self._wish.acc else gyro) * self._wish.sensors
-        return self._batch(acc, gyro, lost=fill.overrun or dropped > 0)
+        return self._batch(gyro, acc, lost=fill.overrun or dropped > 0)
 
     def _check(self, sound: bool, status: int) -> None:
         if not sound:

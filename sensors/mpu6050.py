@@ -44,8 +44,7 @@ ACCEL_CONFIG = 0x1C
 ACCEL_CONFIG_2 = 0x1D  # not in the MPU-6050
 FIFO_EN = 0x23
 INT_ENABLE = 0x38
-INT_STATUS = 0x3A
-ACCEL_XOUT_H = 0x3B  # acceleration, temperature, rotation: seven big-endian words
+INT_STATUS = 0x3A  # then acceleration, temperature, rotation: seven big-endian words
 USER_CTRL = 0x6A
 PWR_MGMT_1 = 0x6B
 PWR_MGMT_2 = 0x6C
@@ -155,14 +154,12 @@ class Mpu:
         words = np.frombuffer(data, dtype=">i2").astype(np.int16).reshape(-1, self._wish.sensors, 3)
         return self._batch(words[:, 0], words[:, -1], lost=lost)
 
-    def ready(self) -> bool:
-        """The flag for new data; reading it clears it."""
-        [status] = self._registers.read(INT_STATUS, 1)
-        return bool(status & DATA_RDY)
-
-    def latest(self) -> Batch:
-        """The data registers in one read, which keeps them of one instant (RM, registers 59 to 64)."""
-        words = np.frombuffer(self._registers.read(ACCEL_XOUT_H, 14), dtype=">i2").astype(np.int16)
+    def look(self) -> Batch | None:
+        """The flag for new data and the data registers in one read, in which they do not change (RM, register 59)."""
+        data = self._registers.read(INT_STATUS, 15)
+        if not data[0] & DATA_RDY:
+            return None
+        words = np.frombuffer(data[1:], dtype=">i2").astype(np.int16)
         return self._batch(words[None, 0:3], words[None, 4:7])
 
     def stop(self) -> None:

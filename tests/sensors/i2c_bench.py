@@ -1,7 +1,7 @@
-"""A workbench without hardware: an I2C bus at the level of the kernel's ioctls, and chips that behave as in their data sheets.
+"""A workbench without hardware: an I2C bus at the level of the kernel's ioctls, chips that behave as data sheets say.
 
-Chips sample by a clock of their own. Sample k of a chip holds `counts(k)`, so that a test knows from a value which sample
-it is, and from `taken_s` when it was taken. Nothing here is shared with what is tested but numbers of the kernel's ABI.
+Chips sample by a clock of their own. Sample k of a chip holds `counts(k)`, so that a test knows from a value which
+sample it is, and from `taken_s` when it was taken. Nothing here is shared with what is tested, not even a constant.
 """
 
 import ctypes
@@ -26,7 +26,9 @@ def counts(k: int) -> Six:
 class Bench:
     """Time, one bus and what is plugged into it. `trace` has every message: address, direction, bytes."""
 
-    def __init__(self, folder: Path, *, functions: int = I2C_FUNCTIONS, adapter: str = "bcm2835 (i2c@7e804000)") -> None:
+    def __init__(
+        self, folder: Path, *, functions: int = I2C_FUNCTIONS, adapter: str = "bcm2835 (i2c@7e804000)"
+    ) -> None:
         self.folder, self.functions = folder, functions
         self.now_s = 1000.0
         self.byte_s = 9 / 400_000
@@ -122,7 +124,9 @@ class Bench:
 
     def settings_written(self, address: int) -> list[tuple[int, int]]:
         """Register and value of every write so far."""
-        return [(data[0], data[1]) for where, way, data in self.trace if (where, way) == (address, "W") and len(data) == 2]
+        return [
+            (data[0], data[1]) for where, way, data in self.trace if (where, way) == (address, "W") and len(data) == 2
+        ]
 
 
 class FakeChip:
@@ -196,7 +200,9 @@ class FakeChip:
         while self.next_s is not None and self.next_s <= now_s:
             six = self.source(len(self.taken_s))
             acc, gyro = self.tested()
-            pushed = [n + r * (acc if axis < 3 else gyro) for axis, (n, r) in enumerate(zip(six, self.response, strict=True))]
+            pushed = [
+                n + r * (acc if axis < 3 else gyro) for axis, (n, r) in enumerate(zip(six, self.response, strict=True))
+            ]
             self.taken_s.append(self.next_s)
             self.take((pushed[0], pushed[1], pushed[2], pushed[3], pushed[4], pushed[5]))
             self.next_s += self.period_s()
@@ -340,7 +346,8 @@ class FakeLsm6ds3(FakeLsm):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
-        self.fifo: deque[bytes] = deque()
+        # Each word with its place among those of an instant.
+        self.fifo: deque[tuple[int, bytes]] = deque()
         self.overrun = False
 
     def empty(self) -> None:
@@ -351,11 +358,11 @@ class FakeLsm6ds3(FakeLsm):
         if self.registers[0x0A] & 0x07 != 0x06 or self.registers[0x0A] >> 3 == 0:
             return
         words = list(six[3:]) * (self.registers[0x08] & 0x38 == 0x08) + list(six[:3]) * (self.registers[0x08] & 7 == 1)
-        for word in words:
+        for place, word in enumerate(words):
             if len(self.fifo) == self.WORDS:
                 self.fifo.popleft()
                 self.overrun = True
-            self.fifo.append(little(word))
+            self.fifo.append((place, little(word)))
 
     def store(self, register: int, value: int) -> None:
         super().store(register, value)
@@ -368,10 +375,15 @@ class FakeLsm6ds3(FakeLsm):
                 return len(self.fifo) & 0xFF
             case 0x3B:
                 return len(self.fifo) >> 8 | 0x40 * self.overrun | 0x10 * (not self.fifo)
-            case 0x3E:
+            case 0x3C:
                 return self.fifo[0][0] if self.fifo else 0
+            case 0x3D:
+                return 0
+            case 0x3E:
+                return self.fifo[0][1][0] if self.fifo else 0
             case 0x3F:
-                return self.fifo.popleft()[1] if self.fifo else 0
+                self.overrun = False
+                return self.fifo.popleft()[1][1] if self.fifo else 0
             case _:
                 return super().load(register)
 
@@ -441,6 +453,7 @@ class FakeAdxl345(FakeChip):
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
         self.fifo: deque[bytes] = deque()
+        self.output = bytes(6)
         self.overrun = False
 
     def power_on(self) -> None:
@@ -479,12 +492,11 @@ class FakeAdxl345(FakeChip):
             case 0x39:
                 return len(self.fifo)
             case _ if 0x32 <= register <= 0x37:
-                if not self.fifo:
-                    return 0
-                byte = self.fifo[0][register - 0x32]
-                if register == 0x37:
+                if self.fifo:
+                    self.output = self.fifo[0]
+                if register == 0x37 and self.fifo:
                     self.fifo.popleft()
                     self.overrun = False
-                return byte
+                return self.output[register - 0x32]
             case _:
                 return self.registers[register]

@@ -25,7 +25,8 @@ class Played:
     def late_s(self, skip_s: float) -> Doubles:
         """How much later than it was taken each sample is told to have been, after the first seconds."""
         kept = self.true_s > self.true_s[0] + skip_s
-        return self.told_s[kept] - self.true_s[kept]
+        late_s: Doubles = self.told_s[kept] - self.true_s[kept]
+        return late_s
 
 
 def play(taken_s: Seconds, reads_s: Seconds, rate_hz: float, *, answer_s: Doubles | float = 0.0005) -> Played:
@@ -108,7 +109,7 @@ def test_the_first_block_is_within_a_period_of_the_truth() -> None:
 
 def test_after_a_loss_times_begin_anew_and_the_period_is_kept() -> None:
     true_s = taken(50, 0.04, 200)
-    clock = ChipClock(50)
+    clock, newest_s = ChipClock(50), 0.0
     for asked_s in np.arange(1000.2, 1060, 0.2137):
         first, last = np.searchsorted(true_s, [asked_s - 0.2137, asked_s], side="right")
         if last > first:
@@ -136,9 +137,19 @@ def test_counts_that_cannot_be_all_samples_do_not_fit() -> None:
 def test_what_has_passed_is_counted_from_the_newest_sample() -> None:
     clock = ChipClock(50)
     assert clock.passed(0.0, 1.0) == 1
-    clock.times(1, 9.99, 10.01)
-    assert [clock.passed(at_s - 0.005, at_s + 0.005) for at_s in (10.0, 10.02, 10.042, 10.1)] == [1, 1, 2, 5]
-    assert clock.due_s(3) == pytest.approx(10.06)
+    for k in range(200):
+        clock.times(1, 9.999 + k / 50, 10.001 + k / 50)
+    at_s = 10 + 199 / 50
+    assert clock.due_s(3) == pytest.approx(at_s + 0.06, abs=1e-4)
+    shifts_s = (0.0, 0.02, 0.036, 0.042, 0.1)
+    assert [clock.passed(at_s + each - 0.005, at_s + each + 0.005) for each in shifts_s] == [1, 1, 2, 2, 5]
+
+
+def test_a_clock_that_knows_little_yet_takes_a_sample_for_the_next_one() -> None:
+    clock = ChipClock(50)
+    clock.times(1, 9.98, 10.0)
+    assert clock.passed(10.012, 10.025) == 1
+    assert clock.passed(10.5, 10.52) == 26
 
 
 @given(
