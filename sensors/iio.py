@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, ModalityName
-from mekt.schema import Bounds
+from mekt.schema import Bounds, Positive
 from sensors.found import Found
 from sensors.iio_axes import AXES, UNITS
 from sensors.iio_buffer import BufferReader
@@ -27,6 +27,8 @@ ROOT, NODES = "/sys/bus/iio/devices", "/dev"
 KINDS = {"acc": "accel", "gyro": "anglvel", "mag": "magn"}
 # When nothing comes for so long, and for so many samples, the device is opened anew.
 SILENT_S, SILENT_SAMPLES = 10.0, 20
+# A rate this much off is worth a word; chips offer 52 Hz for 50.
+RATE_SLACK = 0.1
 Kind = Literal["accel", "anglvel", "magn"]
 Word = Annotated[str, Bounds(longest=128)]
 
@@ -43,7 +45,8 @@ class IioSettings:
     they are read, which saves power. `access` is "buffer" (whole samples, stamped by the kernel), "polled" (attributes,
     axis after axis: no rights needed), or "any": the buffer, and where it cannot be used, polled. `trigger` names what
     starts a sample, where the present trigger is not the right one. `mount_matrix` (nine numbers by rows) replaces the
-    driver's. `root` and `nodes` are the kernel's folders.
+    driver's. `ranges` are the largest values that are expected, each in its modality's unit, as in `{acc = 8}`: many
+    chips begin at 2 g, and people reach 8 when they fall. `root` and `nodes` are the kernel's folders.
     """
 
     kind: Literal["iio"] = "iio"
@@ -57,6 +60,7 @@ class IioSettings:
     access: Literal["any", "buffer", "polled"] = "any"
     trigger: Word = ""
     mount_matrix: Annotated[tuple[Annotated[float, Bounds(low=-10, high=10)], ...], Bounds(longest=9)] = ()
+    ranges: dict[ModalityName, Positive] = field(default_factory=dict)
     root: Annotated[str, Bounds(shortest=1, longest=1000)] = ROOT
     nodes: Annotated[str, Bounds(shortest=1, longest=1000)] = NODES
 
@@ -72,8 +76,9 @@ class IioSettings:
             )
         if len(set(kinds.values())) < len(kinds):
             raise ValueError("channels: two modalities are of one kind; a device has one of each")
-        if idle := [each for each in self.channels if each not in self.modalities]:
-            raise ValueError(f"channels: {', '.join(idle)} is not among the modalities")
+        for name, table in (("channels", self.channels), ("ranges", self.ranges)):
+            if idle := [each for each in table if each not in self.modalities]:
+                raise ValueError(f"{name}: {', '.join(idle)} is not among the modalities")
         if len(self.mount_matrix) not in (0, 9):
             raise ValueError(f"mount_matrix: expected nine numbers by rows, got {len(self.mount_matrix)}")
 
@@ -118,6 +123,13 @@ class IioSource:
             raise failure(error, self._who) from error
         self._heard_s = self._kernel.seconds()
         log.info("%s: %s", self._who, self._reader.said)
+        if abs(self._reader.rate_hz / self._settings.rate_hz - 1) > RATE_SLACK:
+            log.warning(
+                "%s: measures at %g Hz, not at %g; windows of a faster rate are filled up between its samples",
+                self._who,
+                self._reader.rate_hz,
+                self._settings.rate_hz,
+            )
 
     def read(self, timeout_s: float) -> Sequence[Item] | None:
         """What has come since the last call; None never, for a sensor does not end.
@@ -162,7 +174,14 @@ class IioSource:
 
     def _started(self, device: Device) -> BufferReader | PollReader:
         wanted = self._settings
-        wish = Wish(rate_hz=wanted.rate_hz, batch_s=wanted.batch_s, trigger=wanted.trigger, mount=wanted.mount_matrix)
+        ranges = {each.kind: wanted.ranges.get(each.modality.name) for each in self._channels}
+        wish = Wish(
+            rate_hz=wanted.rate_hz,
+            batch_s=wanted.batch_s,
+            trigger=wanted.trigger,
+            mount=wanted.mount_matrix,
+            ranges={kind: largest for kind, largest in ranges.items() if largest is not None},
+        )
         if wanted.access != "polled":
             try:
                 return BufferReader(device, self._kernel, self._channels, wish, self._nodes)

@@ -31,7 +31,7 @@ MOST_SENSELESS = 20
 
 
 class BufferReader:
-    """A running buffer; `said` is how it runs, for people. One thread at a time uses it."""
+    """A running buffer; `said` is how it runs, for people, at `rate_hz`. One thread at a time uses it."""
 
     def __init__(self, device: Device, kernel: Kernel, channels: Sequence[Channel], wish: Wish, nodes: Path) -> None:
         """Start the buffer; its device node is in the folder `nodes`.
@@ -58,6 +58,7 @@ class BufferReader:
         # The beginning of a sample whose end has not come; batches in a row that made no sense; whether one did.
         self._part, self._senseless, self._trusted = b"", 0, False
         stamps = "without time stamps" if clocked is None else f"stamped by the {clocked} clock"
+        self.rate_hz = self._setup.rate_hz
         self.said = f"buffered at {self._setup.rate_hz:g} Hz by {self._setup.trigger}, {stamps}"
 
     def read(self, timeout_s: float) -> list[Item]:

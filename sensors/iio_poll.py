@@ -17,6 +17,7 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from sensors.iio_axes import AXES, Axes
 from sensors.iio_device import FORBIDDEN, GONE, Device, Folder, Kernel, read_axes
+from sensors.iio_range import set_range
 from sensors.iio_rate import set_rate
 from sensors.iio_wish import Channel, Wish
 from sensors.source import Block, Item
@@ -29,7 +30,10 @@ LONGEST_NUMBER = 32
 
 
 class PollReader:
-    """Reads attributes at a steady rate; `said` is how, for people. One thread at a time uses it."""
+    """Reads attributes at a steady rate; `said` is how, for people, and `rate_hz` the chip's own rate.
+
+    One thread at a time uses it.
+    """
 
     def __init__(self, device: Device, kernel: Kernel, channels: Sequence[Channel], wish: Wish) -> None:
         """Open the attributes.
@@ -44,13 +48,17 @@ class PollReader:
         self._descriptors: dict[str, list[int]] = {}
         self._axes: dict[str, Axes] = {}
         self._failures = 0
+        self.rate_hz = wish.rate_hz
         try:
             try:
-                set_rate(self._folder, [each.kind for each in channels], wish.rate_hz)
+                self.rate_hz = set_rate(self._folder, [each.kind for each in channels], wish.rate_hz)
+                for kind, largest in wish.ranges.items():
+                    set_range(self._folder, kind, largest)
             except OSError as error:
-                # Whatever the rate of the chip is: it is asked at ours.
+                # Whatever the chip's rate and range are: without rights it is asked as it is.
                 if error.errno not in FORBIDDEN:
                     raise
+                log.warning("%s: rate and range stay as they are: %s", device.said, error.strerror)
             for each in channels:
                 self._open(each, wish)
         except BaseException:

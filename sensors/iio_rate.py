@@ -13,6 +13,8 @@ from sensors.iio_device import FORBIDDEN, GONE, Folder
 log = logging.getLogger(__name__)
 
 FREQUENCY = "sampling_frequency"
+# Drivers read six decimals.
+SLOWEST_HZ = 1e-6
 
 
 def nearest(available: str | None, rate_hz: float) -> str:
@@ -25,12 +27,13 @@ def nearest(available: str | None, rate_hz: float) -> str:
         return _written(rate_hz)
     if available.startswith("["):
         low, step, high = (number(each) for each in available.strip("[] \t").split())
-        if not 0 <= low <= high or not high > 0 or step < 0:
+        if not 0 <= low <= high or high < SLOWEST_HZ or step < 0:
             raise ValueError(f"expected [min step max], got {available[:80]!r}")
         wanted = min(max(rate_hz, low), high)
-        if step > 0:
+        # Steps below what is written are none.
+        if step >= SLOWEST_HZ:
             wanted = min(low + round((wanted - low) / step) * step, high)
-        return _written(wanted if wanted > 0 else min(step or high, high))
+        return _written(wanted if wanted >= SLOWEST_HZ else min(max(step, SLOWEST_HZ), high))
     # A frequency of 0 stops some devices (stm32-timer-trigger).
     offered = [(number(each), each) for each in available.split() if number(each) > 0]
     if not offered:

@@ -13,6 +13,7 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from sensors.iio_axes import AXES, Axes, number
 from sensors.iio_device import DEVICE, FORBIDDEN, GONE, Device, Folder, Kernel, failure, read_axes
+from sensors.iio_range import set_range
 from sensors.iio_rate import set_rate, set_trigger_rate
 from sensors.iio_scan import STAMP, Element, Layout, scan_type
 from sensors.iio_time import CLOCKS, DEFAULT_CLOCK, MONOTONIC
@@ -95,6 +96,8 @@ class Setup:
             # A process that was killed has left it so.
             self._enable("0")
         self.rate_hz = set_rate(folder, [each.kind for each in self._channels], wish.rate_hz)
+        for kind, largest in wish.ranges.items():
+            set_range(folder, kind, largest)
         self.clock = self._set_clock()
         self.trigger = self._set_trigger()
         self._enable_channels()

@@ -1,7 +1,7 @@
 """What is wanted of an IIO device."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mekt.modality import Modality
 
@@ -16,9 +16,13 @@ class Channel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
-    """How it is to run: at which rate, how long samples may gather, by which trigger; how the chip is mounted."""
+    """How it is to run: at which rate, how long samples may gather, by which trigger; how the chip is mounted.
+
+    `ranges` has the largest value that is expected of a kind of channel, in our unit.
+    """
 
     rate_hz: float
     batch_s: float = 0.2
     trigger: str = ""
     mount: Sequence[float] = ()
+    ranges: Mapping[str, float] = field(default_factory=dict)

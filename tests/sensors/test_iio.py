@@ -659,3 +659,50 @@ def test_no_descriptor_is_left_open(mpu6050: Tree) -> None:
             source.open()
         source.close()
     assert count() == before
+
+
+# Rate and range
+
+
+def test_a_range_is_set_before_the_scale_is_read_and_put_back(mpu6050: Tree) -> None:
+    for access in ("buffer", "polled"):
+        source = mpu6050.source(modalities=("acc", "gyro"), ranges={"acc": 8.0}, access=access)
+        source.open()
+        assert mpu6050.text("in_accel_scale") == "0.002392"
+        assert mpu6050.text("in_anglvel_scale") == "0.001064724"
+        mpu6050.send(mpu6050_sample((0, 16384, 0), (0, 0, 0), mpu6050.clock.now_s))
+        largest = np.abs(blocks(source.read(0))["acc"].values).max()
+        assert largest == pytest.approx(16384 * 0.002392 / G if access == "buffer" else 16400 * 0.002392 / G)
+        source.close()
+        assert mpu6050.text("in_accel_scale") == "0.000598"
+
+
+def test_a_range_that_cannot_be_chosen_is_said(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    tree.add(3, HID_ACCEL)
+    source = tree.source(name="accel_3d", ranges={"acc": 8.0})
+    source.open()
+    assert "the range of accel cannot be chosen; it stays as it is" in caplog.text
+    source.close()
+
+
+def test_a_chip_that_is_much_slower_than_asked_is_said(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    tree.add(0, MPU6050 | {"sampling_frequency_available": "10 20"})
+    tree.source(rate_hz=50).open()
+    assert "measures at 20 Hz, not at 50; windows of a faster rate are filled up between its samples" in caplog.text
+
+
+def test_each_kind_that_has_a_rate_of_its_own_is_set(tree: Tree) -> None:
+    # drivers/iio/imu/bno055 and the like: a rate by kind, the slowest counts.
+    attributes = {name: text for name, text in MPU6050.items() if not name.startswith("sampling_frequency")}
+    own = {
+        "in_accel_sampling_frequency": "7.810000",
+        "in_accel_sampling_frequency_available": "7.810000 15.630000 31.250000 62.500000",
+        "in_anglvel_sampling_frequency": "12.000000",
+        "in_anglvel_sampling_frequency_available": "12.000000 23.000000 47.000000",
+    }
+    tree.add(0, attributes | own)
+    source = tree.source(modalities=("acc", "gyro"), batch_s=1.0)
+    source.open()
+    assert tree.text("in_accel_sampling_frequency") == "62.500000"
+    assert tree.text("in_anglvel_sampling_frequency") == "47.000000"
+    assert tree.text("buffer0/watermark") == "47"
