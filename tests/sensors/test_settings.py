@@ -1,7 +1,6 @@
 """The sensors of a device: what a table may say, and the source that it opens."""
 
 from pathlib import Path
-from typing import Any, get_args
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -14,7 +13,6 @@ from sensors.settings import SensorSettings, sensor_settings
 from sensors.simulator import simulate
 from sensors.source import Block, Source
 
-KINDS = ", ".join(repr(each.__dataclass_fields__["kind"].default) for each in get_args(SensorSettings))
 REPLAY: dict[str, Any] = {"kind": "replay", "modalities": ["acc"], "recordings": ["a.npz"]}
 KINDS = ", ".join(repr(get_args(get_type_hints(each)["kind"])[0]) for each in get_args(SensorSettings))
 SIMULATOR: dict[str, Any] = {"kind": "simulator", "modalities": ["acc", "depth"], "subject": 1}
@@ -38,7 +36,6 @@ def test_a_table_becomes_settings_and_back(table: dict[str, Any]) -> None:
     ("table", "problem"),
     [
         (REPLAY | {"kind": "hearsay"}, f"kind: expected one of {KINDS}, got 'hearsay'"),
-        (REPLAY | {"kind": "nose"}, f"kind: expected one of {KINDS}, got 'nose'"),
         ({"modalities": ["acc"]}, f"kind: missing; expected one of {KINDS}"),
         (REPLAY | {"kind": ["replay"]}, f"kind: expected one of {KINDS}, got a list"),
         (REPLAY | {"modalities": []}, "modalities: expected at least 1 entries, got 0"),
