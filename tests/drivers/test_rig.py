@@ -54,7 +54,7 @@ def test_a_check_that_did_not_pass_is_a_problem_even_if_pytest_says_that_all_is_
 def guest(script: str, tmp_path: Path) -> rig.Run:
     """A run whose emulator is a Python script."""
     made = Machine(emulator=(sys.executable, "-c", script), environment={}, kernel=Path("k"), modules=Path("m"))
-    return rig.boot(made, Path("i"), tmp_path)
+    return rig.boot(made, Path("i"), tmp_path, 0)
 
 
 def test_what_the_guest_says_arrives_whole_however_it_is_cut(tmp_path: Path) -> None:

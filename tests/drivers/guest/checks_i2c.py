@@ -18,7 +18,7 @@ kind = "imu"
 chip = "mpu6050"
 bus = "SMBus stub driver"
 modalities = ["acc", "gyro"]
-rate_hz = 20
+rate_hz = 10
 acc_range_g = 4
 gyro_range_dps = 500
 fifo = false
@@ -38,8 +38,8 @@ def test_a_chip_is_read_in_the_ranges_and_at_the_rate_of_the_settings(
     chip: MotionChip, record_property: Record
 ) -> None:
     with opened(IMU) as source:
-        read = gathered(source, 60)
-        assert chip.rate_hz == 20.0
+        read = gathered(source, 40)
+        assert chip.rate_hz == 10.0
         assert chip.ranges == (4, 500)
     record_property("acc", read.figures("acc"))
     assert near(read.values["acc"], [0.5, -1.0, 0.25], 1e-3)
@@ -49,7 +49,7 @@ def test_a_chip_is_read_in_the_ranges_and_at_the_rate_of_the_settings(
     record_property("samples passed over, seen twice", (int((steps - 1).clip(0).sum()), int(np.sum(steps == 0))))
     # The chip's flag is cleared a little after it was read, and a busy machine makes that longer than a period.
     assert np.mean(steps == 1) > 0.7 and steps.max() < 20
-    assert 16.0 < read.rate_hz("acc") < 24.0
+    assert 8.0 < read.rate_hz("acc") < 12.0
     assert np.array_equal(read.t_s["acc"], read.t_s["gyro"])
     # It was put to sleep when it was closed.
     assert chip.asleep
@@ -66,7 +66,7 @@ def test_one_whose_fifo_gives_nothing_is_asked_for_each_sample(
     chip: MotionChip, record_property: Record, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), opened(IMU.replace("fifo = false", "fifo = true")) as source:
-        read = gathered(source, 20)
+        read = gathered(source, 10)
     record_property("acc", read.figures("acc"))
     assert "its FIFO gives nothing" in caplog.text
     assert near(read.values["acc"], [0.5, -1.0, 0.25], 1e-3)

@@ -9,7 +9,7 @@ from tests.drivers.guest.checks_i2c import IMU
 from tests.drivers.guest.checks_iio import ACC, counting
 from tests.drivers.guest.checks_v4l2 import GREY
 from tests.drivers.guest.motion_chip import MotionChip, Registers, bus_number
-from tests.drivers.guest.reading import Record, source_of
+from tests.drivers.guest.reading import Record, Tapped, source_of
 from tests.drivers.guest.sensor_hub import SensorHub, accelerometer
 from tests.drivers.guest.waiting import iio_device, iio_devices, seconds, until
 
@@ -22,7 +22,7 @@ def test_windows_of_three_sensors_go_on_after_one_was_pulled_out_and_plugged_in_
     hub = SensorHub([accelerometer(counting)])
     with hub, MotionChip(registers, lambda number: ((0.0, 0.0, 1.0), (90.0, 0.0, 0.0))):
         iio_device("accel_3d")
-        sources = [source_of(each) for each in (ACC, GYRO, GREY)]
+        sources = [Tapped(source_of(each)) for each in (ACC, GYRO, GREY)]
         modalities = [each for source in sources for each in source.modalities]
         spec = WindowSpec(window_s=1.0, stride_s=0.5)
         sensing = Sensing(
@@ -31,7 +31,7 @@ def test_windows_of_three_sensors_go_on_after_one_was_pulled_out_and_plugged_in_
         began_s = seconds()
         sensing.start()
         try:
-            until(lambda: sensing.count >= 6, "no windows")
+            until(lambda: sensing.count >= 6, lambda: f"{sensing.count} windows; {[each.told for each in sources]}")
             record_property("six windows after, s", round(seconds() - began_s, 1))
             hub.unplug()
             assert iio_devices("accel_3d") == []
@@ -39,12 +39,13 @@ def test_windows_of_three_sensors_go_on_after_one_was_pulled_out_and_plugged_in_
             before = sensing.count
             hub.plug()
             began_s = seconds()
-            until(lambda: sensing.count >= before + 6, "no windows after it was plugged in again")
+            until(lambda: sensing.count >= before + 6, lambda: f"{sensing.count}; {[each.told for each in sources]}")
             record_property("six more after, s", round(seconds() - began_s, 1))
         finally:
             assert sensing.stop(60.0)
         arrays = sensing.arrays()
     registers.close()
+    record_property("sources", [each.told for each in sources])
     record_property("windows", {name: list(each.shape) for name, each in arrays.items()})
     assert np.abs(arrays["acc"][:, :, [0, 2]] - [-0.25, 1.0]).max() < 1e-3
     assert np.abs(arrays["gyro"] - [np.pi / 2, 0.0, 0.0]).max() < 1e-2

@@ -1,7 +1,7 @@
 """Sources as a device's settings make them, and what is read from them; the rig's figures."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mekt.errors import SensorError
 from sensors.settings import sensor_settings
-from sensors.source import Block, Gap, Source
+from sensors.source import Block, Gap, Item, Source
 from tests.drivers.guest.waiting import PATIENCE_S, seconds
 
 
@@ -48,11 +48,52 @@ class Read:
     def figures(self, name: str) -> str:
         """Rate and distances of samples, for the rig."""
         steps = np.diff(self.t_s[name]) * 1000
+        if len(steps) == 0:
+            return "one alone"
         low, middle, high = np.percentile(steps, [0, 50, 100])
         return (
             f"{len(self.t_s[name])} at {self.rate_hz(name):.2f} Hz, {low:.1f}/{middle:.1f}/{high:.1f} ms apart,"
             f" {self.calls} reads, {self.gaps} gaps"
         )
+
+
+class Tapped:
+    """A source that passes everything on and keeps what it gave and what it failed with, for the rig to tell."""
+
+    def __init__(self, source: Source) -> None:
+        self.modalities = source.modalities
+        self.read_all = Read()
+        self.errors: list[str] = []
+        self._source = source
+
+    def open(self) -> None:
+        """As the source does."""
+        self._source.open()
+
+    def close(self) -> None:
+        """As the source does."""
+        self._source.close()
+
+    def read(self, timeout_s: float) -> Sequence[Item] | None:
+        """As the source does."""
+        try:
+            items = self._source.read(timeout_s)
+        except SensorError as error:
+            self.errors.append(str(error))
+            raise
+        self.read_all.calls += 1
+        for item in items or ():
+            if isinstance(item, Gap):
+                self.read_all.gaps += 1
+            else:
+                self.read_all.take(item)
+        return items
+
+    @property
+    def told(self) -> str:
+        """What came of it, in words."""
+        figures = (f"{name}: {self.read_all.figures(name)}" for name in list(self.read_all.t_s))
+        return "; ".join([*figures, *self.errors]) or f"nothing in {self.read_all.calls} reads"
 
 
 def source_of(toml: str) -> Source:

@@ -40,6 +40,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             name=report.nodeid,
             outcome=report.outcome,
             seconds=round(report.duration, 3),
-            text=report.longreprtext,
+            # With what was logged, which tells what a source suffered from.
+            text=f"{report.longreprtext}\n{report.caplog}".strip(),
             figures=dict(report.user_properties),
         )

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 IIO = Path("/sys/bus/iio/devices")
 
 
@@ -13,11 +13,11 @@ def seconds() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def until(condition: Callable[[], object], otherwise: str) -> None:
+def until(condition: Callable[[], object], otherwise: str | Callable[[], str]) -> None:
     """Wait for it; the check fails when it takes far too long."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline_s, otherwise
+        assert time.monotonic() < deadline_s, otherwise if isinstance(otherwise, str) else otherwise()
         time.sleep(0.02)
 
 
