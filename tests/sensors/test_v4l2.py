@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge.sensing import Sensing
 from mekt.errors import MektError, MissingPackageError, SensorError
-from mekt.modality import Modality
+from mekt.modality import Modality, WindowSpec
 from mekt.schema import SchemaError, build, plain
 from sensors.reduction import Reduction
 from sensors.source import Block
@@ -35,6 +36,7 @@ from tests.sensors.videokernel import (
     Shot,
     VideoKernel,
 )
+from tests.waiting import WAIT_S, until
 
 TABLE: dict[str, Any] = {"kind": "v4l2", "content": "depth", "modality": "depth", "shape": [24, 32]}
 SMALL = TABLE | {"shape": [3, 4], "width": 16, "height": 12}
@@ -614,3 +616,42 @@ def test_thousands_of_frames_need_no_more_memory_than_a_hundred(kernel: VideoKer
     assert all(grown < 24 * 32 * 4 for grown, _ in peaks[1:])
     assert all(peak < 2 * 160 * 120 * 2 for _, peak in peaks[1:])
     assert opened.damaged > 600
+
+
+class Fate(VideoKernel):
+    """Pulls the camera out after ten seconds, and plugs it in again where another number is free."""
+
+    def wait(self, fd: int, timeout_s: float) -> int:
+        if self.now_s > 1010 and (self.dev / "video0").exists():
+            self.unplug("video0")
+            again = small_camera()
+            again.shots.extend(Shot(depth(2000, again), self.now_s + 5 + number / 10) for number in range(101))
+            self.plug(again, "video7")
+        return super().wait(fd, timeout_s)
+
+
+def test_a_device_goes_on_sensing_when_its_camera_was_pulled_out_and_comes_back(tmp_path: Path) -> None:
+    kernel, camera = Fate(tmp_path), small_camera()
+    camera.shots.extend(Shot(depth(1000, camera), 1000 + number / 10) for number in range(101))
+    kernel.plug(camera)
+    opened = source(kernel, device="Depth Eye", fps=10)
+    spec = WindowSpec(window_s=1.0, stride_s=1.0)
+    sensing = Sensing(
+        [opened],
+        opened.modalities,
+        spec,
+        capacity=100,
+        least=1,
+        whole_source=False,
+        enough=lambda: None,
+        retry_s=0.01,
+    )
+    sensing.start()
+    until(lambda: sensing.count >= 15)
+    assert sensing.stop(WAIT_S)
+    windows = sensing.arrays()["depth"]
+    seen = [set(np.unique(window).round(6).tolist()) for window in windows]
+    assert all(each in ({1.0}, {2.0}) for each in seen), "no window reaches from before into after"
+    assert seen.count({1.0}) >= 5
+    assert seen.count({2.0}) >= 5
+    assert kernel.leaks() == []
