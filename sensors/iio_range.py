@@ -47,8 +47,8 @@ def set_range(folder: Folder, kind: str, largest: float) -> None:
         if name is None or offers is None or type_file is None:
             log.warning("%s: the range of %s cannot be chosen; it stays as it is", folder.path, kind)
             return
-        kind_of_number = folder.parsed(type_file, scan_type)
-        bits = kind_of_number.bits + (kind_of_number.sign == "u")
+        # An unsigned number has its middle taken off by the offset, so that it holds what a signed one does.
+        bits = folder.parsed(type_file, scan_type).bits
         wanted = folder.parsed(offers, lambda text: scale_for(text, largest / UNITS[kind][1], bits))  # noqa: B023
         if folder.parsed(name, number) == float(wanted):
             continue

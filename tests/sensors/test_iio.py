@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekt import catalogue
@@ -17,7 +17,7 @@ from mekt.errors import SensorError
 from mekt.modality import Modality
 from mekt.schema import SchemaError, plain
 from sensors.iio import SILENT_S, IioSettings, IioSource, found
-from sensors.iio_buffer import MOST_SENSELESS
+from sensors.iio_buffer import CHUNK_BYTES, MOST_CHUNKS, MOST_SENSELESS
 from sensors.iio_device import UDEV_RULE
 from sensors.iio_poll import MOST_FAILURES
 from sensors.settings import sensor_settings
@@ -40,6 +40,15 @@ def mpu6050(tree: Tree) -> Tree:
     tree.add(0, MPU6050)
     tree.add_trigger(0, "mpu6050-dev0")
     return tree
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """A tree for many examples."""
+    made = Tree(tmp_path_factory.mktemp("iio"))
+    made.add(0, MPU6050)
+    yield made
+    made.close()
 
 
 def blocks(items: Sequence[Item] | None) -> dict[str, Block]:
@@ -314,32 +323,26 @@ def test_single_samples_whose_stamps_are_no_times_are_dropped(mpu6050: Tree) -> 
 # Garbage and the end
 
 
+@settings(max_examples=40)
 @given(st.lists(st.binary(max_size=200), max_size=12))
-def test_whatever_a_device_gives_is_samples_or_one_documented_error(reads: list[bytes]) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Tree(Path(folder))
+def test_whatever_a_device_gives_is_samples_or_one_documented_error(lasting: Tree, reads: list[bytes]) -> None:
+    source = lasting.source(modalities=("acc", "gyro"), access="buffer")
+    source.open()
+    given = 0
+    for data in reads:
+        lasting.send(data)
+        lasting.clock.now_s += 0.1
         try:
-            tree.add(0, MPU6050)
-            source = tree.source(modalities=("acc", "gyro"), access="buffer")
+            there = blocks(source.read(0))
+        except SensorError:
             source.open()
-            given = 0
-            for data in reads:
-                tree.send(data)
-                tree.clock.now_s += 0.1
-                try:
-                    there = blocks(source.read(0))
-                except SensorError:
-                    source.open()
-                    continue
-                for each in there.values():
-                    assert np.isfinite(each.t_s).all()
-                given += len(there["acc"].t_s) if there else 0
-            assert given <= sum(map(len, reads)) // 24
-            source.close()
-        finally:
-            tree.close()
+            continue
+        for each in there.values():
+            assert np.isfinite(each.t_s).all()
+            assert each.values.shape == (len(each.t_s), 3)
+        given += len(there["acc"].t_s) if there else 0
+    assert given <= sum(map(len, reads)) // 24
+    source.close()
 
 
 def test_stamps_that_cease_to_be_times_end_the_reading_so_that_it_begins_in_step_again(mpu6050: Tree) -> None:
@@ -706,3 +709,109 @@ def test_each_kind_that_has_a_rate_of_its_own_is_set(tree: Tree) -> None:
     assert tree.text("in_accel_sampling_frequency") == "62.500000"
     assert tree.text("in_anglvel_sampling_frequency") == "47.000000"
     assert tree.text("buffer0/watermark") == "47"
+
+
+# Bounds
+
+
+def test_a_device_that_never_stops_giving_is_read_in_bounded_portions(mpu6050: Tree) -> None:
+    source = mpu6050.source(modalities=("acc", "gyro"))
+    source.open()
+    sample = mpu6050_sample((1, 2, 3), (4, 5, 6), mpu6050.clock.now_s)
+    flood = sample * (CHUNK_BYTES // len(sample))
+    mpu6050.kernel.take = lambda descriptor, size: flood  # type: ignore[method-assign]
+    assert len(blocks(source.read(0))["acc"].t_s) == MOST_CHUNKS * (CHUNK_BYTES // len(sample))
+
+
+def test_senseless_batches_count_only_in_a_row(mpu6050: Tree) -> None:
+    source = mpu6050.source(modalities=("acc", "gyro"))
+    source.open()
+    for _ in range(3):
+        mpu6050.send(mpu6050_sample((1, 2, 3), (4, 5, 6), mpu6050.clock.now_s))
+        assert len(blocks(source.read(0))) == 2
+        for _ in range(MOST_SENSELESS - 1):
+            mpu6050.send(mpu6050_sample((1, 2, 3), (4, 5, 6), 0))
+            assert source.read(0) == []
+
+
+@pytest.mark.parametrize("attribute", ["in_temp_en", "length", "in_timestamp_en"])
+def test_a_change_that_finds_the_device_busy_is_another_program(mpu6050: Tree, attribute: str) -> None:
+    before = mpu6050.snapshot()
+    mpu6050.kernel.refused[attribute] = errno.EBUSY
+    assert "another program uses it" in problem(mpu6050.source())
+    assert mpu6050.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EACCES, errno.EINVAL])
+def test_a_clock_that_stays_for_whatever_reason_is_reckoned_with(mpu6050: Tree, number: int) -> None:
+    # Linux refuses while somebody listens to the device's events (iio_device_set_clock).
+    mpu6050.kernel.refused["current_timestamp_clock"] = number
+    source = mpu6050.source(modalities=("acc", "gyro"), access="buffer")
+    source.open()
+    mpu6050.send(mpu6050_sample((1, 2, 3), (4, 5, 6), mpu6050.clock.now_s + mpu6050.clock.wall_s))
+    np.testing.assert_allclose(blocks(source.read(0))["acc"].t_s, [mpu6050.clock.now_s], rtol=0, atol=1e-6)
+
+
+def test_a_slow_device_may_be_silent_for_longer(mpu6050: Tree) -> None:
+    source = mpu6050.source(rate_hz=0.5)
+    # The chip cannot: what counts is what was asked for.
+    source.open()
+    mpu6050.clock.now_s += 39.9
+    assert source.read(0) == []
+    mpu6050.clock.now_s += 0.2
+    assert "nothing for 40 s" in problem(source, 0)
+
+
+def test_why_a_device_is_polled_is_said_once_not_at_every_opening(
+    mpu6050: Tree, caplog: pytest.LogCaptureFixture
+) -> None:
+    (mpu6050.nodes / "iio:device0").unlink()
+    source = mpu6050.source()
+    for _ in range(3):
+        source.open()
+    assert caplog.text.count("it is polled") == 1
+
+
+def test_a_polled_sample_has_the_time_in_the_middle_of_its_reading(mpu6050: Tree) -> None:
+    source = mpu6050.source(access="polled")
+    source.open()
+    began_s = mpu6050.clock.now_s
+    again = mpu6050.kernel.again
+
+    def slowly(descriptor: int) -> str:
+        mpu6050.clock.now_s += 0.001
+        return again(descriptor)
+
+    mpu6050.kernel.again = slowly  # type: ignore[method-assign]
+    np.testing.assert_allclose(blocks(source.read(0))["acc"].t_s, [began_s + 0.0015], rtol=0, atol=1e-9)
+
+
+def test_polling_a_chip_slower_than_the_rate_leaves_out_samples_and_ends_in_time(mpu6050: Tree) -> None:
+    source = mpu6050.source(access="polled", rate_hz=50)
+    source.open()
+    began_s = mpu6050.clock.now_s
+    again = mpu6050.kernel.again
+
+    def slowly(descriptor: int) -> str:
+        mpu6050.clock.now_s += 0.01
+        return again(descriptor)
+
+    mpu6050.kernel.again = slowly  # type: ignore[method-assign]
+    # 30 ms a sample: one each 40 ms, when one is due.
+    t_s = blocks(source.read(0.4))["acc"].t_s
+    assert mpu6050.clock.now_s - began_s <= 0.4 + 0.03 + 1e-9
+    assert len(t_s) <= 14
+    assert (np.diff(t_s) > 0.0299).all()
+
+
+def test_an_unsigned_number_holds_as_much_above_its_middle_as_below(tree: Tree) -> None:
+    # 16 bits unsigned, the middle taken off by the offset, hold no more than 16 signed ones.
+    unsigned = {name: text.replace("be:s16", "be:u16") for name, text in MPU6050.items()}
+    tree.add(0, unsigned | {"in_accel_offset": "-32768"})
+    source = tree.source(ranges={"acc": 4.0})
+    source.open()
+    assert tree.text("in_accel_scale") == "0.001196"
+    tree.send(bytes.fromhex("8000 c000 0000 0000") + round(tree.clock.now_s * 1e9).to_bytes(8, "little"))
+    np.testing.assert_allclose(
+        blocks(source.read(0))["acc"].values, np.array([[16384, 0, -32768]]) * 0.001196 / G, rtol=1e-6
+    )
