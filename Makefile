@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results weather flood endurance fuzz clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance drivers fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,10 @@ flood: $(READY_TO_TEST) broker ## rounds while malformed messages pour in; what 
 
 endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220 rounds; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.endurance $(ARGS)
+
+# qemu and Debian's kernel come into ~/.cache/mekt-drivers, nothing is installed; results and console are in out/drivers.
+drivers: $(READY_TO_TEST) ## sensors through real kernel drivers, in a small virtual machine; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.drivers.rig $(ARGS)
 
 # Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
 fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send
