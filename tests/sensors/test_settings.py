@@ -1,5 +1,6 @@
 """The sensors of a device: what a table may say, and the source that it opens."""
 
+import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,13 @@ SIMULATOR: dict[str, Any] = {"kind": "simulator", "modalities": ["acc", "depth"]
 def test_a_table_becomes_settings_and_back(table: dict[str, Any]) -> None:
     settings = sensor_settings(table)
     assert sensor_settings(plain(settings)) == settings
+
+
+def test_every_table_of_the_papers_is_one_and_every_live_kind_has_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sensors.md").read_text(encoding="utf-8")
+    tables = [tomllib.loads(each)["sensors"] for each in re.findall(r"```toml\n(.*?)```", text, re.S)]
+    kinds = {sensor_settings(table).kind for [table] in tables}
+    assert kinds == {"iio", "v4l2", "imu", "picamera", "mqtt", "serial", "simulator"}
 
 
 @pytest.mark.parametrize(
