@@ -169,6 +169,8 @@ def test_whatever_is_counted_times_rise_and_the_period_stays_near_the_nominal_on
         clock.fits(count, until_s - width_s, until_s)
         times_s = clock.times(count, until_s - width_s, until_s)
         assert times_s.shape == (count,) and np.isfinite(times_s).all()
+        newest_s = clock.due_s(0)
+        assert newest_s is not None and until_s - width_s <= newest_s <= until_s
         assert times_s[0] > before_s and (np.diff(times_s) > 0).all()
         assert abs(clock.period_s * rate_hz - 1) <= LARGEST_ERROR + 1e-9
         before_s = times_s[-1]

@@ -290,6 +290,41 @@ def test_a_chip_that_loses_its_power_for_a_moment_is_an_error_and_is_set_up_agai
     assert read_for(source, bench, 1)
 
 
+def test_a_chip_that_is_swapped_for_another_while_it_is_read_is_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.plug(0x68, FakeMpu())
+    source = on(bench, MPU.settings(), 0x68)
+    source.open()
+    read_for(source, bench, 1)
+    bench.plug(0x68, FakeMpu(identity=0x71))
+    with pytest.raises(SensorError, match="reads 0x71, expected 0x68; that is the identity of MPU-9250"):
+        read_for(source, bench, 4)
+
+
+def test_a_fifo_is_read_at_all_phases_of_the_chips_clock(tmp_path: Path) -> None:
+    # At one phase alone, a count is the same for all times that the samples may have been taken at.
+    bench, fake = Bench(tmp_path), FakeMpu()
+    bench.plug(0x68, fake)
+    source = on(bench, MPU.settings(), 0x68)
+    source.open()
+    phases = []
+    for _ in range(60):
+        source.read(0.5)
+        phases.append((bench.now_s - fake.taken_s[-1]) * 50)
+    assert min(phases[20:]) < 0.15 and max(phases[20:]) > 0.85
+
+
+def test_without_fifo_looks_are_unevenly_spaced_and_never_a_period_apart(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.plug(0x68, FakeMpu())
+    source = on(bench, MPU.settings(fifo=False), 0x68)
+    source.open()
+    bench.waits.clear()
+    read_for(source, bench, 5)
+    steps = np.array(bench.waits) * 50
+    assert steps.max() < 0.8 and steps.min() < 0.3 < 0.7 < steps.max()
+
+
 @every_chip
 def test_another_chip_at_the_address_is_refused_and_the_bus_let_go(tmp_path: Path, case: Case) -> None:
     bench = Bench(tmp_path)

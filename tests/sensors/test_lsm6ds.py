@@ -354,6 +354,44 @@ def test_of_a_stream_that_begins_and_ends_anywhere_all_whole_instants_come_out(
     assert used == len(words) - waiting
 
 
+def test_no_word_is_part_of_two_samples() -> None:
+    words = [word(1, 1, 1, 1, 1), word(2, 1, 2, 2, 2), word(1, 1, 3, 3, 3), word(1, 2, 4, 4, 4), word(2, 2, 5, 5, 5)]
+    acc, gyro, used = untagged(b"".join(words), BOTH)
+    assert (acc[:, 0].tolist(), gyro[:, 0].tolist(), used) == ([2, 5], [1, 4], 5)
+
+
+def test_a_word_that_is_lost_without_a_word_from_the_chip_is_a_loss(tmp_path: Path) -> None:
+    bench, fake = Bench(tmp_path), FakeLsm6dso()
+    lsm = chip(bench, fake, LSM6DSO)
+    lsm.start(fifo=True)
+    bench.wait(0.2)
+    fake.sample_until(bench.now_s)
+    del fake.fifo[4]
+    batch = lsm.take(lsm.fill())
+    assert batch.lost and batch.acc is not None and batch.gyro is not None
+    np.testing.assert_allclose(batch.acc[:, 0] / G + 1, np.degrees(batch.gyro[:, 0]) / DPS, rtol=1e-5)
+
+
+def test_half_an_instant_from_before_an_overrun_is_put_together_with_nothing(tmp_path: Path) -> None:
+    bench, fake = Bench(tmp_path), FakeLsm6dso()
+    lsm = chip(bench, fake, LSM6DSO)
+    lsm.start(fifo=True)
+    bench.wait(0.2)
+    fake.sample_until(bench.now_s)
+    # A word of another sensor in front, and the last instant's second word gone: its first one waits.
+    fake.fifo.appendleft(word(3, 0, 0, 0, 0))
+    fake.fifo.pop()
+    lsm.take(lsm.fill())
+    bench.wait(0.2)
+    fake.sample_until(bench.now_s)
+    for _ in range(7):  # What is left begins with the second word of an instant whose two bits are the same again.
+        fake.fifo.popleft()
+    fake.latched = True
+    batch = lsm.take(lsm.fill())
+    assert batch.lost and batch.acc is not None and batch.gyro is not None
+    np.testing.assert_allclose(batch.acc[:, 0] / G + 1, np.degrees(batch.gyro[:, 0]) / DPS, rtol=1e-5)
+
+
 def test_words_of_other_sensors_are_passed_over() -> None:
     words = [word(3, 0, 9, 9, 9), word(1, 1, 1, 2, 3), word(2, 1, 4, 5, 6), word(0, 2, 0, 0, 0), word(4, 2, 7, 7, 7)]
     acc, gyro, used = untagged(b"".join(words), BOTH)

@@ -137,6 +137,33 @@ def test_a_fifo_that_has_overflowed_is_emptied_and_the_loss_is_told(tmp_path: Pa
     np.testing.assert_allclose(batch.acc[:, 0] * 4096, [counts(before + k)[0] for k in range(10)])
 
 
+def test_a_full_fifo_counts_as_overflowed_also_when_the_flag_is_gone(tmp_path: Path) -> None:
+    bench, fake = Bench(tmp_path), FakeMpu()
+    mpu = chip(bench, fake)
+    mpu.start(fifo=True)
+    bench.wait(10)
+    fill = mpu.fill()
+    fake.registers[0x3A] = 0
+    batch = mpu.take(fill)
+    assert (len(batch), batch.lost) == (0, True)
+
+
+def test_what_overflowed_before_the_fifo_was_emptied_is_not_told_again(tmp_path: Path) -> None:
+    bench, fake = Bench(tmp_path), FakeMpu()
+    mpu = chip(bench, fake)
+    store = fake.store
+
+    def late(register: int, value: int) -> None:
+        store(register, value)
+        if register == 0x6A and value & 0x04:
+            fake.registers[0x3A] |= 0x10
+
+    fake.store = late  # type: ignore[method-assign]
+    mpu.start(fifo=True)
+    bench.wait(0.1)
+    assert not mpu.take(mpu.fill()).lost
+
+
 def test_what_is_overwritten_while_it_is_fetched_is_thrown_away(tmp_path: Path) -> None:
     bench, fake = Bench(tmp_path), FakeMpu()
     mpu = chip(bench, fake)
@@ -203,16 +230,17 @@ def test_it_is_put_to_sleep(tmp_path: Path) -> None:
     assert fake.rate_hz() == 0
 
 
-# Self test. The trim codes of acceleration are 16: 4096 * 0.34 * (0.92 / 0.34) ** (15 / 30) counts at 8 g.
+# Self test. The trim codes of acceleration are 16 for x, 17 and 18 for y and z: at 8 g, 4096 counts a g.
 ACC_TRIM = 4096 * math.sqrt(0.34 * 0.92)
+STEP = (0.92 / 0.34) ** (1 / 30)
 GYRO_TRIM = 25 * 131 * 1.046**9
 STILL = (10, -20, 4096, 5, 6, 7)
 
 
 def trimmed() -> FakeMpu:
     fake = FakeMpu(source=lambda k: STILL)
-    # Upper three bits of 16 are 100, lower two 00; rotation 10.
-    fake.trim = bytes((0x80 | 10, 0x80 | 10, 0x80 | 10, 0x00))
+    # Upper three bits are 100, lower two 00, 01 and 10; rotation 10.
+    fake.trim = bytes((0x80 | 10, 0x80 | 10, 0x80 | 10, 0b00_01_10))
     return fake
 
 
@@ -220,8 +248,8 @@ def test_a_response_near_the_factorys_passes_with_its_numbers(tmp_path: Path) ->
     bench, fake = Bench(tmp_path), trimmed()
     fake.response = (
         round(ACC_TRIM),
-        round(1.1 * ACC_TRIM),
-        round(0.9 * ACC_TRIM),
+        round(1.1 * ACC_TRIM * STEP),
+        round(0.9 * ACC_TRIM * STEP**2),
         round(GYRO_TRIM),
         round(-1.13 * GYRO_TRIM),
         round(0.87 * GYRO_TRIM),
@@ -238,11 +266,11 @@ def test_a_response_near_the_factorys_passes_with_its_numbers(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("axis", "response", "value"),
-    [(1, 1.15 * ACC_TRIM, 15.0), (0, 0.0, -100.0), (4, 1.0 * GYRO_TRIM, -200.0), (5, 0.85 * GYRO_TRIM, -15.0)],
+    [(1, 1.15 * ACC_TRIM * STEP, 15.0), (0, 0.0, -100.0), (4, 1.0 * GYRO_TRIM, -200.0), (5, 0.85 * GYRO_TRIM, -15.0)],
 )
 def test_a_response_off_by_more_fails_on_its_axis(tmp_path: Path, axis: int, response: float, value: float) -> None:
     bench, fake = Bench(tmp_path), trimmed()
-    sound = [ACC_TRIM, ACC_TRIM, ACC_TRIM, GYRO_TRIM, -GYRO_TRIM, GYRO_TRIM]
+    sound = [ACC_TRIM, ACC_TRIM * STEP, ACC_TRIM * STEP**2, GYRO_TRIM, -GYRO_TRIM, GYRO_TRIM]
     sound[axis] = response
     fake.response = tuple(round(each) for each in sound)  # type: ignore[assignment]
     result = chip(bench, fake).self_test()
