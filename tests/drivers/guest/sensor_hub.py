@@ -30,7 +30,7 @@ class HidSensor:
     """One sensor of three axes, 16 bits each, whose count is worth 10 ** `exponent` of its unit.
 
     `counts` gives what the sample of this number holds. What the driver has set is in `reporting`, `power` and
-    `interval_ms`.
+    `interval_ms`; `sent_s` has, by the number of each sample, the seconds before and after it was handed to the kernel.
     """
 
     number: int
@@ -41,7 +41,7 @@ class HidSensor:
     interval_ms: int = 100
     reporting: int = 1
     power: int = 1
-    sent: int = 0
+    sent_s: list[tuple[float, float]] = field(default_factory=list)
     due_s: float = 0.0
 
     @property
@@ -51,7 +51,7 @@ class HidSensor:
 
     def sample(self) -> bytes:
         """The input report that is next."""
-        return struct.pack("<B3h", self.number, *self.counts(self.sent))
+        return struct.pack("<B3h", self.number, *self.counts(len(self.sent_s)))
 
     def settings(self) -> bytes:
         """The feature report."""
@@ -167,8 +167,9 @@ class SensorHub:
             for each in running:
                 if each.on and time.monotonic() >= each.due_s:
                     report = each.sample()
+                    before_s = time.monotonic()
                     self._say(struct.pack("<IH", INPUT2, len(report)) + report)
-                    each.sent += 1
+                    each.sent_s.append((before_s, time.monotonic()))
                     each.due_s += max(1, each.interval_ms) / 1000
 
     def _answer(self, event: bytes) -> None:

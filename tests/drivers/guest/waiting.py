@@ -18,7 +18,7 @@ def until(condition: Callable[[], object], otherwise: str | Callable[[], str]) -
     deadline_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline_s, otherwise if isinstance(otherwise, str) else otherwise()
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def iio_devices(name: str) -> list[Path]:
