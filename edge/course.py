@@ -30,15 +30,12 @@ class Course:
         self, plan: Plan, settings: DeviceSettings, sources: Sequence[Source], inbox: "queue.Queue[Any]"
     ) -> None:
         shared = shared_modalities(plan, sensed_by(sources))
-        windows = settings.windows
         try:
             self.sensing = Sensing(
                 sources,
                 shared,
                 plan.window,
-                capacity=windows.capacity,
-                least=windows.least,
-                whole_source=windows.whole_source,
+                settings.windows,
                 enough=lambda: inbox.put(Enough(course=self)),
             )
         except SensorError as error:

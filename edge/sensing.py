@@ -4,8 +4,10 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
+from edge.settings import PrivateWindows
 from edge.turns import Turns
 from mekt import catalogue
 from mekt.errors import SensorError
@@ -32,12 +34,14 @@ class Sensing:
     """Reads `sources` until `stop` and keeps the windows of `modalities`. Any thread may ask what is there.
 
     Sources that have none of the modalities are left alone. Each of the others has a thread of its own, so that none
-    waits for another; with `whole_source` they take turns by their samples' times instead, and the same recordings give
-    the same windows however fast they are played. One that fails is opened again after `retry_s`.
+    waits for another; with `windows.whole_source` they take turns by their samples' times instead, and the same
+    recordings give the same windows however fast they are played. One that fails is opened again after `retry_s`.
 
     When a modality is lost, windows of the others are kept beside those of all, and are what there is until it returns.
 
-    `enough` is called once, on a sensing thread, when there are `least` windows and, with `whole_source`, when every
+    Windows that are worse than the settings allow are counted in `passed_over`, by reason, and not kept.
+
+    `enough` is called once, on a sensing thread, when there are `windows.least` and, with `whole_source`, when every
     source has ended as well.
 
     Raises:
@@ -49,23 +53,21 @@ class Sensing:
         sources: Sequence[Source],
         modalities: Sequence[Modality],
         spec: WindowSpec,
+        windows: PrivateWindows,
         *,
-        capacity: int,
-        least: int,
-        whole_source: bool,
         enough: Callable[[], None],
         retry_s: float = RETRY_S,
         lost_s: float = LOST_S,
     ) -> None:
-        _check_memory(modalities, spec, capacity)
+        _check_memory(modalities, spec, windows.capacity)
         self._modalities = {each.name: each for each in modalities}
-        self._spec, self._capacity, self._lost_s = spec, capacity, lost_s
-        self._whole = _Kept(modalities, spec, capacity)
+        self._spec, self._windows, self._lost_s = spec, windows, lost_s
+        self._whole = _Kept(modalities, spec, windows, windows.capacity)
         # Of the modalities that are left, when not all are.
         self._rest: _Kept | None = None
         self._heard_at_s = dict.fromkeys(self._modalities, time.monotonic())
         self._ended_names: set[str] = set()
-        self._least, self._whole_source, self._enough = least, whole_source, enough
+        self._least, self._whole_source, self._enough = windows.least, windows.whole_source, enough
         self._retry_s = retry_s
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -73,7 +75,7 @@ class Sensing:
         self._said_enough = False
         names = {each.name for each in modalities}
         useful = [source for source in sources if names & {each.name for each in source.modalities}]
-        groups = [useful] if whole_source and useful else [[source] for source in useful]
+        groups = [useful] if windows.whole_source and useful else [[source] for source in useful]
         self._open_groups = len(groups)
         self._threads = [threading.Thread(target=self._read, args=(group,), daemon=True) for group in groups]
 
@@ -104,6 +106,12 @@ class Sensing:
         """What is sensed at present, in order of name."""
         with self._lock:
             return tuple(sorted(self._modalities if self._rest is None else self._rest.names))
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """How many windows were not good enough to learn from, by reason."""
+        with self._lock:
+            return dict(self._whole.passed_over)
 
     def arrays(self) -> dict[str, Floats]:
         """A copy of the windows to learn from: per modality (N, T, ...), as sensed; of those that are there."""
@@ -175,7 +183,8 @@ class Sensing:
             self._rest = None
             if lost:
                 rest = [self._modalities[name] for name in sorted(left)]
-                self._rest = _Kept(rest, self._spec, max(self._least, self._capacity // 2))
+                capacity = max(self._least, self._windows.capacity // 2)
+                self._rest = _Kept(rest, self._spec, self._windows, capacity)
         if lost:
             log.warning(
                 "nothing comes of %s any more; going on with %s", ", ".join(sorted(lost)), ", ".join(sorted(left))
@@ -205,19 +214,34 @@ class Sensing:
 class _Kept:
     """Windows of some modalities, and what makes them."""
 
-    def __init__(self, modalities: Sequence[Modality], spec: WindowSpec, capacity: int) -> None:
+    def __init__(
+        self, modalities: Sequence[Modality], spec: WindowSpec, windows: PrivateWindows, capacity: int
+    ) -> None:
         self.names = frozenset(each.name for each in modalities)
         self.store = WindowStore({each.name: spec.shape(each) for each in modalities}, capacity)
-        self._windower = Windower(modalities, spec)
+        self.passed_over: Counter[str] = Counter()
+        self._limits = windows.limits
+        self._windower = Windower(modalities, spec, windows.ends)
 
     def take(self, item: Item) -> None:
-        """Keep the windows that the item completes."""
+        """Keep the windows that the item completes and that are good enough."""
         match item:
             case Gap():
                 self._windower.gap()
             case Block():
                 for window in self._windower.feed(item):
-                    self.store.add(window)
+                    reason = self._limits.exceeded(window.quality)
+                    if reason is None:
+                        self.store.add(window)
+                    else:
+                        self._pass_over(reason)
+
+    def _pass_over(self, reason: str) -> None:
+        """Count it, and say so at the first and at each tenfold."""
+        self.passed_over[reason] += 1
+        count = self.passed_over[reason]
+        if count == 10 ** (len(str(count)) - 1):
+            log.warning("windows that are not learned from: %d so far (%s)", count, reason)
 
 
 def _check_memory(modalities: Sequence[Modality], spec: WindowSpec, capacity: int) -> None:

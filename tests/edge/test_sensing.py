@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge.sensing import Sensing
+from edge.settings import PrivateWindows
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.replay import ReplaySource
@@ -84,8 +85,11 @@ class Run:
 
     def __init__(self, *sources: Source, modalities: Sequence[Modality] = (ACC,), **options: Any) -> None:
         self.enough: queue.Queue[int] = queue.Queue()
-        wanted: dict[str, Any] = {"capacity": 100, "least": 5, "whole_source": False, "retry_s": 0.01, **options}
-        self.sensing = Sensing(sources, modalities, SPEC, enough=lambda: self.enough.put(self.sensing.count), **wanted)
+        paces = {"retry_s": 0.01} | {name: options.pop(name) for name in ("retry_s", "lost_s") if name in options}
+        windows = PrivateWindows(**{"capacity": 100, "least": 5, **options})
+        self.sensing = Sensing(
+            sources, modalities, SPEC, windows, enough=lambda: self.enough.put(self.sensing.count), **paces
+        )
 
     def __enter__(self) -> "Run":
         self.sensing.start()
@@ -254,6 +258,26 @@ def test_values_that_are_no_numbers_reach_no_window() -> None:
     assert np.isfinite(run.sensing.arrays()["acc"]).all()
 
 
+def test_windows_that_are_worse_than_allowed_are_counted_by_reason_and_not_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good, bad, clipped = block(0, 10), block(100, 10), block(200, 10)
+    bad = Block(modality="acc", t_s=bad.t_s[::2], values=bad.values[::2])
+    clipped.values[:, 1] = 8.0
+    source = Scripted((good, bad, clipped, block(300, 10)), None)
+    limits: dict[str, Any] = {"worst_gap_share": 0.4, "worst_saturated_share": 0.5, "ranges": {"acc": (-8.0, 8.0)}}
+    with Run(source, whole_source=True, **limits) as run:
+        assert run.wait() == 18
+        assert run.sensing.passed_over == {"acc: gaps": 9, "acc: saturated": 9}
+    kept = run.sensing.arrays()["acc"]
+    assert np.array_equal(kept[0], good.values[:20]) and kept.max() < 8
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "windows that are not learned from: 1 so far (acc: gaps)",
+        "windows that are not learned from: 1 so far (acc: saturated)",
+    ]
+
+
 def test_stop_ends_every_thread_and_closes_every_source() -> None:
     before = threading.active_count()
     sources = [Scripted((block(0, 5),)), Scripted(modalities=(TEMP,))]
@@ -325,4 +349,4 @@ def test_nobody_reads_a_source_before_the_former_has_let_go_of_it() -> None:
 )
 def test_windows_that_no_memory_holds_are_refused(spec: WindowSpec, capacity: int) -> None:
     with pytest.raises(SensorError, match=r"and this device may use .* lower windows\.capacity"):
-        Sensing([], [ACC], spec, capacity=capacity, least=1, whole_source=False, enough=lambda: None)
+        Sensing([], [ACC], spec, PrivateWindows(capacity=capacity, least=1), enough=lambda: None)
