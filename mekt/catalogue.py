@@ -243,6 +243,12 @@ BROKER_MISSING = Entry(
     "They were not made yet, or are in another folder.",
     "Make them with `mekt broker config`, or name the right folder with `--broker`.",
 )
+WINDOWS_KEY_UNUSABLE = Entry(
+    249,
+    "The key under which private windows are to be sealed cannot be used.",
+    "The file of `windows.key_file`, or the service manager's credential, is missing, unreadable or too short.",
+    "Name a file of 32 random bytes that only this user reads, or leave `windows.key_file` out.",
+)
 
 # 3: bytes of peers
 
@@ -453,9 +459,9 @@ SENSOR_SILENT = Entry(
 )
 MEMORY_TOO_SMALL = Entry(
     508,
-    "The windows that are to be kept do not fit into the memory.",
-    "`windows.capacity` windows of this plan take more than this device may use.",
-    "Lower `windows.capacity`, or ask for shorter windows or a longer stride.",
+    "The windows of a plan are too large for this device.",
+    "Those that are made at once take more memory than they may, or `windows.least` more disk than `windows.size_mb`.",
+    "Ask for shorter windows or a longer stride, or raise `windows.size_mb`.",
 )
 SOURCE_MISUSED = Entry(
     509,

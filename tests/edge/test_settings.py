@@ -43,6 +43,10 @@ architectures = { acc = "lstm" }
 capacity = 100
 least = 10
 whole_source = true
+size_mb = 100
+most_age_s = 86400
+encrypt = true
+key_file = "windows.key"
 worst_gap_share = 0.2
 worst_saturated_share = 0.1
 worst_resampling_error = 0.5
@@ -88,6 +92,10 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
         capacity=100,
         least=10,
         whole_source=True,
+        size_mb=100.0,
+        most_age_s=86400.0,
+        encrypt=True,
+        key_file="windows.key",
         worst_gap_share=0.2,
         worst_saturated_share=0.1,
         worst_resampling_error=0.5,
