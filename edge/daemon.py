@@ -327,7 +327,7 @@ class Device:
                 case agent.StartTraining(late=late):
                     lesson, course = self._lesson, self._course
                     assert lesson is not None and course is not None, "learning needs a plan"
-                    if not self._study.learn(lesson, _arrays(course), late=late):
+                    if not self._study.learn(lesson, course.sensing.hold(), late=late):
                         self._advance(agent.TrainingFailed(round=lesson.round))
                 case agent.SendOffer(round=number):
                     self._send_offer(number)
@@ -396,8 +396,3 @@ class Device:
         lost = () if self._course is None else self._course.lost
         presence = self._presences.farewell(lost, self._study.privacy(self._announced))
         return self._post.seal(presence, "up", device=self._settings.device)
-
-
-def _arrays(course: Course) -> Any:
-    with course.sensing.hold().check() as held:
-        return held.take(range(len(held)))

@@ -18,6 +18,7 @@ from edge.course import Course, Enough
 from edge.daemon import run_edge
 from edge.lessons import Lesson
 from edge.settings import PrivateWindows
+from edge.stock import InMemory
 from mekt.arrays import pack_knowledge
 from mekt.blobs import blob_ref
 from mekt.broker import Broker
@@ -69,7 +70,7 @@ def test_a_whole_round_gives_what_the_lesson_gives(
         blobs.put(data)
     lesson = Lesson(device=DEVICE, round=0, plan=PLAN, architectures=BOTH, knowledge=refs_of(coordinator.knowledge))
     windows = windows_of(private_recording(), (ACC, GYRO), SPEC).arrays
-    assert knowledge == lesson.learn(windows, None, blobs, lambda done, whole: None).knowledge
+    assert knowledge == lesson.learn(InMemory(windows), None, blobs, lambda done, whole: None).knowledge
     progress = memory_of(tmp_path).progress
     assert (progress.trained, progress.delivered) == (0, 0)
 
