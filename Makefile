@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results weather flood endurance fuzz clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance day fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,7 @@ results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours
 	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
 	done
 	@$(VENV)/bin/mekt bench secure
+	@$(VENV)/bin/mekt bench sensing
 
 weather: $(READY_TO_TEST) broker ## the network at its worst, as long as it takes: 32 kbit/s, lost packets; minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m weather tests/test_weak_network.py
@@ -60,6 +61,9 @@ flood: $(READY_TO_TEST) broker ## rounds while malformed messages pour in; what 
 
 endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220 rounds; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.endurance $(ARGS)
+
+day: $(READY_TO_TEST) ## each sample of a simulated day of bad sensors accounted for; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.day $(ARGS)
 
 # Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
 fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send

@@ -146,6 +146,12 @@ class Sensing:
         with self._lock:
             return {} if self._whole is None else dict(self._whole.passed_over)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of all samples and windows of all modalities (`Windower.counts`)."""
+        with self._lock:
+            return {} if self._whole is None else self._whole.counts
+
     def hold(self) -> Hold:
         """The windows to learn from, as sensed, of the modalities that are there. Whoever holds them lets them go."""
         with self._lock:
@@ -286,6 +292,11 @@ class _Kept:
         self.passed_over: Counter[str] = Counter()
         self._limits = windows.limits
         self._windower = Windower(modalities, spec, windows.ends)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of samples and windows so far."""
+        return self._windower.counts
 
     def take(self, item: Item) -> None:
         """Keep the windows that the item completes and that are good enough."""
