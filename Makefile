@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results weather flood endurance drivers fuzz clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance drivers day fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,7 @@ results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours
 	  $(VENV)/bin/mekt bench $$command $(ARGS) || exit 1; \
 	done
 	@$(VENV)/bin/mekt bench secure
+	@$(VENV)/bin/mekt bench sensing
 
 weather: $(READY_TO_TEST) broker ## the network at its worst, as long as it takes: 32 kbit/s, lost packets; minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m weather tests/test_weak_network.py
@@ -64,6 +65,9 @@ endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220
 # qemu and Debian's kernel come into ~/.cache/mekt-drivers, nothing is installed; results and console are in out/drivers.
 drivers: $(READY_TO_TEST) ## sensors through real kernel drivers, in a small virtual machine; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.drivers.rig $(ARGS)
+
+day: $(READY_TO_TEST) ## each sample of a simulated day of bad sensors accounted for; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.day $(ARGS)
 
 # Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
 fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send

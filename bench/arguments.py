@@ -66,6 +66,11 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.set_defaults(run=_secure)
     command.add_argument("--json", action="store_true", help="JSON instead of the table")
     command.add_argument("--quick", action="store_true", help="few devices, once")
+    text = "What sensing takes: processor, memory and delay from source to stored window."
+    command = within.add_parser("sensing", parents=parents, help=text, description=text)
+    command.set_defaults(run=_sensing)
+    command.add_argument("--json", action="store_true", help="JSON instead of the tables")
+    command.add_argument("--quick", action="store_true", help="two minutes of simulated time, not an hour")
     text = "Say which methods and protocols there are."
     command = within.add_parser("list", parents=parents, help=text, description=text)
     command.set_defaults(run=show)
@@ -77,6 +82,12 @@ def _secure(options: argparse.Namespace) -> int:
     from bench.secure import show_secure
 
     return show_secure(as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
+def _sensing(options: argparse.Namespace) -> int:
+    from bench.sensing import show_sensing
+
+    return show_sensing(as_json=options.json, quick=options.quick, out=sys.stdout)
 
 
 def defaults(name: str, *, quick: bool) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edge.lessons import Lesson
@@ -12,6 +13,7 @@ from mekt.errors import SensorError
 from mekt.messages import RoundOpen
 from mekt.modality import Modality
 from mekt.plan import Plan
+from sensors.seal import Seal
 from sensors.source import Source
 
 
@@ -22,23 +24,30 @@ class UnfitPlanError(ValueError):
 class Course:
     """One plan, followed from `start` to `leave`. `inbox` gets an `Enough` once, on a sensing thread.
 
+    Private windows lie in `folder`, under this `seal`.
+
     Raises:
         UnfitPlanError: when the sources do not give what the plan wants, or this machine cannot keep it.
     """
 
     def __init__(
-        self, plan: Plan, settings: DeviceSettings, sources: Sequence[Source], inbox: "queue.Queue[Any]"
+        self,
+        plan: Plan,
+        settings: DeviceSettings,
+        sources: Sequence[Source],
+        inbox: "queue.Queue[Any]",
+        folder: Path,
+        seal: Seal | None = None,
     ) -> None:
         shared = shared_modalities(plan, sensed_by(sources))
-        windows = settings.windows
         try:
             self.sensing = Sensing(
                 sources,
                 shared,
                 plan.window,
-                capacity=windows.capacity,
-                least=windows.least,
-                whole_source=windows.whole_source,
+                settings.windows,
+                folder=folder,
+                seal=seal,
                 enough=lambda: inbox.put(Enough(course=self)),
             )
         except SensorError as error:

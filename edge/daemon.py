@@ -36,6 +36,7 @@ from mekt.plan import Plan
 from mekt.post import Post
 from mekt.process import LOOP_S, JobDone, Stop, only_process
 from mekt.topics import Topic, for_device
+from sensors.seal import Seal, seal_of
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,11 @@ class Device:
         budget = budget_of(settings.privacy)
         self._memory = Memory(folder, keeps_budget=budget is not None)
         self._sources = [each.source(base) for each in settings.sensors]
+        self._windows, key_file = folder / "windows", settings.windows.key_file
+        # Made at the start, so that a key that cannot be used is told then.
+        self._seal: Seal | None = None
+        if settings.windows.encrypt:
+            self._seal = seal_of(folder / "windows.key", None if key_file is None else base / key_file)
         self._state = agent.AgentState()
         self._course: Course | None = None
         # What was announced last, and what this device is at: it may still be learning from an earlier round.
@@ -238,7 +244,7 @@ class Device:
         former = self._course
         if former is not None and former.identity == plan.identity:
             return former
-        course = Course(plan, self._settings, self._sources, self._inbox)
+        course = Course(plan, self._settings, self._sources, self._inbox, self._windows, self._seal)
         self._study.leave(STOP_S)
         if former is not None:
             former.sensing.stop(0.0)
@@ -321,7 +327,7 @@ class Device:
                 case agent.StartTraining(late=late):
                     lesson, course = self._lesson, self._course
                     assert lesson is not None and course is not None, "learning needs a plan"
-                    if not self._study.learn(lesson, course.sensing.arrays(), late=late):
+                    if not self._study.learn(lesson, course.sensing.hold(), late=late):
                         self._advance(agent.TrainingFailed(round=lesson.round))
                 case agent.SendOffer(round=number):
                     self._send_offer(number)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.protection import Protection
+from edge.stock import Normalised, Scale, Stock
 from edge.trainer import LocalLoss, LocalTrainer
 from mekt import catalogue
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, unpack_knowledge, unpack_windows
@@ -126,7 +127,7 @@ class Lesson:
 
     def learn(
         self,
-        windows: Arrays,
+        windows: Stock,
         weights: bytes | None,
         blobs: BlobStore,
         progress: Progress,
@@ -140,11 +141,13 @@ class Lesson:
         Raises:
             WireError: when a blob is not what the plan says.
             StateError: when the weights are of another model.
-            ValueError: when the model has diverged, so that its knowledge cannot be sent.
+            ValueError: when there is no window, or the model has diverged, so that its knowledge cannot be sent.
         """
+        if len(windows) == 0:
+            raise ValueError("none of the private windows that were kept is whole")
         trainer = self._trainer(weights)
         proxy = self.proxy(blobs)
-        private = {name: self.plan.scaling[name].normalise(array) for name, array in windows.items()}
+        private = Normalised(windows, self.plan.scaling)
         seed = derived_seed(self.plan.seed, self.device, self.round)
         known = self.teachers(blobs)
         loss = trainer.learn(private, proxy, known, self.round, seed, progress)
@@ -158,16 +161,16 @@ class Lesson:
             raise ValueError(
                 "the model has diverged; the federation's local_rate is too high for this device's windows"
             )
-        knowledge = trainer.knowledge({name: proxy[name] for name in windows})
+        knowledge = trainer.knowledge({name: proxy[name] for name in windows.names})
         if protection is not None:
             knowledge = protection(knowledge, known)
         return Learned(
             round=self.round,
             weights=pack_weights(trainer.model),
             knowledge=self._packed(knowledge),
-            windows=len(next(iter(windows.values()))),
+            windows=len(windows),
             loss=loss,
-            remarks=odd_scales(private),
+            remarks=odd_scales(private.scales),
             cost=0.0 if protection is None else protection.cost,
         )
 
@@ -198,14 +201,14 @@ class Lesson:
         return [each for each in self.plan.modalities if each.name in self.architectures]
 
 
-def odd_scales(private: Arrays) -> dict[str, str]:
+def odd_scales(scales: Mapping[str, Scale]) -> dict[str, str]:
     """A sentence for each modality whose windows, in the proxy set's scaling, are far from having mean 0 and spread 1.
 
     That is how m/s2 in place of g looks, or a sensor that stands still; nothing is wrong for sure.
     """
     remarks = {}
-    for name, windows in sorted(private.items()):
-        mean, spread = abs(float(windows.mean())), float(windows.std())
+    for name, scale in sorted(scales.items()):
+        mean, spread = abs(scale.mean), scale.deviation
         if mean > ODD_RATIO or not 1 / ODD_RATIO <= spread <= ODD_RATIO:
             remarks[name] = (
                 f"{name}: its windows lie {mean:.1f} deviations of the proxy set off and are {spread:.2f} as wide; "

@@ -10,9 +10,9 @@ from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
 from edge.protection import Protection
 from mekt.database import DamagedStateError
-from mekt.learning import Arrays
 from mekt.messages import Learning, Privacy
 from mekt.process import Job, JobDone
+from sensors.store import Hold
 
 log = logging.getLogger(__name__)
 
@@ -52,26 +52,29 @@ class Study:
         cost = None if lesson is None else self._budget.cost(lesson.plan, len(lesson.architectures))
         return self._budget.told(self._memory.spent, cost)
 
-    def learn(self, lesson: Lesson, windows: Arrays, *, late: bool) -> bool:
-        """Learn from these windows; with `late` what was learned before is made ready first.
+    def learn(self, lesson: Lesson, held: Hold, *, late: bool) -> bool:
+        """Learn from the windows that are held; with `late` what was learned before is made ready first.
 
-        False when the privacy budget does not allow it. With a budget nothing is late: what was learned before would be
-        shown once more, of other views, at the price of another round.
+        They are let go in any case, at the end of the work or at once. False when the privacy budget does not allow it.
+        With a budget nothing is late: what was learned before would be shown once more, of other views, at the price of
+        another round.
         """
         protection = None
         if self._budget is not None:
-            cost, late = self._budget.cost(lesson.plan, len(windows)), False
+            cost, late = self._budget.cost(lesson.plan, len(held.names)), False
             if not self._budget.allows(self._memory.spent, cost):
                 refusal = self._budget.refusal(self._memory.spent, cost)
                 log.warning("round %d: %s; this device sits it out", lesson.round + 1, refusal)
+                held.let_go()
                 return False
             protection = Protection(mechanism=self._budget.settings.mechanism, cost=cost)
         weights, blobs = self._weights(), self._memory.blobs
 
         def work(progress: Callable[[int, int], None]) -> Learned:
-            if late and weights is not None:
-                self._inbox.put(Late(round=lesson.round, knowledge=lesson.recall(weights, blobs)))
-            return lesson.learn(windows, weights, blobs, progress, protection)
+            with held:
+                if late and weights is not None:
+                    self._inbox.put(Late(round=lesson.round, knowledge=lesson.recall(weights, blobs)))
+                return lesson.learn(held.check(), weights, blobs, progress, protection)
 
         self._start(work)
         return True

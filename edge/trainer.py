@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edge.stock import Stock
 from mekt.augment import augmentation_of
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import (
@@ -42,7 +43,7 @@ class LocalTrainer:
 
     def learn(
         self,
-        windows: Arrays,
+        windows: Stock,
         proxy: Arrays,
         knowledge: Mapping[str, Knowledge],
         round: int,
@@ -52,7 +53,7 @@ class LocalTrainer:
         """Train for the plan's local epochs; equal inputs and seed give equal weights.
 
         Args:
-            windows: private, normalised, per modality (B, T, ...), one at least.
+            windows: private, normalised, one at least; batches are taken from it.
             proxy: the normalised proxy set as the round looks at it, per modality (N, T, ...).
             knowledge: global knowledge of the round, per modality.
             round: counted from 0; the rate falls with it.
@@ -61,10 +62,10 @@ class LocalTrainer:
         """
         method = self.plan.method
         generator = torch.Generator().manual_seed(seed)
-        private, public = tensors(windows), tensors(proxy)
+        public = tensors(proxy)
         hidden_teacher, embedding_teacher = teachers(knowledge)
         hidden_spread, embedding_spread = spreads(hidden_teacher), spreads(embedding_teacher)
-        count = len(next(iter(private.values())))
+        count = len(windows)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.plan.local_rate(round), fused=True)
         proxy_batches = endless_batches(self.plan.knowledge_rows, method.batch, generator)
         augmentation = augmentation_of(self.plan)
@@ -93,7 +94,7 @@ class LocalTrainer:
         for _ in range(method.local_epochs):
             sums = [0.0, 0.0]
             for index in batches(count, method.batch, generator):
-                batch = {name: array[index] for name, array in private.items()}
+                batch = tensors(windows.take(index.numpy()))
                 loss, rebuilt = own_loss(self.model, batch, augmentation, generator)
                 if method.alpha > 0 or method.beta > 0:
                     transferred, hidden_transferred = transfer()

@@ -249,6 +249,12 @@ SECRET_THERE = Entry(
     "It may hold a secret that somebody still needs, so it is never overwritten.",
     "Name another file with `--out`, or remove the one that is there.",
 )
+WINDOWS_KEY_UNUSABLE = Entry(
+    249,
+    "The key under which private windows are to be sealed cannot be used.",
+    "The file of `windows.key_file`, or the service manager's credential, is missing, unreadable or too short.",
+    "Name a file of 32 random bytes that only this user reads, or leave `windows.key_file` out.",
+)
 
 # 3: bytes of peers
 
@@ -459,9 +465,9 @@ SENSOR_SILENT = Entry(
 )
 MEMORY_TOO_SMALL = Entry(
     508,
-    "The windows that are to be kept do not fit into the memory.",
-    "`windows.capacity` windows of this plan take more than this device may use.",
-    "Lower `windows.capacity`, or ask for shorter windows or a longer stride.",
+    "The windows of a plan are too large for this device.",
+    "Those that are made at once take more memory than they may, or `windows.least` more disk than `windows.size_mb`.",
+    "Ask for shorter windows or a longer stride, or raise `windows.size_mb`.",
 )
 SOURCE_MISUSED = Entry(
     509,

@@ -1,5 +1,7 @@
 """One modality's way into windows: which samples are kept, where the holes are, what lies at the instants of a grid."""
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,6 +9,7 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.buffer import SampleBuffer
+from sensors.quality import Neighbours, Quality, qualities
 from sensors.source import Block, Floats, Seconds
 
 # Between two samples there is a hole when they are further apart than this many periods and this many seconds.
@@ -23,10 +26,18 @@ LATEST_S = 1e12
 
 
 class Track:
-    """The samples of one modality that windows still need, and the windows' grid in this modality's rate."""
+    """The samples of one modality that windows still need, and the windows' grid in this modality's rate.
 
-    def __init__(self, modality: Modality, samples: int, lag_s: float) -> None:
+    `counts` has what became of every sample that was delivered: "kept", "not a number", "not later" than one before it;
+    of those that were kept, how many "lagged" so far that they were given up before a window could use them.
+    """
+
+    def __init__(
+        self, modality: Modality, samples: int, lag_s: float, range_: tuple[float, float] | None = None
+    ) -> None:
         self.modality = modality
+        self.counts: Counter[str] = Counter()
+        self._range = range_
         self.grid_s: Seconds = np.arange(samples) / modality.rate_hz
         # From here on a sample serves a grid point as its right neighbour; the last says how far a window reaches.
         self.reaches_s = self.grid_s - SLACK_S
@@ -51,7 +62,10 @@ class Track:
             )
         sound = np.abs(block.t_s) < LATEST_S
         sound &= np.isfinite(block.values).all(axis=tuple(range(1, block.values.ndim)))
-        return (block.t_s, block.values) if sound.all() else (block.t_s[sound], block.values[sound])
+        if sound.all():
+            return block.t_s, block.values
+        self.counts["not a number"] += int(len(sound) - sound.sum())
+        return block.t_s[sound], block.values[sound]
 
     def append(self, t_s: Seconds, values: Floats) -> int:
         """Keep the samples that are later than all before them, and say how many rows are used up.
@@ -64,11 +78,16 @@ class Track:
         used = int(back[0]) if len(back) else len(t_s)
         later = t_s[:used] > newest_s[:used]
         # What lags too far behind goes before the block comes in, so that a block of any length is kept whole.
+        there = len(self.buffer)
         self.buffer.keep_newest(self.most_samples)
         self.buffer.forget_before(before_s - self.lag_s)
-        if later.all():
+        kept = int(later.sum())
+        self.counts["lagged"] += there - len(self.buffer)
+        self.counts["kept"] += kept
+        if kept == used:
             self.buffer.append(t_s[:used], values[:used])
         else:
+            self.counts["not later"] += used - kept
             self.buffer.append(t_s[:used][later], values[:used][later])
         return used
 
@@ -92,18 +111,23 @@ class Track:
         run = np.searchsorted(first_s, starts_s + SLACK_S, side="right") - 1
         return (run >= 0) & (starts_s + self.reach_s <= last_s[run])
 
-    def resample(self, starts_s: Seconds) -> Floats:
-        """Windows (N, T, *shape): signals linearly between their neighbours, of frames the nearest."""
+    def resample(self, starts_s: Seconds) -> tuple[Floats, list[Quality]]:
+        """Windows (N, T, *shape), signals linearly between their neighbours, of frames the nearest; and how good."""
         t_s, values = self.buffer.t_s, self.buffer.values
-        grid_s = (starts_s[:, None] + self.grid_s).ravel()
-        right = np.searchsorted(t_s, (starts_s[:, None] + self.reaches_s).ravel())
-        left = np.maximum(right - 1, 0)
-        ahead_s, behind_s = t_s[right] - grid_s, grid_s - t_s[left]
-        same = ahead_s <= SLACK_S
-        shape = (len(starts_s), len(self.grid_s), *self.modality.shape)
+        around = self._neighbours(starts_s)
+        left, right, same = around.left, around.right, around.same
         if self.modality.is_frames:
-            return values[np.where(same | (ahead_s < behind_s), right, left)].reshape(shape)
-        span_s = np.where(same, 1.0, ahead_s + behind_s)
-        share = np.where(same, 1.0, behind_s / span_s)[:, None]
-        mixed: NDArray[np.float64] = values[left] * (1 - share) + values[right] * share
-        return mixed.astype(np.float32).reshape(shape)
+            windows = values[np.where(same | (around.ahead_s < around.behind_s), right, left)]
+        else:
+            span_s = np.where(same, 1.0, around.ahead_s + around.behind_s)
+            share = np.where(same, 1.0, around.behind_s / span_s)[..., None]
+            windows = (values[left] * (1 - share) + values[right] * share).astype(np.float32)
+        return windows, qualities(self.modality, around, t_s, values, windows, self._range)
+
+    def _neighbours(self, starts_s: Seconds) -> Neighbours:
+        t_s = self.buffer.t_s
+        grid_s = starts_s[:, None] + self.grid_s
+        right = np.searchsorted(t_s, starts_s[:, None] + self.reaches_s)
+        left = np.maximum(right - 1, 0)
+        ahead_s = t_s[right] - grid_s
+        return Neighbours(left=left, right=right, behind_s=grid_s - t_s[left], ahead_s=ahead_s, same=ahead_s <= SLACK_S)

@@ -6,8 +6,9 @@ around it, so windows do not depend on how a stream is cut into blocks, nor on t
 modalities arrive, as long as none lags more than `LAG_S` behind another.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
+from sensors.quality import Quality
 from sensors.source import Block, Floats, Seconds
 from sensors.stream import Labels, Recording
 from sensors.track import LAG_S, SLACK_S, Track
@@ -28,21 +30,42 @@ PIECE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
-    """One window: its start on the source's clock, per modality an array (T, *shape)."""
+    """One window: its start on the source's clock, per modality an array (T, *shape), and how well that was sensed."""
 
     start_s: float
     arrays: dict[str, Floats]
+    quality: Mapping[str, Quality] = field(default_factory=dict)
 
 
 class Windower:
-    """Takes blocks of several modalities and gives the windows that all of them cover. Pure; its memory is bounded."""
+    """Takes blocks of several modalities and gives the windows that all of them cover. Pure; its memory is bounded.
 
-    def __init__(self, modalities: Sequence[Modality], spec: WindowSpec) -> None:
-        lag_s = LAG_S + spec.window_s
+    `ranges` are those of modalities whose sensors have one, in their unit: what is beyond is told as saturated.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[Modality],
+        spec: WindowSpec,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
+        lag_s, known = LAG_S + spec.window_s, ranges or {}
         self._stride_s = spec.stride_s
-        self._tracks = {each.name: Track(each, spec.samples(each), lag_s) for each in modalities}
+        self._tracks = {each.name: Track(each, spec.samples(each), lag_s, known.get(each.name)) for each in modalities}
+        self._windows: Counter[str] = Counter()
         self._origin_s: float | None = None
         self._next = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of all so far: windows "made", and over a "hole", which are not; samples as "acc: kept".
+
+        Every sample that was delivered is either kept, or not a number, or not later than one before it (`Track`).
+        """
+        samples = {
+            f"{name}: {fate}": count for name, track in self._tracks.items() for fate, count in track.counts.items()
+        }
+        return {**self._windows, **samples}
 
     def gap(self) -> None:
         """The stream starts anew: samples that no window has used are forgotten, and the grid with them."""
@@ -81,13 +104,19 @@ class Windower:
         if last < self._next:
             return []
         chosen = self._covered(tracks, last)
+        self._windows["made"] += len(chosen)
+        self._windows["hole"] += last + 1 - self._next - len(chosen)
         self._next = last + 1
         given: list[Window] = []
         if len(chosen):
             starts_s = _starts_s(self._origin_s, chosen, self._stride_s)
-            arrays = {name: track.resample(starts_s) for name, track in self._tracks.items()}
+            made = {name: track.resample(starts_s) for name, track in self._tracks.items()}
             given = [
-                Window(start_s=start_s, arrays={name: array[row] for name, array in arrays.items()})
+                Window(
+                    start_s=start_s,
+                    arrays={name: windows[row] for name, (windows, _) in made.items()},
+                    quality={name: quality[row] for name, (_, quality) in made.items()},
+                )
                 for row, start_s in enumerate(starts_s.tolist())
             ]
         for track in tracks:

@@ -16,6 +16,7 @@ from coordinator.distil import Distiller
 from coordinator.quarantine import Standings
 from coordinator.weighing import weigh
 from edge.protection import protected
+from edge.stock import InMemory
 from edge.trainer import LocalTrainer
 from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.augment import view
@@ -87,7 +88,7 @@ class FedMekt:
         trainer = self._trainers[device]
         proxy = {name: self._view[name] for name in self._private[device]}
         seed = derived_seed(self._plan.seed, device, number)
-        trainer.learn(self._private[device], proxy, received, number, seed)
+        trainer.learn(InMemory(self._private[device]), proxy, received, number, seed)
         knowledge = trainer.knowledge(proxy)
         if self.mechanism is None:
             return knowledge

@@ -17,6 +17,8 @@ import pytest
 from edge.course import Course, Enough
 from edge.daemon import run_edge
 from edge.lessons import Lesson
+from edge.settings import PrivateWindows
+from edge.stock import InMemory
 from mekt.arrays import pack_knowledge
 from mekt.blobs import blob_ref
 from mekt.broker import Broker
@@ -68,7 +70,7 @@ def test_a_whole_round_gives_what_the_lesson_gives(
         blobs.put(data)
     lesson = Lesson(device=DEVICE, round=0, plan=PLAN, architectures=BOTH, knowledge=refs_of(coordinator.knowledge))
     windows = windows_of(private_recording(), (ACC, GYRO), SPEC).arrays
-    assert knowledge == lesson.learn(windows, None, blobs, lambda done, whole: None).knowledge
+    assert knowledge == lesson.learn(InMemory(windows), None, blobs, lambda done, whole: None).knowledge
     progress = memory_of(tmp_path).progress
     assert (progress.trained, progress.delivered) == (0, 0)
 
@@ -205,6 +207,24 @@ def test_a_coordinator_that_is_back_is_asked_and_offered_again_at_once(
         assert coordinator.until(Offer) == offer
 
 
+def legible(base: Path) -> set[str]:
+    """The files of a device's state that hold a private sample as it was sensed."""
+    sample = np.array(PRIVATE["acc"], dtype=np.float32).tobytes()
+    return {path.name for path in (base / "state").rglob("*") if path.is_file() and sample in path.read_bytes()}
+
+
+def test_sealed_windows_give_the_same_knowledge_and_are_not_legible(
+    coordinator: HandMade, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography")
+    windows = PrivateWindows(capacity=64, least=8, whole_source=True)
+    with start(tmp_path / "open", windows=windows):
+        knowledge = coordinator.round(0)
+    with start(tmp_path / "sealed", windows=replace(windows, encrypt=True)):
+        assert coordinator.round(0) == knowledge
+    assert legible(tmp_path / "open") == {"acc"} and legible(tmp_path / "sealed") == set()
+
+
 # Starts and ends
 
 
@@ -219,7 +239,7 @@ def test_what_a_plan_left_behind_is_passed_over(start: Callable[..., Running]) -
     before = device._state
     device._handle(JobDone(name="learning-7", error=StateError("of another plan")))
     device._handle(JobDone(name="learning-8", result={"acc": b"knowledge"}))
-    device._handle(Enough(course=Course(PLAN, device._settings, device._sources, device._inbox)))
+    device._handle(Enough(course=Course(PLAN, device._settings, device._sources, device._inbox, device._windows)))
     assert device._state == before
 
 

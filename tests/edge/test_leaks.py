@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edge.lessons import Late, Learned, Lesson
 from edge.memory import Memory
 from edge.presence import Presences
+from edge.stock import InMemory
 from edge.upstream import Upstream
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge
 from mekt.blobs import CHUNKS_IN_FLIGHT, Fetch, blob_ref, chunk_count
@@ -155,7 +156,7 @@ class Lines:
             self.present(phase, number)
         for want in fetch.due(0.0):
             self.say(want, number)
-        learned = lesson.learn(self._windows, self.memory.weights(), self._blobs, lambda done, whole: None)
+        learned = lesson.learn(InMemory(self._windows), self.memory.weights(), self._blobs, lambda done, whole: None)
         metrics: dict[Learning, float] = {
             "reconstruction": learned.loss.reconstruction,
             "transfer": learned.loss.transfer,

@@ -1,5 +1,6 @@
 """A round for a device: which blobs it needs and which it refuses, and the bytes that come of learning."""
 
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge.lessons import Learned, Lesson, odd_scales
+from edge.stock import InMemory, Scale
 from mekt.arrays import largest_knowledge_bytes, pack_knowledge, pack_windows, unpack_knowledge
 from mekt.augment import view
 from mekt.blobs import blob_ref
@@ -17,6 +19,9 @@ from mekt.files import BlobStore
 from mekt.learning import Arrays
 from mekt.modality import Modality, Scaling, WindowSpec
 from mekt.plan import LARGEST_BLOB_BYTES, Architecture, BlobRef, Encoding, Plan
+from sensors.seal import Seal
+from sensors.store import WindowStore
+from sensors.windows import Window
 from tests.edge.conftest import ACC, DEPTH, GYRO, PROXY, SPEC, knowledge_blobs, noise, plan_of, proxy_blob, refs_of
 
 FLEET: list[dict[str, Architecture]] = [
@@ -52,7 +57,7 @@ def learned(lesson: Lesson, blobs: BlobStore, weights: bytes | None = None) -> L
     """The outcome of the lesson, whose global knowledge is put into the store."""
     for data in knowledge_blobs(lesson.plan).values():
         blobs.put(data)
-    return lesson.learn(private_of(lesson), weights, blobs, lambda done, whole: None)
+    return lesson.learn(InMemory(private_of(lesson)), weights, blobs, lambda done, whole: None)
 
 
 def test_only_the_blobs_of_ones_own_modalities_are_needed() -> None:
@@ -203,7 +208,7 @@ def test_a_missing_or_damaged_blob_is_a_wire_error(blobs: BlobStore) -> None:
     plan = plan_of(ACC)
     lesson = lesson_of(plan, ACC_ONLY)
     with pytest.raises(WireError, match=f"the blob {lesson.knowledge['acc'].sha256.hex()[:12]} is not here"):
-        lesson.learn(private_of(lesson), None, blobs, lambda done, whole: None)
+        lesson.learn(InMemory(private_of(lesson)), None, blobs, lambda done, whole: None)
     weights = learned(lesson, blobs).weights
     (blobs.folder / plan.proxy["acc"].sha256.hex()).write_bytes(b"damaged")
     for attempt in (lambda: learned(lesson, blobs), lambda: lesson.recall(weights, blobs)):
@@ -250,28 +255,96 @@ def test_a_private_window_with_an_infinite_value_does_not_reach_the_wire(blobs: 
     windows = {"acc": noise(10, 20, 3)}
     windows["acc"][4, 5, 1] = np.inf
     with pytest.raises(ValueError, match="diverged"):
-        lesson.learn(windows, None, blobs, lambda done, whole: None)
+        lesson.learn(InMemory(windows), None, blobs, lambda done, whole: None)
 
 
 def test_progress_is_told_and_what_it_raises_ends_the_lesson(blobs: BlobStore) -> None:
     lesson = lesson_of(plan_of(ACC, method={"local_epochs": 3}), ACC_ONLY, knowledge={})
     told: list[tuple[int, int]] = []
-    lesson.learn(private_of(lesson), None, blobs, lambda done, whole: told.append((done, whole)))
+    lesson.learn(InMemory(private_of(lesson)), None, blobs, lambda done, whole: told.append((done, whole)))
     assert told == [(done, 6) for done in range(1, 7)]
 
     def enough(done: int, whole: int) -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        lesson.learn(private_of(lesson), None, blobs, enough)
+        lesson.learn(InMemory(private_of(lesson)), None, blobs, enough)
 
 
 def test_windows_in_another_unit_or_of_a_sensor_that_stands_still_are_remarked_on() -> None:
-    usual = noise(20, 25, 3, seed=1)
-    assert odd_scales({"acc": usual, "gyro": usual + 1}) == {}
-    in_other_units, still = 9.81 * usual, np.zeros_like(usual)
-    assert set(odd_scales({"acc": in_other_units, "gyro": still, "mag": usual + 9})) == {"acc", "gyro", "mag"}
-    assert f"{in_other_units.std():.2f} as wide" in odd_scales({"acc": in_other_units})["acc"]
+    usual = Scale(mean=0.1, deviation=0.9)
+    assert odd_scales({"acc": usual, "gyro": Scale(mean=-1, deviation=1)}) == {}
+    in_other_units, still = Scale(mean=0.9, deviation=8.83), Scale(mean=0, deviation=0)
+    odd = {"acc": in_other_units, "gyro": still, "mag": Scale(mean=-9, deviation=1)}
+    assert set(odd_scales(odd)) == {"acc", "gyro", "mag"}
+    assert "0.9 deviations of the proxy set off and are 8.83 as wide" in odd_scales(odd)["acc"]
+
+
+def test_what_a_lesson_remarks_on_is_of_all_windows_once(blobs: BlobStore) -> None:
+    lesson = lesson_of(plan_of(ACC, method={"local_epochs": 3}), ACC_ONLY, knowledge={})
+    windows = {"acc": 9.81 * noise(20, 20, 3, seed=1)}
+    windows["acc"][13] += 100
+    remark = lesson.learn(InMemory(windows), None, blobs, lambda done, whole: None).remarks["acc"]
+    mean, spread = windows["acc"].mean(dtype=np.float64), windows["acc"].std(dtype=np.float64)
+    assert f"lie {mean:.1f} deviations of the proxy set off and are {spread:.2f} as wide" in remark
+
+
+def test_without_a_window_nothing_is_learned(blobs: BlobStore) -> None:
+    with pytest.raises(ValueError, match="none of the private windows that were kept is whole"):
+        lesson_of(plan_of(ACC), ACC_ONLY).learn(InMemory({"acc": noise(0, 20, 3)}), None, blobs, lambda *_: None)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_windows_held_on_the_disk_give_the_bytes_that_they_give_in_memory(
+    sealed: bool, blobs: BlobStore, tmp_path: Path
+) -> None:
+    """Though others come meanwhile, in more than there is room for."""
+    if sealed:
+        pytest.importorskip("cryptography")
+    plan = plan_of(ACC, GYRO, method={"local_epochs": 2})
+    lesson = lesson_of(plan, {"acc": "conv", "gyro": "lstm"}, knowledge={})
+    windows = private_of(lesson, 21)
+    shapes = {name: array.shape[1:] for name, array in windows.items()}
+    store = WindowStore(tmp_path / "store", shapes, 21, seal=Seal(b"k" * 32) if sealed else None)
+    for row in range(21):
+        store.add(Window(start_s=row, arrays={name: array[row] for name, array in windows.items()}))
+    in_memory = lesson.learn(InMemory(windows), None, blobs, lambda *_: None)
+
+    def meanwhile(done: int, whole: int) -> None:
+        for number in range(4):
+            arrays = {name: np.full(shape, number, np.float32) for name, shape in shapes.items()}
+            store.add(Window(start_s=100 * done + number, arrays=arrays))
+
+    with store.hold() as held:
+        learned_ = lesson.learn(held.check(), None, blobs, meanwhile)
+    assert learned_.weights == in_memory.weights and learned_.knowledge == in_memory.knowledge
+    assert learned_.loss == in_memory.loss and learned_.windows == 21
+    store.close()
+
+
+def test_memory_does_not_grow_with_the_windows_that_are_learned_from(blobs: BlobStore, tmp_path: Path) -> None:
+    spec = WindowSpec(window_s=20.0, stride_s=10.0)
+    plan = plan_of(ACC, window=spec, method={"batch": 64})
+    lesson = lesson_of(plan, ACC_ONLY, knowledge={})
+    blobs.put(proxy_blob(ACC, spec))
+    store = WindowStore(tmp_path / "store", {"acc": spec.shape(ACC)}, 2000)
+
+    def peak_bytes(count: int) -> int:
+        while len(store) < count:
+            store.add(Window(start_s=0, arrays={"acc": noise(*spec.shape(ACC), seed=len(store))}))
+        with store.hold() as held:
+            tracemalloc.start()
+            try:
+                assert lesson.learn(held.check(), None, blobs, lambda *_: None).windows == count
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    peak_bytes(100)
+    few, many = peak_bytes(100), peak_bytes(2000)
+    stored = 1900 * 4 * spec.values(ACC)
+    assert many - few < stored / 10
+    store.close()
 
 
 def test_of_a_modality_that_is_lost_no_knowledge_is_made_and_its_encoder_is_kept(blobs: BlobStore) -> None:
@@ -279,7 +352,7 @@ def test_of_a_modality_that_is_lost_no_knowledge_is_made_and_its_encoder_is_kept
     lesson = lesson_of(plan, {"acc": "conv", "gyro": "conv"})
     before = learned(lesson, blobs)
     windows = {"acc": private_of(lesson)["acc"]}
-    without = lesson.learn(windows, before.weights, blobs, lambda done, whole: None)
+    without = lesson.learn(InMemory(windows), before.weights, blobs, lambda done, whole: None)
     assert set(without.knowledge) == {"acc"} and without.knowledge["acc"] != before.knowledge["acc"]
-    again = lesson.learn(private_of(lesson), without.weights, blobs, lambda done, whole: None)
+    again = lesson.learn(InMemory(private_of(lesson)), without.weights, blobs, lambda done, whole: None)
     assert set(again.knowledge) == {"acc", "gyro"}

@@ -9,6 +9,7 @@ import pytest
 from edge.budget import Budget, PrivacySettings
 from edge.lessons import Lesson
 from edge.memory import FILE, Memory
+from edge.stock import InMemory
 from mekt.arrays import unpack_knowledge
 from mekt.errors import MissingPackageError, StateError
 from mekt.files import BlobStore
@@ -68,7 +69,9 @@ def test_what_is_shown_is_the_lessons_knowledge_under_noise_and_the_model_is_the
     for data in coordinator.blobs.values():
         blobs.put(data)
     lesson = Lesson(device=DEVICE, round=0, plan=PLAN, architectures=BOTH, knowledge=refs_of(coordinator.knowledge))
-    learned = lesson.learn(windows_of(private_recording(), (ACC, GYRO), SPEC).arrays, None, blobs, lambda *_: None)
+    learned = lesson.learn(
+        InMemory(windows_of(private_recording(), (ACC, GYRO), SPEC).arrays), None, blobs, lambda *_: None
+    )
     noise = {
         name: unpack_knowledge(shown[name], windows=PROXY, embedding=4, hidden=None)[0]
         - unpack_knowledge(learned.knowledge[name], windows=PROXY, embedding=4, hidden=None)[0]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.sensing import Sensing
+from edge.settings import PrivateWindows
 from mekt.modality import WindowSpec
 from tests.sensors.iio_tree import MPU6050, Tree, mpu6050_sample
 from tests.waiting import WAIT_S, until
@@ -28,9 +29,8 @@ def test_a_device_that_is_pulled_out_and_comes_back_under_another_number_gives_w
         [source],
         source.modalities,
         SPEC,
-        capacity=100,
-        least=1,
-        whole_source=False,
+        PrivateWindows(capacity=100, least=1),
+        folder=tmp_path / "windows",
         enough=lambda: None,
         retry_s=0.01,
     )
@@ -45,7 +45,8 @@ def test_a_device_that_is_pulled_out_and_comes_back_under_another_number_gives_w
         tree.add(5, MPU6050)
         feed(tree, 5, 3)
         until(lambda: sensing.count == 12)
-        windows = sensing.arrays()
+        with sensing.hold().check() as held:
+            windows = held.take(range(len(held)))
         assert windows["acc"].shape == windows["gyro"].shape == (12, 25, 3)
         np.testing.assert_allclose(windows["acc"][:, :, 0], -16400 * 0.000598 / 9.80665, rtol=1e-6)
         # No window reaches over the time in which it was away.

@@ -6,6 +6,7 @@ import pytest
 
 from edge.settings import DeviceSettings, PrivateWindows, read_device
 from mekt.errors import SettingsError
+from sensors.quality import Limits
 from sensors.replay import ReplaySettings
 
 README = """
@@ -36,9 +37,22 @@ FULL = (
     """
 threads = 2
 architectures = { acc = "lstm" }
-windows = { capacity = 100, least = 10, whole_source = true }
 """
     + SHORTEST
+    + """
+[windows]
+capacity = 100
+least = 10
+whole_source = true
+size_mb = 100
+most_age_s = 86400
+encrypt = true
+key_file = "windows.key"
+worst_gap_share = 0.2
+worst_saturated_share = 0.1
+worst_resampling_error = 0.5
+ranges = { acc = [-8, 8.0] }
+"""
 )
 
 
@@ -76,7 +90,25 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
 def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     settings = read_device(written(tmp_path, FULL))
     assert settings.threads == 2 and settings.architectures == {"acc": "lstm"}
-    assert settings.windows == PrivateWindows(capacity=100, least=10, whole_source=True)
+    assert settings.windows == PrivateWindows(
+        capacity=100,
+        least=10,
+        whole_source=True,
+        size_mb=100.0,
+        most_age_s=86400.0,
+        encrypt=True,
+        key_file="windows.key",
+        worst_gap_share=0.2,
+        worst_saturated_share=0.1,
+        worst_resampling_error=0.5,
+        ranges={"acc": (-8.0, 8.0)},
+    )
+    assert settings.windows.limits == Limits(gap_share=0.2, saturated_share=0.1, resampling_error=0.5)
+    assert settings.windows.ends == {"acc": (-8.0, 8.0)}
+
+
+def test_unless_limits_are_set_every_window_is_learned_from() -> None:
+    assert PrivateWindows().limits == Limits() and PrivateWindows().ends == {}
 
 
 def test_paths_of_certificates_and_passwords_start_at_the_file(tmp_path: Path) -> None:
@@ -106,6 +138,14 @@ def test_paths_of_certificates_and_passwords_start_at_the_file(tmp_path: Path) -
             'device = "pi-3"\nwindows.whole_source = 1',
             "windows.whole_source: expected true or false",
         ),
+        (
+            'device = "pi-3"',
+            'device = "pi-3"\nwindows.worst_gap_share = 2',
+            "windows.worst_gap_share: expected at most 1",
+        ),
+        ('device = "pi-3"', 'device = "pi-3"\nwindows.ranges.acc = [8, -8]', "windows.ranges.acc: expected the lower"),
+        ('device = "pi-3"', 'device = "pi-3"\nwindows.ranges.acc = [8]', "windows.ranges.acc: expected at least 2"),
+        ('device = "pi-3"', 'device = "pi-3"\nwindows.ranges.mag = [0, 1]', "windows.ranges: no sensor here gives mag"),
         ('device = "pi-3"', 'device = "pi-3"\narchitectures.acc = "gru"', "architectures.acc: expected one of 'conv',"),
         ('device = "pi-3"', 'device = "pi-3"\narchitectures.mag = "conv"', "architectures: no sensor here gives mag"),
         ("subject = 1", "", "sensors[0].subject: missing; expected a whole number"),

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from edge.budget import PrivacySettings, budget_of
+from edge.lessons import Lesson
 from edge.memory import Memory
 from edge.study import Study
 from mekt.messages import Offer, Presence
 from mekt.process import JobDone
+from sensors.store import Hold, WindowStore
+from sensors.windows import Window
 from tests.edge.conftest import (
     ACC,
     GYRO,
@@ -19,9 +23,11 @@ from tests.edge.conftest import (
     Running,
     change,
     memory_of,
+    noise,
     plan_of,
     refs_of,
 )
+from tests.waiting import WAIT_S
 
 
 def test_a_model_that_diverges_sits_the_round_out_and_offers_nothing(
@@ -93,4 +99,33 @@ def test_the_end_of_work_that_was_left_is_not_that_of_the_work_at_hand(tmp_path:
     assert not study.has_ended(JobDone(name="learning-1"))
     study.leave(0.0)
     assert not study.is_busy
+    memory.close()
+
+
+def held_of(folder: Path) -> tuple[WindowStore, Hold]:
+    """A store of a window, and a hold of it."""
+    made = WindowStore(folder / "windows", {"acc": (20, 3)}, 4)
+    made.add(Window(start_s=0, arrays={"acc": noise(20, 3)}))
+    return made, made.hold()
+
+
+@pytest.mark.parametrize("ending", ["refused", "failed", "cancelled"])
+def test_windows_that_are_held_are_let_go_however_learning_ends(ending: str, tmp_path: Path) -> None:
+    memory, inbox = Memory(tmp_path), queue.Queue[Any]()
+    settings = PrivacySettings(epsilon_budget=1e-3, noise_multiplier=0.5) if ending == "refused" else None
+    study = Study(memory, inbox, budget_of(settings))
+    store, held = held_of(tmp_path)
+    plan = plan_of(ACC)
+    lesson = Lesson(device="pi", round=0, plan=plan, architectures={"acc": "conv"}, knowledge={})
+    # Its blobs are missing: where nothing stops it before, it fails.
+    assert study.learn(lesson, held, late=False) == (ending != "refused")
+    match ending:
+        case "cancelled":
+            study.leave(WAIT_S)
+        case "failed":
+            assert isinstance(inbox.get(timeout=WAIT_S), JobDone)
+        case _:
+            assert inbox.empty()
+    assert store._holds == []
+    store.close()
     memory.close()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge.stock import InMemory
 from edge.trainer import LocalTrainer
 from mekt.checkpoint import pack_weights
 from mekt.encoders import SplitAutoencoder
@@ -62,6 +63,10 @@ def private_of(trainer: LocalTrainer, count: int = PRIVATE) -> Arrays:
     return {name: windows[name] for name in trainer.model.modalities}
 
 
+def stock_of(trainer: LocalTrainer, count: int = PRIVATE) -> InMemory:
+    return InMemory(private_of(trainer, count))
+
+
 def proxy_of(trainer: LocalTrainer) -> Arrays:
     return random_windows(trainer.plan, PROXY, seed=12)
 
@@ -112,7 +117,7 @@ def test_one_step_follows_the_formula(architectures: Mapping[str, Architecture],
     private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge()
     rebuilt, embedding, hidden = terms(method, by_hand, private, proxy, knowledge)
     torch.autograd.backward(rebuilt + 0.7 * embedding + 0.3 * hidden)
-    loss = trainer.learn(private, proxy, knowledge, round=0, seed=0)
+    loss = trainer.learn(InMemory(private), proxy, knowledge, round=0, seed=0)
     assert loss.reconstruction == pytest.approx(rebuilt.item(), rel=1e-5)
     assert loss.transfer == pytest.approx(embedding.item(), rel=1e-5)
     # One batch holds all, so there was one step, and its slopes are still there.
@@ -126,7 +131,7 @@ def test_without_transfer_the_knowledge_changes_nothing() -> None:
     packed = []
     for knowledge in (global_knowledge(), global_knowledge(["acc"]), {}):
         trainer = trainer_of({"acc": "conv", "gyro": "conv"}, method)
-        trainer.learn(private_of(trainer), proxy_of(trainer), knowledge, round=0, seed=0)
+        trainer.learn(stock_of(trainer), proxy_of(trainer), knowledge, round=0, seed=0)
         packed.append(pack_weights(trainer.model))
     assert len(set(packed)) == 1
 
@@ -137,7 +142,7 @@ def test_each_weight_lets_its_own_layer_follow(weights: tuple[float, float]) -> 
 
     def learned(knowledge: Mapping[str, Knowledge]) -> bytes:
         trainer = trainer_of({"acc": "conv"}, method)
-        trainer.learn(private_of(trainer), proxy_of(trainer), knowledge, round=0, seed=0)
+        trainer.learn(stock_of(trainer), proxy_of(trainer), knowledge, round=0, seed=0)
         return pack_weights(trainer.model)
 
     given = global_knowledge()["acc"]
@@ -150,14 +155,14 @@ def test_each_weight_lets_its_own_layer_follow(weights: tuple[float, float]) -> 
 
 def test_knowledge_without_hidden_layers_is_followed_as_far_as_it_goes() -> None:
     trainer = trainer_of({"acc": "conv"})
-    loss = trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(hidden=False), round=0, seed=0)
+    loss = trainer.learn(stock_of(trainer), proxy_of(trainer), global_knowledge(hidden=False), round=0, seed=0)
     assert loss.transfer > 0
 
 
 def test_knowledge_of_other_modalities_alone_is_no_loss() -> None:
     trainer = trainer_of({"acc": "conv"})
     assert (
-        trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(["gyro"]), round=0, seed=0).transfer == 0
+        trainer.learn(stock_of(trainer), proxy_of(trainer), global_knowledge(["gyro"]), round=0, seed=0).transfer == 0
     )
 
 
@@ -167,7 +172,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
     def learned(seed: int) -> bytes:
         trainer = trainer_of({"acc": "conv", "depth": "conv"}, method)
         torch.manual_seed(seed + 1000 * len(packed))
-        trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(), 0, seed)
+        trainer.learn(stock_of(trainer), proxy_of(trainer), global_knowledge(), 0, seed)
         return pack_weights(trainer.model)
 
     packed: list[bytes] = []
@@ -181,7 +186,7 @@ def test_the_losses_fall_and_the_device_comes_near_to_the_global_knowledge(trans
     method = replace(METHOD, transfer=transfer, alpha=5.0, beta=0.0, local_rate=5e-3)
     trainer = trainer_of({"acc": "conv", "gyro": "conv"}, method)
     private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge(hidden=False)
-    first, *_, last = (trainer.learn(private, proxy, knowledge, 0, seed) for seed in range(25))
+    first, *_, last = (trainer.learn(InMemory(private), proxy, knowledge, 0, seed) for seed in range(25))
     assert last.transfer < 0.7 * first.transfer
     assert last.reconstruction < first.reconstruction
 
@@ -189,7 +194,7 @@ def test_the_losses_fall_and_the_device_comes_near_to_the_global_knowledge(trans
 def test_progress_is_told_after_each_batch() -> None:
     trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=4, local_epochs=2))
     told: list[tuple[int, int]] = []
-    trainer.learn(private_of(trainer), proxy_of(trainer), {}, 0, 0, lambda done, whole: told.append((done, whole)))
+    trainer.learn(stock_of(trainer), proxy_of(trainer), {}, 0, 0, lambda done, whole: told.append((done, whole)))
     # Nine windows are three batches of at most four; two epochs of them.
     assert told == [(done, 6) for done in range(1, 7)]
 
@@ -199,7 +204,7 @@ def test_following_before_learning_counts_as_progress(names: list[str], followed
     trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=4, local_epochs=2, follow_epochs=3))
     told: list[tuple[int, int]] = []
     trainer.learn(
-        private_of(trainer),
+        stock_of(trainer),
         proxy_of(trainer),
         global_knowledge(names),
         0,
@@ -214,7 +219,7 @@ def test_who_follows_first_starts_nearer_to_the_global_knowledge() -> None:
     losses = []
     for follow_epochs in (0, 30):
         trainer = trainer_of({"acc": "conv", "gyro": "conv"}, replace(METHOD, beta=0.0, follow_epochs=follow_epochs))
-        losses.append(trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(), 0, 0).transfer)
+        losses.append(trainer.learn(stock_of(trainer), proxy_of(trainer), global_knowledge(), 0, 0).transfer)
     assert losses[1] < 0.7 * losses[0]
 
 
@@ -226,7 +231,7 @@ def test_one_step_of_following_and_one_of_learning_worked_by_hand() -> None:
     torch.autograd.backward(terms(method, by_hand, private, proxy, knowledge)[1])
     optimizer.step()
     rebuilt, embedding, _ = terms(method, by_hand, private, proxy, knowledge)
-    loss = trainer.learn(private, proxy, knowledge, round=0, seed=0)
+    loss = trainer.learn(InMemory(private), proxy, knowledge, round=0, seed=0)
     assert loss.reconstruction == pytest.approx(rebuilt.item(), rel=1e-4)
     assert loss.transfer == pytest.approx(embedding.item(), rel=1e-4)
 
@@ -237,7 +242,7 @@ def test_with_contrast_projectors_learn_too_and_the_seed_draws_the_changes() -> 
     def learned(seed: int) -> tuple[bytes, float]:
         trainer = trainer_of({"acc": "conv", "gyro": "lstm"}, method)
         torch.manual_seed(len(packed))
-        loss = trainer.learn(private_of(trainer), proxy_of(trainer), global_knowledge(), 0, seed)
+        loss = trainer.learn(stock_of(trainer), proxy_of(trainer), global_knowledge(), 0, seed)
         fresh = trainer_of({"acc": "conv", "gyro": "lstm"}, method).model
         for name, parameter in trainer.model.projectors.named_parameters():
             assert not torch.equal(parameter, dict(fresh.projectors.named_parameters())[name]), name
@@ -255,7 +260,7 @@ def test_the_rate_falls_with_the_round() -> None:
     for number in (0, 1):
         trainer = trainer_of({"acc": "conv"}, replace(METHOD, local_rate=1e-3))
         before = trainer.model.decoders["acc"].layers[2].bias.detach().clone()  # type: ignore[index, union-attr]
-        trainer.learn(private_of(trainer), proxy_of(trainer), {}, number, 0)
+        trainer.learn(stock_of(trainer), proxy_of(trainer), {}, number, 0)
         after = trainer.model.decoders["acc"].layers[2].bias.detach()  # type: ignore[index, union-attr]
         moved.append(float((after - before).abs().max()))
     # The plan has two rounds: the second one's rate is the mean of the whole one and a tenth of it.
@@ -274,7 +279,7 @@ def test_a_progress_that_raises_ends_the_learning() -> None:
     told: list[int] = []
     trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=4, local_epochs=2))
     with pytest.raises(StopError):
-        trainer.learn(private_of(trainer), proxy_of(trainer), {}, 0, 0, stop_at_second)
+        trainer.learn(stock_of(trainer), proxy_of(trainer), {}, 0, 0, stop_at_second)
     assert told == [1, 2]
     assert all(np.isfinite(each.embedding).all() for each in trainer.knowledge(proxy_of(trainer)).values())
 
@@ -295,7 +300,7 @@ def test_knowledge_is_of_the_devices_own_modalities(architectures: Mapping[str, 
 def test_more_windows_than_proxy_windows_and_fewer_both_learn() -> None:
     for count in (1, PROXY, 3 * PROXY + 1):
         trainer = trainer_of({"acc": "conv"}, replace(METHOD, batch=3))
-        loss = trainer.learn(private_of(trainer, count), proxy_of(trainer), global_knowledge(), round=0, seed=0)
+        loss = trainer.learn(stock_of(trainer, count), proxy_of(trainer), global_knowledge(), round=0, seed=0)
         assert np.isfinite([loss.reconstruction, loss.transfer]).all()
 
 
@@ -303,6 +308,6 @@ def test_what_is_learned_from_is_left_as_it_is() -> None:
     trainer = trainer_of({"acc": "conv"})
     private, proxy, knowledge = private_of(trainer), proxy_of(trainer), global_knowledge()
     before = [array.copy() for array in (private["acc"], proxy["acc"], knowledge["acc"].embedding)]
-    trainer.learn(private, proxy, knowledge, round=0, seed=0)
+    trainer.learn(InMemory(private), proxy, knowledge, round=0, seed=0)
     for array, copy in zip((private["acc"], proxy["acc"], knowledge["acc"].embedding), before, strict=True):
         np.testing.assert_array_equal(array, copy)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.sensing import Sensing
+from edge.settings import PrivateWindows
 from mekt.errors import MektError, MissingPackageError, SensorError
 from mekt.modality import Modality, WindowSpec
 from mekt.schema import SchemaError, build, plain
@@ -640,16 +641,16 @@ def test_a_device_goes_on_sensing_when_its_camera_was_pulled_out_and_comes_back(
         [opened],
         opened.modalities,
         spec,
-        capacity=100,
-        least=1,
-        whole_source=False,
+        PrivateWindows(capacity=100, least=1),
+        folder=tmp_path / "windows",
         enough=lambda: None,
         retry_s=0.01,
     )
     sensing.start()
     until(lambda: sensing.count >= 15)
     assert sensing.stop(WAIT_S)
-    windows = sensing.arrays()["depth"]
+    with sensing.hold().check() as held:
+        windows = held.take(range(len(held)))["depth"]
     seen = [set(np.unique(window).round(6).tolist()) for window in windows]
     assert all(each in ({1.0}, {2.0}) for each in seen), "no window reaches from before into after"
     assert seen.count({1.0}) >= 5

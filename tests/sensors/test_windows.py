@@ -40,6 +40,7 @@ def starts(windows: Sequence[Window]) -> list[float]:
 def same(windows: Sequence[Window], others: Sequence[Window]) -> bool:
     return [each.start_s for each in windows] == [each.start_s for each in others] and all(
         each.arrays.keys() == other.arrays.keys()
+        and each.quality == other.quality
         and all(np.array_equal(array, other.arrays[name]) for name, array in each.arrays.items())
         for each, other in zip(windows, others, strict=True)
     )
@@ -179,6 +180,29 @@ def test_the_order_in_which_modalities_arrive_makes_no_difference(data: st.DataO
         name = data.draw(st.sampled_from([name for name, left in waiting.items() if left]))
         mixed.append(waiting[name].pop(0))
     assert same(at_once, feed(Windower([DEPTH, ACC], SPEC), *mixed))
+
+
+@given(st.lists(streams(set_back=True), min_size=1, max_size=4))
+def test_what_became_of_every_sample_and_every_window_is_counted(parts: list[Seconds]) -> None:
+    windower, made, delivered, unsound = Windower([ACC], SPEC), 0, 0, 0
+    for number, t_s in enumerate(parts):
+        given_block = block(ACC, t_s)
+        given_block.values[number::7, 0] = np.nan
+        made += len(windower.feed(given_block))
+        delivered, unsound = delivered + len(t_s), unsound + len(t_s[number::7])
+        if number == 1:
+            windower.gap()
+    counts = windower.counts
+    assert counts.get("made", 0) == made and counts.get("hole", 0) >= 0
+    assert counts.get("acc: not a number", 0) == unsound
+    assert sum(counts.get(f"acc: {fate}", 0) for fate in ("kept", "not a number", "not later")) == delivered
+
+
+def test_windows_over_a_hole_are_counted_however_far_the_clock_leaps() -> None:
+    windower = Windower([ACC], SPEC)
+    t_s = np.concatenate([np.arange(20) / 10, 5000 + np.arange(11) / 10])
+    assert starts(feed(windower, block(ACC, t_s))) == [0, 0.5, 1, 5000]
+    assert (windower.counts["made"], windower.counts["hole"]) == (4, 9_997)
 
 
 @given(streams(set_back=True))

@@ -10,6 +10,7 @@ from coordinator.learner import NOBODY, Learner
 from coordinator.ledger import Delivery
 from coordinator.round import RoundRules
 from edge.lessons import Lesson
+from edge.stock import InMemory
 from mekt.files import BlobStore
 from mekt.plan import Architecture, Fusion
 from tests.bench.small import DEVICES, arena, plan
@@ -51,7 +52,9 @@ def test_it_gives_the_knowledge_that_the_product_gives(
             lesson = Lesson(
                 device=device.name, round=number, plan=of, architectures=device.architectures, knowledge=refs
             )
-            learned = lesson.learn(device.private.arrays, weights.get(device.name), blobs, lambda done, whole: None)
+            learned = lesson.learn(
+                InMemory(device.private.arrays), weights.get(device.name), blobs, lambda done, whole: None
+            )
             weights[device.name] = learned.weights
             assert sent[device.name] == learned.knowledge
             mine = {name: blobs.put(data) for name, data in learned.knowledge.items()}

@@ -1,8 +1,11 @@
 """All of it as a device senses: three sources of three kinds, whose windows are of the same moments."""
 
+from pathlib import Path
+
 import numpy as np
 
 from edge.sensing import Sensing
+from edge.settings import PrivateWindows
 from mekt.modality import WindowSpec
 from tests.drivers.guest.camera import BLACK, set_control, stand
 from tests.drivers.guest.checks_i2c import IMU
@@ -17,7 +20,9 @@ from tests.drivers.guest.waiting import iio_device, iio_devices, seconds, until
 GYRO = IMU.replace('"acc", "gyro"', '"gyro"').replace("rate_hz = 10", "rate_hz = 5")
 
 
-def test_windows_of_three_sensors_go_on_after_one_was_pulled_out_and_plugged_in_again(record_property: Record) -> None:
+def test_windows_of_three_sensors_go_on_after_one_was_pulled_out_and_plugged_in_again(
+    record_property: Record, tmp_path: Path
+) -> None:
     stand()
     registers = Registers(bus_number())
     hub = SensorHub([accelerometer(counting)])
@@ -26,9 +31,8 @@ def test_windows_of_three_sensors_go_on_after_one_was_pulled_out_and_plugged_in_
         sources = [Tapped(source_of(each)) for each in (ACC, GYRO, GREY)]
         modalities = [each for source in sources for each in source.modalities]
         spec = WindowSpec(window_s=1.0, stride_s=0.5)
-        sensing = Sensing(
-            sources, modalities, spec, capacity=64, least=4, whole_source=False, enough=lambda: None, retry_s=0.5
-        )
+        kept = PrivateWindows(capacity=64, least=4)
+        sensing = Sensing(sources, modalities, spec, kept, folder=tmp_path, enough=lambda: None, retry_s=0.5)
         began_s = seconds()
         sensing.start()
         try:
@@ -44,7 +48,8 @@ def test_windows_of_three_sensors_go_on_after_one_was_pulled_out_and_plugged_in_
             record_property("six more after, s", round(seconds() - began_s, 1))
         finally:
             assert sensing.stop(60.0)
-        arrays = sensing.arrays()
+        with sensing.hold().check() as held:
+            arrays = held.take(range(len(held)))
     registers.close()
     record_property("sources", [each.told for each in sources])
     record_property("windows", {name: list(each.shape) for name, each in arrays.items()})
