@@ -127,7 +127,8 @@ class Attacked:
     """How well a curious coordinator told a device's members after so many rounds: chance is an `auc` of 0.5.
 
     `way`: from what the device sent ("own"), or from the sum over all devices alone ("sum"). `tpr` is the share of
-    members that is found at 1 % of false alarms; `loss_...` are those of the simplest attack, by how far the loss fell.
+    members that is found at 1 % of false alarms; `loss_...` are those of a simpler one, by how far a window's loss is
+    below that of other devices' models.
     """
 
     round: Annotated[int, Bounds(low=1)]

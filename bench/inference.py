@@ -1,13 +1,16 @@
-"""Membership inference: was a window among those that a device learned from? Answered from a model of that device.
+"""Membership inference: was a window among those that a device learned from? Answered from models of that device.
 
 Shapes: N candidate windows, D embedding width, K changed copies of a window, F features.
 
-The attacker holds a model that shows traces of the device's windows (its own parameters, or a surrogate distilled from
-its knowledge) and a reference that shows none or fewer: the global model that the device began the round with.
-What is learned from fits better afterwards than what is not (Yeom et al., arXiv 1709.01604), and how well it fitted
-before says how hard it is (Watson et al., arXiv 2111.08440); of contrast the trace is that changed copies of a window
-stay nearer to one another (Liu et al., EncoderMI, arXiv 2108.11023). How to weigh such traces the attacker learns on
-shadow devices, of whose windows it knows everything (Shokri et al., arXiv 1610.05820).
+The attacker holds models that show traces of the device's windows (its own parameters, or surrogates distilled from its
+knowledge) and others that show none or fewer: the global model that the device began the round with, and models of
+shadow devices, of whose windows it knows everything. What is learned from fits better afterwards than what is not (Yeom
+et al., arXiv 1709.01604). How well it fitted before says how hard it is (Watson et al., arXiv 2111.08440), and how well
+it fits models that never saw it says so better (Carlini et al., arXiv 2112.03570, its offline attack, of which this has
+the mean alone). Of contrast the trace is that changed copies of a window stay nearer to one another (Liu et al.,
+EncoderMI, arXiv 2108.11023). Every round shows traces of the same windows, so those of all rounds are looked at
+together (Liu et al., CCS 2022, do so with the epochs of a distilled model). How to weigh all of them the attacker
+learns on the shadows (Shokri et al., arXiv 1610.05820).
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +32,19 @@ from mekt.plan import Plan, derived_seed
 COPIES = 8
 # A share of wrong accusations that an attacker may well accept (Carlini et al., arXiv 2112.03570, section III).
 FALSE_ALARMS = 0.01
+# Traces of several rounds say nearly the same: with the probe's own penalty those who differ by chance get weight.
+RIDGE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Evidence:
-    """Of a device's candidates: traces (N, F), how much the loss fell from the reference (N,), who is a member (N,)."""
+    """Of a device's candidates: traces (N, F), how far their loss is below that of others (N,), who is a member (N,).
+
+    The second is in units of its own spread over the candidates, added up over models and rounds.
+    """
 
     traces: NDArray[np.float32]
-    fall: NDArray[np.float32]
+    lead: NDArray[np.float32]
     is_member: NDArray[np.bool_]
 
 
@@ -49,19 +57,48 @@ class Hit:
 
 
 def evidence(
-    observed: SplitAutoencoder, reference: SplitAutoencoder, plan: Plan, members: Arrays, outsiders: Arrays
+    observed: Sequence[SplitAutoencoder],
+    reference: SplitAutoencoder,
+    others: Sequence[Sequence[SplitAutoencoder]],
+    plan: Plan,
+    members: Arrays,
+    outsiders: Arrays,
 ) -> Evidence:
-    """What both models say about normalised windows, of whom the attacker does not know which are members."""
-    windows = tensors({name: np.concatenate([members[name], outsiders[name]]) for name in members})
+    """What one round's models say about normalised windows, of whom the attacker does not know which are members.
+
+    Args:
+        observed: models of the device, made in different ways.
+        reference: the global model.
+        others: models that never saw these windows, of each device made in the same ways; none where nobody else has
+            the same modalities, when the reference takes their place.
+        plan: gives the losses, and how windows are changed.
+        members: windows that the device has learned from, per modality (N, T, ...).
+        outsiders: windows that it has not.
+    """
     seed = derived_seed(plan.seed, "attack")
-    seen, before = _fits(observed, plan, windows, seed), _fits(reference, plan, windows, seed)
-    fell = {name: before[name] - seen[name] for name in seen}
-    traces = [*seen.values(), *fell.values(), _moved(observed, reference, windows)]
-    count = len(next(iter(members.values())))
+    inside, outside = (len(next(iter(each.values()))) for each in (members, outsiders))
+    # In an order by lot: a place in a batch shows in the last digits, and must not tell.
+    order_N = np.random.default_rng(seed).permutation(inside + outside)
+    windows = tensors({name: np.concatenate([members[name], outsiders[name]])[order_N] for name in members})
+    before = _fits(reference, plan, windows, seed)
+    traces: list[Tensor] = []
+    lead_N = np.zeros(len(order_N), np.float32)
+    for way, model in enumerate(observed):
+        seen = _fits(model, plan, windows, seed)
+        elsewhere = [_fits(each[way], plan, windows, seed) for each in others] or [before]
+        ahead = {name: torch.stack([each[name] for each in elsewhere]).mean(dim=0) - seen[name] for name in seen}
+        fell = [before[name] - seen[name] for name in seen]
+        traces += [*seen.values(), *fell, *ahead.values(), _moved(model, reference, windows)]
+        lead_N += _standardised((ahead["rebuilt"] + plan.method.contrast * ahead["contrast"]).numpy())
+    return Evidence(traces=_standardised(torch.stack(traces, dim=1).numpy()), lead=lead_N, is_member=order_N < inside)
+
+
+def joined(earlier: Evidence, later: Evidence) -> Evidence:
+    """What two rounds together say about the same candidates."""
     return Evidence(
-        traces=_standardised(torch.stack(traces, dim=1).numpy()),
-        fall=(fell["rebuilt"] + plan.method.contrast * fell["contrast"]).numpy(),
-        is_member=np.arange(len(fell["rebuilt"])) < count,
+        traces=np.concatenate([earlier.traces, later.traces], axis=1),
+        lead=earlier.lead + later.lead,
+        is_member=later.is_member,
     )
 
 
@@ -69,7 +106,7 @@ def learned_scores(shadows: Sequence[Evidence], attacked: Evidence) -> NDArray[n
     """How much each candidate (N,) looks like a member to somebody who has learned it from shadow devices."""
     traces_NF = np.concatenate([each.traces for each in shadows])
     member_N = np.concatenate([each.is_member for each in shadows]).astype(np.int64)
-    fitted = fit_classifier(traces_NF, member_N, classes=2)
+    fitted = fit_classifier(traces_NF, member_N, classes=2, ridge=RIDGE)
     scores: NDArray[np.float32] = attacked.traces @ (fitted.weight[1] - fitted.weight[0])
     return scores
 
@@ -152,7 +189,7 @@ def _moved(observed: SplitAutoencoder, reference: SplitAutoencoder, windows: Map
 
 
 def _standardised(traces_NF: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Traces in their device's own mean and spread, so that those of devices with other sensors can be compared."""
+    """Traces, or one (N,), in units of their device's own, which devices with other sensors can be compared in."""
     spread_F = np.maximum(traces_NF.std(axis=0), 1e-9)
     standard: NDArray[np.float32] = ((traces_NF - traces_NF.mean(axis=0)) / spread_F).astype(np.float32)
     return standard

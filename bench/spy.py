@@ -8,7 +8,7 @@ from bench.cells import Attacked
 from bench.contender import Contender, Payload
 from bench.contenders.fedmekt import FedMekt
 from bench.contenders.parameters import Averaging
-from bench.inference import Evidence, Hit, evidence, hit, learned_scores
+from bench.inference import Evidence, Hit, evidence, hit, joined, learned_scores
 from bench.members import Target, targets_and_shadows
 from bench.surrogate import KnowledgeWatcher, ParameterWatcher, Watcher
 from mekt import catalogue
@@ -59,13 +59,15 @@ def attack(
 ) -> tuple[Attacked, ...]:
     """The plan's rounds, with what the coordinator could tell after each number of rounds in `moments`.
 
-    Shadows learn as the others do, from what the coordinator announces, and only it knows: nothing of them enters the
-    aggregate. For the attack on the sum they are a federation of their own.
+    It looks at every round, and tells by all that it has seen until then. Shadows learn as the others do, from what the
+    coordinator announces, and only it knows: nothing of them enters the aggregate. For the attack on the sum they are a
+    federation of their own.
     """
     watcher = watcher_of(contender, plan)
     found: list[Attacked] = []
+    so_far: dict[tuple[str, str], Evidence] = {}
     steps = [*targets, *shadows]
-    whole, done = (plan.rounds + len(moments) + 1) * len(steps), 0
+    whole, done = plan.rounds * (1 + len(WAYS)) * len(steps), 0
     for number in range(plan.rounds):
         announced, sent = {}, {}
         for each in steps:
@@ -73,33 +75,49 @@ def attack(
             announced[name] = contender.announce(number, name)
             sent[name] = contender.learn(name, number, announced[name])
             progress(done := done + 1, whole)
-        if number + 1 in moments:
-            for way in WAYS if number + 1 == plan.rounds else WAYS[:1]:
-                seen = []
-                for group in (targets, shadows):
-                    within = {each.device.name: sent[each.device.name] for each in group}
-                    for each in group:
-                        seen.append(_evidence(watcher, way, arena, plan, number, each, announced, within))
-                        progress(done := done + 1, whole)
+        for way in WAYS:
+            for each in steps:
+                key = way, each.device.name
+                groups = _looked_at(way, each, targets, shadows)
+                latest = _evidence(watcher, arena, plan, number, each, groups, announced, sent)
+                so_far[key] = joined(so_far[key], latest) if number else latest
+                progress(done := done + 1, whole)
+            if number + 1 in moments and (way == WAYS[0] or number + 1 == plan.rounds):
+                seen = [so_far[way, each.device.name] for each in steps]
                 found += _told(way, number, targets, seen[: len(targets)], seen[len(targets) :])
         contender.close(number, {each.device.name: sent[each.device.name] for each in targets})
     return tuple(found)
 
 
+def _looked_at(way: str, each: Target, targets: Sequence[Target], shadows: Sequence[Target]) -> list[Sequence[Target]]:
+    """Whose sum shows the device's windows, alone or with others, and then those whose sums know nothing of them."""
+
+    def can_stand_in(group: Sequence[Target]) -> bool:
+        having = {name for one in group for name in one.device.modalities}
+        return each not in group and having.issuperset(each.device.modalities)
+
+    if way == "own":
+        return [[each], *([one] for one in shadows if can_stand_in([one]))]
+    own, other = (targets, shadows) if each in targets else (shadows, targets)
+    return [own, *([other] if can_stand_in(other) else [])]
+
+
 def _evidence(
     watcher: Watcher,
-    way: str,
     arena: Arena,
     plan: Plan,
     number: int,
     each: Target,
+    groups: Sequence[Sequence[Target]],
     announced: Mapping[str, Payload],
     sent: Mapping[str, Payload],
 ) -> Evidence:
     name = each.device.name
-    model = watcher.own(name, number, sent[name]) if way == "own" else watcher.summed(name, number, sent)
+    observed, *others = (
+        watcher.models(name, number, {one.device.name: sent[one.device.name] for one in group}) for group in groups
+    )
     inside, outside = (_normalised(arena, windows) for windows in (each.device.private.arrays, each.outsiders.arrays))
-    return evidence(model, watcher.reference(name, announced[name]), plan, inside, outside)
+    return evidence(observed, watcher.reference(name, announced[name]), others, plan, inside, outside)
 
 
 def _normalised(arena: Arena, windows: Arrays) -> Arrays:
@@ -112,7 +130,7 @@ def _told(
     told = []
     for each, found in zip(targets, seen, strict=True):
         learned: Hit = hit(learned_scores(shadows, found), found.is_member)
-        fallen: Hit = hit(found.fall, found.is_member)
+        ahead: Hit = hit(found.lead, found.is_member)
         told.append(
             Attacked(
                 round=number + 1,
@@ -120,8 +138,8 @@ def _told(
                 device=each.device.name,
                 auc=learned.auc,
                 tpr=learned.tpr,
-                loss_auc=fallen.auc,
-                loss_tpr=fallen.tpr,
+                loss_auc=ahead.auc,
+                loss_tpr=ahead.tpr,
             )
         )
     return told

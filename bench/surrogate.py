@@ -1,9 +1,11 @@
-"""What a coordinator that is curious makes of what crosses: a model of one device, out of parameters or of knowledge.
+"""What a coordinator that is curious makes of what crosses: models of one device, out of parameters or of knowledge.
 
-Parameters are the device's model. Knowledge is not, but the coordinator knows the encoders' architecture, its own
-global model, which the device began with in the first round and has followed since, and the windows that the knowledge
-is of: it has a copy of the global model follow the knowledge, as devices follow its own. With the sum alone it does the
-same with what all devices are together, which is the best that it has of any one of them.
+Parameters are the device's model. Knowledge is not, but the coordinator knows its own global model, which the device
+began with in the first round and has followed since, and the windows that the knowledge is of: it has a copy of the
+global model follow the knowledge, as devices follow its own. From the second round on it has two such surrogates: one
+that follows the round's knowledge alone, and one that goes on from where it was after the round before and so has
+followed the knowledge of every round. With the sum alone it does the same with what all devices are together, which is
+the best that it has of any one of them.
 """
 
 import copy
@@ -30,15 +32,14 @@ class Watcher(Protocol):
     """The coordinator's view of a round, between what devices sent and what it makes of that."""
 
     def reference(self, device: str, received: Payload) -> SplitAutoencoder:
-        """The global model as the device got it, of the device's modalities."""
+        """The global model as the device got it."""
         ...
 
-    def own(self, device: str, number: int, sent: Payload) -> SplitAutoencoder:
-        """A model of the device, out of what it sent in round `number`."""
-        ...
+    def models(self, device: str, number: int, sent: Mapping[str, Payload]) -> tuple[SplitAutoencoder, ...]:
+        """Models of the device out of the weighted sum of what these devices sent in round `number`.
 
-    def summed(self, device: str, number: int, sent: Mapping[str, Payload]) -> SplitAutoencoder:
-        """The same out of the weighted sum of what these devices sent, which is all that secure aggregation shows."""
+        Of one alone that is what it sent; of several it is all that secure aggregation shows. Rounds come in order.
+        """
         ...
 
 
@@ -52,46 +53,34 @@ class ParameterWatcher:
         """As received."""
         return self._contender.filled(device, received)
 
-    def own(self, device: str, number: int, sent: Payload) -> SplitAutoencoder:
-        """As sent."""
-        return self._contender.filled(device, sent)
-
-    def summed(self, device: str, number: int, sent: Mapping[str, Payload]) -> SplitAutoencoder:
-        """The mean of all."""
-        return self._contender.filled(device, self._contender.mean(device, sent))
+    def models(self, device: str, number: int, sent: Mapping[str, Payload]) -> tuple[SplitAutoencoder, ...]:
+        """The mean."""
+        return (self._contender.filled(device, self._contender.mean(device, sent)),)
 
 
 class KnowledgeWatcher:
-    """Where knowledge crosses."""
+    """Where knowledge crosses. Its models have all modalities; those that were not sent are the global model's."""
 
     def __init__(self, contender: FedMekt, plan: Plan) -> None:
         self._contender, self._plan = contender, plan
-        # Of devices with the same modalities it is the same.
-        self._summed: dict[tuple[object, ...], SplitAutoencoder] = {}
+        # Who sent -> the last round of theirs, and the surrogates made of it.
+        self._made: dict[tuple[str, ...], tuple[int, tuple[SplitAutoencoder, ...]]] = {}
 
     def reference(self, device: str, received: Payload) -> SplitAutoencoder:
         """The coordinator's own encoders and decoders."""
-        model = SplitAutoencoder(self._plan, self._contender.architectures(device))
-        weights = self._contender.global_model.state_dict()
-        model.load_state_dict({name: weights[name] for name in model.state_dict()})
-        return model
+        return self._contender.global_model
 
-    def own(self, device: str, number: int, sent: Payload) -> SplitAutoencoder:
-        """A surrogate of the device's encoders."""
-        return self._surrogate(device, number, self._contender.opened(sent))
-
-    def summed(self, device: str, number: int, sent: Mapping[str, Payload]) -> SplitAutoencoder:
-        """A surrogate of all that have sent something."""
-        key = number, tuple(sorted(sent)), tuple(sorted(self._contender.architectures(device).items()))
-        if key not in self._summed:
-            self._summed[key] = self._surrogate(device, number, self._contender.mean(sent))
-        return self._summed[key]
-
-    def _surrogate(self, device: str, number: int, knowledge: Mapping[str, Knowledge]) -> SplitAutoencoder:
-        seed = derived_seed(self._plan.seed, "surrogate", device, number)
-        having = {name: each for name, each in knowledge.items() if name in self._contender.architectures(device)}
-        seen = {name: self._contender.seen[name] for name in having}
-        return surrogate(self.reference(device, {}), self._plan, seen, having, seed)
+    def models(self, device: str, number: int, sent: Mapping[str, Payload]) -> tuple[SplitAutoencoder, ...]:
+        """A surrogate of the round's knowledge, and after the first round one that has followed all of it."""
+        names = tuple(sorted(sent))
+        last, before = self._made.get(names, (-1, ()))
+        if last != number:
+            knowledge = self._contender.mean(sent)
+            seen = {name: self._contender.seen[name] for name in knowledge}
+            seed = derived_seed(self._plan.seed, "surrogate", *names, number)
+            starts = (self._contender.global_model, *before[-1:])
+            self._made[names] = number, tuple(surrogate(each, self._plan, seen, knowledge, seed) for each in starts)
+        return self._made[names][1]
 
 
 def surrogate(

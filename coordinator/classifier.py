@@ -48,8 +48,10 @@ def with_changed(plan: Plan, labelled: WindowSet) -> WindowSet:
     return WindowSet(arrays=arrays, labels=np.tile(labelled.labels, 1 + CHANGED_COPIES))
 
 
-def fit_classifier(features_NF: NDArray[np.float32], labels_N: NDArray[np.int64], classes: int) -> LinearClassifier:
-    """Multinomial logistic regression with an L2 penalty, by L-BFGS from zero: no chance is involved.
+def fit_classifier(
+    features_NF: NDArray[np.float32], labels_N: NDArray[np.int64], classes: int, ridge: float = RIDGE
+) -> LinearClassifier:
+    """Multinomial logistic regression with an L2 penalty of `ridge`, by L-BFGS from zero: no chance is involved.
 
     Features are standardised for the fit, and that is folded into the weights that come back.
     """
@@ -63,7 +65,7 @@ def fit_classifier(features_NF: NDArray[np.float32], labels_N: NDArray[np.int64]
 
     def loss() -> torch.Tensor:
         solver.zero_grad()
-        value = functional.cross_entropy(x @ weight.T + bias, y) + RIDGE * (weight * weight).sum()
+        value = functional.cross_entropy(x @ weight.T + bias, y) + ridge * (weight * weight).sum()
         torch.autograd.backward(value)
         return value
 

@@ -23,7 +23,7 @@ from mekt.augment import view
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, Knowledge
 from mekt.noise import Mechanism
-from mekt.plan import Architecture, Plan, derived_seed
+from mekt.plan import Plan, derived_seed
 
 
 class FedMekt:
@@ -45,7 +45,6 @@ class FedMekt:
         self._proxy = self._view = arena.datasets.normalised_proxy()
         self._distiller = Distiller(plan, global_architectures(arena))
         self._trainers = {each.name: LocalTrainer(plan, each.architectures) for each in arena.devices}
-        self._architectures = {each.name: each.architectures for each in arena.devices}
         self._private = {each.name: private_windows(arena, each) for each in arena.devices}
         self._announced: tuple[int, Payload] = (-1, {})
 
@@ -107,10 +106,6 @@ class FedMekt:
     def seen(self) -> Arrays:
         """The proxy set as the round that was announced last looks at it."""
         return self._view
-
-    def architectures(self, device: str) -> Mapping[str, Architecture]:
-        """Of the device's modalities."""
-        return self._architectures[device]
 
     def mean(self, sent: Mapping[str, Payload]) -> dict[str, Knowledge]:
         """The weighted mean of what these devices sent."""

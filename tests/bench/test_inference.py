@@ -1,10 +1,12 @@
 """Membership inference: its scores by hand, and that it finds members where there is something to find."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
 
 from bench.contenders.local import learn_locally
-from bench.inference import Evidence, evidence, hit, learned_scores
+from bench.inference import Evidence, evidence, hit, joined, learned_scores
 from bench.members import halves
 from mekt.encoders import SplitAutoencoder
 from mekt.plan import Architecture
@@ -44,11 +46,38 @@ def test_what_shadows_teach_is_used_on_the_attacked() -> None:
     def told(sign: float) -> Evidence:
         traces = chance.normal(size=(400, 3)).astype(np.float32)
         traces[:, 1] += sign * member
-        return Evidence(traces=traces, fall=traces[:, 1], is_member=member)
+        return Evidence(traces=traces, lead=traces[:, 1], is_member=member)
 
     assert hit(learned_scores([told(1.0), told(1.0)], told(1.0)), member).auc > 0.7
     assert hit(learned_scores([told(-1.0)], told(-1.0)), member).auc > 0.7
     assert hit(learned_scores([told(1.0)], told(-1.0)), member).auc < 0.3
+
+
+def rounds_of(chance: np.random.Generator, trace: float, rounds: int = 4) -> list[Evidence]:
+    """What each of so many rounds says of 2000 candidates; members lie `trace` deviations off, each round by itself."""
+    member = np.arange(2000) < 1000
+    noise = chance.normal(size=(rounds, 2000, 10))
+    noise[:, :, 0] += trace * member
+    return [
+        Evidence(traces=each.astype(np.float32), lead=each[:, 0].astype(np.float32), is_member=member) for each in noise
+    ]
+
+
+def test_what_several_rounds_say_adds_up() -> None:
+    chance = np.random.default_rng(1)
+    device, *shadows = (reduce(joined, rounds_of(chance, 0.5)) for _ in range(4))
+    # Four times half a deviation come to one, of which the area is 0.760; half a one's is 0.638, to 0.01 by chance.
+    assert device.traces.shape == (2000, 40)
+    assert hit(device.lead, device.is_member).auc == pytest.approx(0.760, abs=0.05)
+    assert hit(learned_scores(shadows, device), device.is_member).auc == pytest.approx(0.760, abs=0.05)
+    last, *others = (rounds_of(chance, 0.5)[-1] for _ in range(4))
+    assert hit(learned_scores(others, last), last.is_member).auc == pytest.approx(0.638, abs=0.05)
+
+
+def test_where_nothing_is_to_be_found_more_rounds_find_nothing() -> None:
+    chance = np.random.default_rng(2)
+    device, *shadows = (reduce(joined, rounds_of(chance, 0.0)) for _ in range(4))
+    assert hit(learned_scores(shadows, device), device.is_member).auc == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("contrast", [0.0, 1.0])
@@ -64,9 +93,15 @@ def test_a_model_that_has_learned_its_windows_by_heart_gives_them_away(contrast:
     outsiders = {name: array[outside] for name, array in windows.items()}
     reference, model = SplitAutoencoder(plan, architectures), SplitAutoencoder(plan, architectures)
     learn_locally(model, members, plan, 0, 0)
-    found = evidence(model, reference, plan, members, outsiders)
-    assert found.traces.shape == (len(inside) + len(outside), 7) and np.isfinite(found.traces).all()
-    assert hit(found.fall, found.is_member).auc > 0.7
+    found = evidence([model], reference, [], plan, members, outsiders)
+    assert found.traces.shape == (len(inside) + len(outside), 10) and np.isfinite(found.traces).all()
+    assert hit(found.lead, found.is_member).auc > 0.7
     assert hit(-found.traces[:, 0], found.is_member).auc > 0.9
-    nothing = evidence(reference, reference, plan, members, outsiders)
-    assert hit(nothing.fall, nothing.is_member).auc == 0.5
+    # What one is ahead of the other, the other is behind.
+    behind = evidence([reference], reference, [[model]], plan, members, outsiders)
+    assert hit(behind.lead, behind.is_member).auc == pytest.approx(1 - hit(found.lead, found.is_member).auc)
+    both = evidence([model, reference], reference, [[reference, model]], plan, members, outsiders)
+    assert both.traces.shape[1] == 20 and np.abs(both.lead).max() < 1e-5
+    for others in ([], [[reference]]):
+        nothing = evidence([reference], reference, others, plan, members, outsiders)
+        assert hit(nothing.lead, nothing.is_member).auc == 0.5

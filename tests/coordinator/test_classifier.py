@@ -27,14 +27,15 @@ def clusters(per_class: int = 20, classes: int = 4, seed: int = 0) -> tuple[Floa
     return (centres[labels] + rng.normal(0, 0.5, (len(labels), 5))).astype(np.float32), labels
 
 
-def test_two_points_worked_by_hand() -> None:
+@pytest.mark.parametrize(("ridge", "by_hand"), [(RIDGE, 2.1652), (0.3, 0.4689)])
+def test_two_points_worked_by_hand(ridge: float, by_hand: float) -> None:
     # By symmetry the weights are (-a, a) and the biases 0. The loss log(1 + e^(-2a)) + 2 * ridge * a^2 is least
-    # where 1 / (1 + e^(2a)) = 2 * ridge * a; with a ridge of 3e-3, a = 2.1652.
+    # where 1 / (1 + e^(2a)) = 2 * ridge * a; a is 2.1652 and 0.4689.
     assert pytest.approx(3e-3) == RIDGE
-    fitted = fit_classifier(np.array([[-1], [1]], dtype=np.float32), np.array([0, 1]), 2)
+    fitted = fit_classifier(np.array([[-1], [1]], dtype=np.float32), np.array([0, 1]), 2, ridge)
     a = float(fitted.weight[1, 0])
-    assert a == pytest.approx(2.1652, abs=5e-3)
-    assert 1 / (1 + math.exp(2 * a)) == pytest.approx(2 * RIDGE * a, rel=1e-2)
+    assert a == pytest.approx(by_hand, abs=5e-3)
+    assert 1 / (1 + math.exp(2 * a)) == pytest.approx(2 * ridge * a, rel=1e-2)
     assert fitted.weight[0, 0] == pytest.approx(-a, rel=1e-4)
     np.testing.assert_allclose(fitted.bias, 0, atol=1e-4)
 
