@@ -415,7 +415,7 @@ SMALL: Mapping[str, Any] = {
     "devices": DEVICES,
     "rules": "min_devices = 4\ndeadline_s = 100\nsecure = true\nstep_s = 100",
     "device": "sums_only = true",
-    "duration_s": 60.0,
+    "duration_s": 120.0,
 }
 
 
