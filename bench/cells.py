@@ -126,9 +126,9 @@ class Traffic:
 class Attacked:
     """How well a curious coordinator told a device's members after so many rounds: chance is an `auc` of 0.5.
 
-    `way`: from what the device sent ("own"), or from the sum over all devices alone ("sum"). `tpr` is the share of
-    members that is found at 1 % of false alarms; `loss_...` are those of a simpler one, by how far a window's loss is
-    below that of other devices' models.
+    `way`: from what the device sent ("own"), or from the sum over all devices alone ("sum"). `by` is which attack it
+    was (`bench.inference.ATTACKS`), `tpr` the share of members that it found at 1 % of false alarms; `loss_...` are
+    those of the one by loss alone.
     """
 
     round: Annotated[int, Bounds(low=1)]
@@ -138,6 +138,7 @@ class Attacked:
     tpr: float
     loss_auc: float
     loss_tpr: float
+    by: Annotated[str, Bounds(longest=8)] = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

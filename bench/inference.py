@@ -9,11 +9,11 @@ et al., arXiv 1709.01604). How well it fitted before says how hard it is (Watson
 it fits models that never saw it says so better (Carlini et al., arXiv 2112.03570, its offline attack, of which this has
 the mean alone). Of contrast the trace is that changed copies of a window stay nearer to one another (Liu et al.,
 EncoderMI, arXiv 2108.11023). Every round shows traces of the same windows, so those of all rounds are looked at
-together (Liu et al., CCS 2022, do so with the epochs of a distilled model). How to weigh all of them the attacker
-learns on the shadows (Shokri et al., arXiv 1610.05820).
+together (Liu et al., CCS 2022, do so with the epochs of a distilled model). How to weigh them the attacker learns on
+the shadows (Shokri et al., arXiv 1610.05820), and on these it sees which of several attacks tells most.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,15 +36,18 @@ FALSE_ALARMS = 0.01
 RIDGE = 0.3
 
 
+Floats = NDArray[np.float32]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Evidence:
-    """Of a device's candidates: traces (N, F), how far their loss is below that of others (N,), who is a member (N,).
+    """Of a device's candidates: traces (N, F) of each round, how far their loss is below others' (N,), who is a member.
 
     The second is in units of its own spread over the candidates, added up over models and rounds.
     """
 
-    traces: NDArray[np.float32]
-    lead: NDArray[np.float32]
+    traces: tuple[Floats, ...]
+    lead: Floats
     is_member: NDArray[np.bool_]
 
 
@@ -90,28 +93,57 @@ def evidence(
         fell = [before[name] - seen[name] for name in seen]
         traces += [*seen.values(), *fell, *ahead.values(), _moved(model, reference, windows)]
         lead_N += _standardised((ahead["rebuilt"] + plan.method.contrast * ahead["contrast"]).numpy())
-    return Evidence(traces=_standardised(torch.stack(traces, dim=1).numpy()), lead=lead_N, is_member=order_N < inside)
+    traces_NF = _standardised(torch.stack(traces, dim=1).numpy())
+    return Evidence(traces=(traces_NF,), lead=lead_N, is_member=order_N < inside)
 
 
 def joined(earlier: Evidence, later: Evidence) -> Evidence:
-    """What two rounds together say about the same candidates."""
-    return Evidence(
-        traces=np.concatenate([earlier.traces, later.traces], axis=1),
-        lead=earlier.lead + later.lead,
-        is_member=later.is_member,
-    )
+    """What earlier rounds and a later one say together about the same candidates."""
+    return Evidence(traces=(*earlier.traces, *later.traces), lead=earlier.lead + later.lead, is_member=later.is_member)
 
 
-def learned_scores(shadows: Sequence[Evidence], attacked: Evidence) -> NDArray[np.float32]:
-    """How much each candidate (N,) looks like a member to somebody who has learned it from shadow devices."""
-    traces_NF = np.concatenate([each.traces for each in shadows])
+def by_all_rounds(shadows: Sequence[Evidence], attacked: Evidence) -> Floats:
+    """How much each candidate (N,) looks like a member by all its traces, to somebody who learned that from shadows."""
+    return _learned(shadows, attacked, 0)
+
+
+def by_last_round(shadows: Sequence[Evidence], attacked: Evidence) -> Floats:
+    """The same by the last round's traces alone."""
+    return _learned(shadows, attacked, -1)
+
+
+def by_loss(shadows: Sequence[Evidence], attacked: Evidence) -> Floats:
+    """The same by the loss alone, to somebody who has learned nothing."""
+    return attacked.lead
+
+
+# What gives every candidate (N,) a score.
+Attack = Callable[[Sequence[Evidence], Evidence], Floats]
+ATTACKS: Mapping[str, Attack] = {"all": by_all_rounds, "last": by_last_round, "loss": by_loss}
+
+
+def chosen(shadows: Sequence[Evidence]) -> str:
+    """The attack that tells most of the shadows, each by what the others teach. Who is attacked has no say in it."""
+
+    def told(name: str) -> float:
+        return sum(
+            hit(ATTACKS[name]([other for other in shadows if other is not each], each), each.is_member).auc
+            for each in shadows
+        )
+
+    return max(ATTACKS, key=told) if len(shadows) > 1 else next(iter(ATTACKS))
+
+
+def _learned(shadows: Sequence[Evidence], attacked: Evidence, first: int) -> Floats:
+    """By the traces from round `first` on."""
+    traces_NF = np.concatenate([np.concatenate(each.traces[first:], axis=1) for each in shadows])
     member_N = np.concatenate([each.is_member for each in shadows]).astype(np.int64)
     fitted = fit_classifier(traces_NF, member_N, classes=2, ridge=RIDGE)
-    scores: NDArray[np.float32] = attacked.traces @ (fitted.weight[1] - fitted.weight[0])
+    scores: Floats = np.concatenate(attacked.traces[first:], axis=1) @ (fitted.weight[1] - fitted.weight[0])
     return scores
 
 
-def hit(score_N: NDArray[np.float32], member_N: NDArray[np.bool_]) -> Hit:
+def hit(score_N: Floats, member_N: NDArray[np.bool_]) -> Hit:
     """How well higher scores tell members; equal scores count half.
 
     Raises:
@@ -188,8 +220,8 @@ def _moved(observed: SplitAutoencoder, reference: SplitAutoencoder, windows: Map
     return torch.stack([(here[name] - there[name]).norm(dim=1) for name in here]).sum(dim=0)
 
 
-def _standardised(traces_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardised(traces_NF: Floats) -> Floats:
     """Traces, or one (N,), in units of their device's own, which devices with other sensors can be compared in."""
     spread_F = np.maximum(traces_NF.std(axis=0), 1e-9)
-    standard: NDArray[np.float32] = ((traces_NF - traces_NF.mean(axis=0)) / spread_F).astype(np.float32)
+    standard: Floats = ((traces_NF - traces_NF.mean(axis=0)) / spread_F).astype(np.float32)
     return standard

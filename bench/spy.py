@@ -8,7 +8,7 @@ from bench.cells import Attacked
 from bench.contender import Contender, Payload
 from bench.contenders.fedmekt import FedMekt
 from bench.contenders.parameters import Averaging
-from bench.inference import Evidence, Hit, evidence, hit, joined, learned_scores
+from bench.inference import ATTACKS, Evidence, by_loss, chosen, evidence, hit, joined
 from bench.members import Target, targets_and_shadows
 from bench.surrogate import KnowledgeWatcher, ParameterWatcher, Watcher
 from mekt import catalogue
@@ -127,17 +127,18 @@ def _normalised(arena: Arena, windows: Arrays) -> Arrays:
 def _told(
     way: str, number: int, targets: Sequence[Target], seen: Sequence[Evidence], shadows: Sequence[Evidence]
 ) -> list[Attacked]:
-    told = []
+    told, by = [], chosen(shadows)
     for each, found in zip(targets, seen, strict=True):
-        learned: Hit = hit(learned_scores(shadows, found), found.is_member)
-        ahead: Hit = hit(found.lead, found.is_member)
+        most = hit(ATTACKS[by](shadows, found), found.is_member)
+        ahead = hit(by_loss(shadows, found), found.is_member)
         told.append(
             Attacked(
                 round=number + 1,
                 way=way,
                 device=each.device.name,
-                auc=learned.auc,
-                tpr=learned.tpr,
+                by=by,
+                auc=most.auc,
+                tpr=most.tpr,
                 loss_auc=ahead.auc,
                 loss_tpr=ahead.tpr,
             )

@@ -188,9 +188,9 @@ def _legend(experiment: Experiment, sections: Sequence[Section]) -> list[str]:
         lines.append(
             "AUC: of telling the windows that a device learned from from others of the same person, after that round; "
             "50 by chance; mean ± standard deviation over devices and runs. own: from what the device sent; "
-            "sum: from the weighted sum over all of them alone. By an attack that looks at all rounds until then and "
-            "learns on as many shadow devices. Last columns: after the last round, own; by loss alone: by how far it "
-            "is below that of shadow devices' models."
+            "sum: from the weighted sum over all of them alone. By the attack that tells most of as many shadow "
+            "devices: one that has learned on them, from all rounds until then or from the last, or one by loss alone, "
+            "by how far that is below the loss of their models. Last columns: after the last round, own."
         )
         lines.append(
             "epsilon: of the device that gave away most, all its private windows exchanged for others, "

@@ -1,12 +1,14 @@
 """Membership inference: its scores by hand, and that it finds members where there is something to find."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 import pytest
 
 from bench.contenders.local import learn_locally
-from bench.inference import Evidence, evidence, hit, joined, learned_scores
+from bench.inference import ATTACKS, Evidence, by_all_rounds, chosen, evidence, hit, joined
 from bench.members import halves
 from mekt.encoders import SplitAutoencoder
 from mekt.plan import Architecture
@@ -46,11 +48,11 @@ def test_what_shadows_teach_is_used_on_the_attacked() -> None:
     def told(sign: float) -> Evidence:
         traces = chance.normal(size=(400, 3)).astype(np.float32)
         traces[:, 1] += sign * member
-        return Evidence(traces=traces, lead=traces[:, 1], is_member=member)
+        return Evidence(traces=(traces,), lead=traces[:, 1], is_member=member)
 
-    assert hit(learned_scores([told(1.0), told(1.0)], told(1.0)), member).auc > 0.7
-    assert hit(learned_scores([told(-1.0)], told(-1.0)), member).auc > 0.7
-    assert hit(learned_scores([told(1.0)], told(-1.0)), member).auc < 0.3
+    assert hit(by_all_rounds([told(1.0), told(1.0)], told(1.0)), member).auc > 0.7
+    assert hit(by_all_rounds([told(-1.0)], told(-1.0)), member).auc > 0.7
+    assert hit(by_all_rounds([told(1.0)], told(-1.0)), member).auc < 0.3
 
 
 def rounds_of(chance: np.random.Generator, trace: float, rounds: int = 4) -> list[Evidence]:
@@ -59,7 +61,8 @@ def rounds_of(chance: np.random.Generator, trace: float, rounds: int = 4) -> lis
     noise = chance.normal(size=(rounds, 2000, 10))
     noise[:, :, 0] += trace * member
     return [
-        Evidence(traces=each.astype(np.float32), lead=each[:, 0].astype(np.float32), is_member=member) for each in noise
+        Evidence(traces=(each.astype(np.float32),), lead=each[:, 0].astype(np.float32), is_member=member)
+        for each in noise
     ]
 
 
@@ -67,17 +70,31 @@ def test_what_several_rounds_say_adds_up() -> None:
     chance = np.random.default_rng(1)
     device, *shadows = (reduce(joined, rounds_of(chance, 0.5)) for _ in range(4))
     # Four times half a deviation come to one, of which the area is 0.760; half a one's is 0.638, to 0.01 by chance.
-    assert device.traces.shape == (2000, 40)
-    assert hit(device.lead, device.is_member).auc == pytest.approx(0.760, abs=0.05)
-    assert hit(learned_scores(shadows, device), device.is_member).auc == pytest.approx(0.760, abs=0.05)
-    last, *others = (rounds_of(chance, 0.5)[-1] for _ in range(4))
-    assert hit(learned_scores(others, last), last.is_member).auc == pytest.approx(0.638, abs=0.05)
+    areas = {name: hit(attack(shadows, device), device.is_member).auc for name, attack in ATTACKS.items()}
+    assert areas == pytest.approx({"all": 0.760, "last": 0.638, "loss": 0.760}, abs=0.05)
 
 
 def test_where_nothing_is_to_be_found_more_rounds_find_nothing() -> None:
     chance = np.random.default_rng(2)
     device, *shadows = (reduce(joined, rounds_of(chance, 0.0)) for _ in range(4))
-    assert hit(learned_scores(shadows, device), device.is_member).auc == pytest.approx(0.5, abs=0.05)
+    for attack in ATTACKS.values():
+        assert hit(attack(shadows, device), device.is_member).auc == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    # What the first round shows of each shadow and the second of all; in the middle the first one misleads.
+    ("attack", "early", "late"),
+    [("all", (3, 3, 3), 0), ("last", (2, 2, -2), 1), ("loss", (0, 0, 0), 0)],
+)
+def test_the_attack_is_chosen_that_tells_most_of_the_shadows(attack: str, early: Sequence[float], late: float) -> None:
+    chance = np.random.default_rng(3)
+    shadows = []
+    for trace in early:
+        [first], [second] = rounds_of(chance, trace, 1), rounds_of(chance, late, 1)
+        lead = first.is_member.astype(np.float32) if attack == "loss" else np.zeros_like(first.lead)
+        shadows.append(replace(joined(first, second), lead=lead))
+    assert chosen(shadows) == attack
+    assert chosen(shadows[:1]) == "all"
 
 
 @pytest.mark.parametrize("contrast", [0.0, 1.0])
@@ -94,14 +111,14 @@ def test_a_model_that_has_learned_its_windows_by_heart_gives_them_away(contrast:
     reference, model = SplitAutoencoder(plan, architectures), SplitAutoencoder(plan, architectures)
     learn_locally(model, members, plan, 0, 0)
     found = evidence([model], reference, [], plan, members, outsiders)
-    assert found.traces.shape == (len(inside) + len(outside), 10) and np.isfinite(found.traces).all()
+    assert found.traces[0].shape == (len(inside) + len(outside), 10) and np.isfinite(found.traces[0]).all()
     assert hit(found.lead, found.is_member).auc > 0.7
-    assert hit(-found.traces[:, 0], found.is_member).auc > 0.9
+    assert hit(-found.traces[0][:, 0], found.is_member).auc > 0.9
     # What one is ahead of the other, the other is behind.
     behind = evidence([reference], reference, [[model]], plan, members, outsiders)
     assert hit(behind.lead, behind.is_member).auc == pytest.approx(1 - hit(found.lead, found.is_member).auc)
     both = evidence([model, reference], reference, [[reference, model]], plan, members, outsiders)
-    assert both.traces.shape[1] == 20 and np.abs(both.lead).max() < 1e-5
+    assert both.traces[0].shape[1] == 20 and np.abs(both.lead).max() < 1e-5
     for others in ([], [[reference]]):
         nothing = evidence([reference], reference, others, plan, members, outsiders)
         assert hit(nothing.lead, nothing.is_member).auc == 0.5
