@@ -57,12 +57,15 @@ VALUES = (
     .map(lambda number: float(np.float32((number + 0.3711) * 4.3e-5)))
     .filter(lambda value: len(set(np.float32(value).tobytes())) == 4)
 )
-MARKS = st.fixed_dictionaries(
-    {
-        "acc": st.lists(VALUES, min_size=3, max_size=3, unique=True),
-        "gyro": st.lists(VALUES, min_size=2, max_size=2, unique=True),
-    }
-)
+
+
+def rows_of(channels: int) -> st.SearchStrategy[list[float]]:
+    """Samples that could not be a pattern of two bytes, not even in the shortest format."""
+    rows = st.lists(VALUES, min_size=channels, max_size=channels, unique=True)
+    return rows.filter(lambda row: len(set(np.array(row).astype("<f2").tobytes())) > 2)
+
+
+MARKS = st.fixed_dictionaries({"acc": rows_of(3), "gyro": rows_of(2)})
 Marks = dict[str, list[float]]
 
 
