@@ -10,7 +10,7 @@ TRUST = "the coordinator's public key: only its releases"
 
 
 def _add_infer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--release", type=Path, required=True, metavar="DIR", help="the release's folder")
+    parser.add_argument("--release", type=Path, required=True, metavar="FILE", help="the release")
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="a recording or a sensor (.toml)")
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="use only these (all that are there)")
     parser.add_argument("--speed", type=float, default=0.0, help="times real time; 0 (default) as fast as it is read")
@@ -31,7 +31,7 @@ def _infer(options: argparse.Namespace) -> int:
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--release", type=Path, required=True, metavar="DIR", help="the release's folder")
+    parser.add_argument("--release", type=Path, required=True, metavar="FILE", help="the release")
     parser.add_argument("--recordings", type=Path, nargs="+", required=True, metavar="FILE", help="labelled recordings")
     parser.add_argument("--trust", type=Path, metavar="FILE", help=TRUST)
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
