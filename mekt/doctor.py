@@ -292,7 +292,9 @@ def _sensor(name: str, modalities: str, attempt: Attempt, limit_s: float) -> Che
             samples: dict[str, int] = facts["samples"]
             if silent := [each for each, count in samples.items() if count == 0]:
                 seen = f"opened, but {', '.join(silent)} gave no sample within {SAMPLES_S:g} s"
-                return warning(name, seen, "look whether it is switched on and measures; a slow one may need longer")
+                return warning(
+                    name, seen, "look whether it is switched on and measures; `mekt sensors check` tells more"
+                )
             return ok(name, ", ".join(f"{count} samples of {each}" for each, count in samples.items()))
         case Refused(problem=problem, exit_code=code, entry=entry) if code in FAMILIES:
             return refused(name, f"{modalities}: {problem}", FAMILIES[code], entry=entry)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -154,6 +154,10 @@ class IioSource:
                 catalogue.SENSOR_UNUSABLE,
             )
         return items
+
+    def ranges(self) -> Mapping[str, float]:
+        """How far each modality reaches as the device is set, in its unit, where its driver says so."""
+        return {} if self._reader is None else self._reader.ranges()
 
     def close(self) -> None:
         """Stop the device, and put back what was changed."""

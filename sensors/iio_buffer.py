@@ -17,6 +17,7 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from sensors.iio_axes import AXES
 from sensors.iio_device import FORBIDDEN, Device, Kernel, failure
+from sensors.iio_range import reach
 from sensors.iio_scan import STAMP
 from sensors.iio_setup import NoBufferError, Setup
 from sensors.iio_time import Arrivals, Stamps, plausible
@@ -77,6 +78,15 @@ class BufferReader:
         rows = self._setup.layout.rows(data)
         self._part = data[rows.size :]
         return self._blocks(rows) if len(rows) else []
+
+    def ranges(self) -> dict[str, float]:
+        """How far each modality reaches, in its unit."""
+        return {
+            each.modality.name: reach(
+                self._setup.axes[each.modality.name], self._setup.layout.bits(f"{each.kind}_{AXES[0]}")
+            )
+            for each in self._channels
+        }
 
     def close(self) -> None:
         """Stop the buffer and put back what was changed."""

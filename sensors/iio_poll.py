@@ -17,8 +17,9 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from sensors.iio_axes import AXES, Axes
 from sensors.iio_device import FORBIDDEN, GONE, Device, Folder, Kernel, read_axes
-from sensors.iio_range import set_range
+from sensors.iio_range import reach, set_range, type_file
 from sensors.iio_rate import set_rate
+from sensors.iio_scan import scan_type
 from sensors.iio_wish import Channel, Wish
 from sensors.source import Block, Item
 
@@ -100,6 +101,15 @@ class PollReader:
         return [
             self._block(each, samples[each.modality.name]) for each in self._channels if samples[each.modality.name]
         ]
+
+    def ranges(self) -> dict[str, float]:
+        """How far each modality reaches, in its unit, where the device has a buffer whose numbers say so."""
+        types = {each: type_file(self._folder, each.kind) for each in self._channels}
+        return {
+            each.modality.name: reach(self._axes[each.modality.name], self._folder.parsed(file, scan_type).bits)
+            for each, file in types.items()
+            if file is not None
+        }
 
     def close(self) -> None:
         """Let the attributes go, and put back the rate."""

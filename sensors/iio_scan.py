@@ -134,6 +134,10 @@ class Layout:
         """The byte of a sample at which this channel begins."""
         return self._at[name][0]
 
+    def bits(self, name: str) -> int:
+        """How many bits one of this channel's numbers has."""
+        return self._at[name][1].bits
+
     def rows(self, data: bytes) -> NDArray[np.uint8]:
         """The whole samples (n, s) in `data`; a part of one at its end is left out."""
         count = len(data) // self.size_bytes

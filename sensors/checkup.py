@@ -1,0 +1,255 @@
+"""Sensors looked at one after the other while they lie still, for who installs a device: `mekt sensors check`.
+
+Of each: whether it opens and gives samples; rate, jitter and range against what its settings say; whether an
+accelerometer shows gravity; the chip's own self test, where it has one.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from mekt import catalogue
+from mekt.check import Check, exit_code, failed, ok, refused, skipped, summary, warning
+from mekt.errors import MektError, SensorError
+from mekt.modality import Modality
+from mekt.process import Stop
+from sensors.csv import CsvSettings
+from sensors.iio import IioSettings
+from sensors.imu_source import ImuSource
+from sensors.look import tables_of
+from sensors.meter import Figures, Meter
+from sensors.replay import ReplaySettings
+from sensors.rest import Rest, rest
+from sensors.settings import SensorSettings
+from sensors.simulator import SimulatorSettings
+from sensors.source import Block, Floats, Gap, Ranged, Source
+from sensors.track import HOLE_PERIODS, HOLE_S
+
+READ_S = 0.5
+# Chips' clocks are off by some percent; a rate further off than this share is another one.
+RATE_SLACK = 0.1
+# Of the samples that should have come; of a period; of a range, as drivers round their scales.
+MOST_MISSING, MOST_JITTER, RANGE_SLACK = 0.01, 0.5, 0.01
+# To say something of gravity; and so many are kept at most.
+LEAST_SAMPLES, MOST_SAMPLES = 20, 100_000
+# What is played is not here, and cannot lie still.
+PLAYED = (ReplaySettings, CsvSettings, SimulatorSettings)
+
+
+def run_check(
+    config: Path, *, modalities: Sequence[str], seconds: float, as_json: bool, out: TextIO, stop: Stop
+) -> int:
+    """Look at every sensor of a settings file for so many seconds, print a line for each check; the exit code.
+
+    Raises:
+        SettingsError: when the file is none, or no sensor gives one of `modalities`.
+    """
+    checks: list[Check] = []
+    for index, settings in tables_of(config, modalities):
+        for check in _table(f"sensors[{index}]", settings, config.parent, seconds, stop):
+            checks.append(check)
+            if not as_json:
+                print(check.line(), file=out, flush=True)
+    code = exit_code(checks)
+    if as_json:
+        print(json.dumps({"exit_code": code, "checks": [each.plain() for each in checks]}), file=out)
+    else:
+        print(f"sensors: {summary(checks)}", file=out)
+    return code
+
+
+def _table(name: str, settings: SensorSettings, base: Path, seconds: float, stop: Stop) -> Iterator[Check]:
+    try:
+        source = settings.source(base)
+    except MektError as error:
+        yield refused(name, str(error), type(error), entry=error.entry)
+        return
+    yield from examine(name, settings, source, seconds, stop)
+
+
+def examine(
+    name: str,
+    settings: SensorSettings,
+    source: Source,
+    seconds: float,
+    stop: Stop,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Check]:
+    """What is to be said of the sensor that `settings` describe; it is closed when all of it is said."""
+    label = f"{settings.kind} ({', '.join(settings.modalities)})"
+    try:
+        looks, read_s, ranges = _look(source, seconds, stop, clock)
+    except SensorError as error:
+        yield refused(name, f"{label}: {error}", SensorError, entry=error.entry)
+        return
+    yield ok(name, f"{label}: opened, and read for {read_s:.1f} s")
+    wanted = settings.ranges if isinstance(settings, IioSettings) else {}
+    resting: list[Rest] = []
+    for look in looks:
+        of = look.modality.name
+        yield _rate(f"{of} rate", look, read_s)
+        if look.figures.samples == 0:
+            continue
+        yield _range(f"{of} range", look, ranges.get(of), wanted.get(of))
+        if look.modality.shape == (3,) and look.modality.unit == "g":
+            if isinstance(settings, PLAYED):
+                yield skipped(f"{of} at rest", f"a sensor of kind {settings.kind} is played, and does not lie here")
+            elif len(look.kept) < LEAST_SAMPLES:
+                yield skipped(f"{of} at rest", f"{len(look.kept)} samples are too few; more come with --seconds")
+            else:
+                resting.append(rest(look.kept))
+                yield _gravity(f"{of} at rest", resting[-1])
+    if isinstance(source, ImuSource):
+        if all(each.still for each in resting):
+            yield _self_test(f"{name} test", source)
+        else:
+            yield skipped(f"{name} test", "a chip that moves cannot test itself")
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Look:
+    """What has come of one modality: its figures, smallest and largest value, how often its stream began anew.
+
+    `kept` are its sound samples (n, *shape), of signals alone; `unsound` are those that hold what is no number.
+    """
+
+    modality: Modality
+    figures: Figures
+    low: float
+    high: float
+    gaps: int
+    unsound: int
+    kept: Floats
+
+
+class _Looker:
+    """Takes the blocks of one modality."""
+
+    def __init__(self, modality: Modality) -> None:
+        self.modality = modality
+        self._meter = Meter(modality)
+        self._kept: list[Floats] = []
+        self._count = self._gaps = self._unsound = 0
+        self._low, self._high = np.inf, -np.inf
+
+    def take(self, block: Block, now_s: float) -> None:
+        sound = np.isfinite(block.t_s) & np.isfinite(block.values).reshape(len(block.t_s), -1).all(axis=1)
+        values = block.values[sound]
+        self._unsound += len(block.t_s) - len(values)
+        self._meter.take(Block(modality=block.modality, t_s=block.t_s[sound], values=values), now_s)
+        if len(values):
+            self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        if not self.modality.is_frames and self._count < MOST_SAMPLES:
+            self._kept.append(values)
+            self._count += len(values)
+
+    def gap(self) -> None:
+        # What is before the first sample is no loss.
+        self._gaps += self._low <= self._high
+        self._meter.gap()
+
+    def look(self) -> _Look:
+        return _Look(
+            modality=self.modality,
+            figures=self._meter.figures(),
+            low=self._low,
+            high=self._high,
+            gaps=self._gaps,
+            unsound=self._unsound,
+            kept=np.concatenate(self._kept) if self._kept else np.empty((0, *self.modality.shape), np.float32),
+        )
+
+
+def _look(
+    source: Source, seconds: float, stop: Stop, clock: Callable[[], float]
+) -> tuple[list[_Look], float, dict[str, float]]:
+    """What came of each modality, in how many seconds, and how far each reaches where the device says so."""
+    lookers = {each.name: _Looker(each) for each in source.modalities}
+    source.open()
+    try:
+        began_s = clock()
+        while not stop.requested and (left_s := began_s + seconds - clock()) > 0:
+            items = source.read(min(READ_S, left_s))
+            if items is None:
+                break
+            for item in items:
+                if isinstance(item, Block):
+                    lookers[item.modality].take(item, clock())
+                elif isinstance(item, Gap):
+                    for each in lookers.values():
+                        each.gap()
+        read_s = clock() - began_s
+        ranges = dict(source.ranges()) if isinstance(source, Ranged) else {}
+    finally:
+        source.close()
+    return [each.look() for each in lookers.values()], read_s, ranges
+
+
+def _rate(name: str, look: _Look, read_s: float) -> Check:
+    """Whether samples come as often and as evenly as windows need them."""
+    each, nominal_hz = look.figures, look.modality.rate_hz
+    if each.rate_hz == 0:
+        seen = f"{each.samples} samples in {read_s:.1f} s"
+        remedy = "look whether it is switched on and measures; a slow one may need more --seconds"
+        return failed(name, seen, remedy, SensorError, catalogue.SENSOR_SILENT)
+    seen = (
+        f"{each.rate_hz:.2f} Hz of {nominal_hz:g}, jitter {each.jitter_ms:.1f} ms, longest gap {each.gap_ms:.0f} ms,"
+        f" {each.missing} missing of {each.samples + each.missing}"
+    )
+    hole_s = max(HOLE_PERIODS / nominal_hz, HOLE_S)
+    if each.rate_hz * hole_s < 1:
+        remedy = "there is a hole behind each sample, and so no window: set it to a rate that it has, and the plan's"
+        return failed(name, seen, remedy, SensorError, catalogue.SENSOR_UNUSABLE)
+    if abs(each.rate_hz / nominal_hz - 1) > RATE_SLACK:
+        return warning(name, seen, "it measures at another rate: set one that it has, for others are made up from it")
+    if look.gaps or each.backward or look.unsound:
+        seen += f"; began anew {look.gaps} times, {each.backward} not later than one before, {look.unsound} no numbers"
+        return warning(name, seen, "check cable, power and driver; a slow bus may need a lower rate")
+    lost = each.missing > MOST_MISSING * (each.samples + each.missing) or each.gap_ms > 1000 * hole_s
+    if lost or each.jitter_ms * nominal_hz > 1000 * MOST_JITTER:
+        return warning(name, seen, "take load off this machine or the bus, or lower the rate")
+    return ok(name, seen)
+
+
+def _range(name: str, look: _Look, reaches: float | None, wanted: float | None) -> Check:
+    """Whether the sensor reaches as far as its settings want, and does not stand at an end of it."""
+    unit = look.modality.unit
+    seen = f"{look.low:.3g} to {look.high:.3g} {unit}"
+    if look.low == look.high:
+        return warning(name, f"{seen} in all that came", "it may be stuck, or covered: see whether it notices anything")
+    if reaches is None:
+        if wanted is None:
+            return ok(name, seen)
+        return warning(name, f"{seen}; its driver does not say how far it reaches", "shake it and look at the range")
+    seen += f"; reaches +-{reaches:.4g} {unit}"
+    if wanted is not None and reaches < (1 - RANGE_SLACK) * wanted:
+        remedy = f"{wanted:g} was wanted: the driver offers no more, or refused it; lower `ranges`, or ask the log why"
+        return failed(name, seen, remedy, SensorError, catalogue.SENSOR_UNUSABLE)
+    if max(-look.low, look.high) >= (1 - RANGE_SLACK) * reaches:
+        return warning(name, seen, "it stood at an end of its range: ask for a larger one, or let it lie still")
+    return ok(name, seen)
+
+
+def _gravity(name: str, there: Rest) -> Check:
+    if there.ok:
+        return ok(name, f"{there.seen}, if that is what points up")
+    if there.still:
+        return failed(name, there.seen, there.remedy, SensorError, catalogue.SENSOR_UNUSABLE)
+    return warning(name, there.seen, there.remedy)
+
+
+def _self_test(name: str, source: ImuSource) -> Check:
+    try:
+        result = source.self_test()
+    except SensorError as error:
+        return refused(name, str(error), SensorError, entry=error.entry)
+    if result.passed:
+        return ok(name, f"{result.chip}: all {len(result.axes)} axes passed")
+    seen = f"{result.chip}: {', '.join(str(each) for each in result.axes if not each.passed)}"
+    remedy = "lay it still and try again; where it fails again the chip is damaged, or a copy without a self test"
+    return failed(name, seen, remedy, SensorError, catalogue.SENSOR_UNUSABLE)
