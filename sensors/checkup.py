@@ -19,7 +19,7 @@ from mekt.errors import MektError, SensorError
 from mekt.modality import Modality
 from mekt.process import Stop
 from sensors.csv import CsvSettings
-from sensors.iio import IioSettings
+from sensors.iio.source import IioSettings
 from sensors.imu_source import ImuSource
 from sensors.look import tables_of
 from sensors.meter import Figures, Meter

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sensors.iio_axes import STANDARD_GRAVITY_M_S2
+from sensors.iio.axes import STANDARD_GRAVITY_M_S2
 from sensors.source import Floats
 
 # Gravity varies by half a percent over the earth; cheap chips are off by some percent.

@@ -15,7 +15,7 @@ from mekt.modality import Modality
 from mekt.process import Stop
 from sensors.checkup import examine, run_check
 from sensors.i2c import I2cDevice
-from sensors.iio import IioSettings
+from sensors.iio.source import IioSettings
 from sensors.imu import ImuSettings
 from sensors.mqtt import MqttSettings
 from sensors.recording import write_recording
@@ -23,7 +23,7 @@ from sensors.settings import SensorSettings, sensor_settings
 from sensors.simulator import simulate
 from sensors.source import Block, Gap, Item, Source
 from tests.sensors.i2c_bench import Bench, FakeMpu
-from tests.sensors.iio_tree import MPU6050, Tree
+from tests.sensors.iio.tree import MPU6050, Tree
 from tests.sensors.test_mpu6050 import ACC_TRIM, GYRO_TRIM, STEP, trimmed
 
 ACC = Modality(name="acc", shape=(3,), rate_hz=50, unit="g")

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mekt.errors import SensorError
-from sensors.iio import found
+from sensors.iio.source import found
 from tests.drivers.guest.motion_chip import OTHER, Registers, bus_number, forget, introduce
 from tests.drivers.guest.reading import Record, failure, gathered, near, opened, reopened, source_of
 from tests.drivers.guest.sensor_hub import SensorHub, accelerometer, gyroscope

@@ -12,12 +12,12 @@ from mekt.errors import SensorError
 from mekt.modality import Modality, ModalityName
 from mekt.schema import Bounds, Positive
 from sensors.found import Found
-from sensors.iio_axes import AXES, UNITS
-from sensors.iio_buffer import BufferReader
-from sensors.iio_device import Device, Kernel, devices, failure, find
-from sensors.iio_poll import PollReader
-from sensors.iio_setup import NoBufferError
-from sensors.iio_wish import Channel, Wish
+from sensors.iio.attributes import Kernel, failure
+from sensors.iio.axes import AXES, UNITS
+from sensors.iio.buffer import BufferReader
+from sensors.iio.device import Channel, Device, Wish, devices, find
+from sensors.iio.polling import PollReader
+from sensors.iio.setup import NoBufferError
 from sensors.source import Item, SensedNames, named_once
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 After the kernel's Documentation/iio/iio_devbuf.rst ("Scan elements"), Documentation/ABI/testing/sysfs-bus-iio (`_type`)
 and `iio_compute_scan_bytes` in drivers/iio/industrialio-buffer.c: elements stand in the order of their indices, each
 aligned to its own length, the time stamp behind all others, and a sample is a multiple of its longest element.
-(Kernels before 5.5 left out that last padding; with a time stamp there is none.)
+Kernels before 5.5, and stable ones before 2020, left out that last padding (commit "iio: buffer: align the size of scan
+bytes to size of the largest element"); with a time stamp, or elements of one length, there is none.
 
 Shapes: n samples of s bytes.
 """
