@@ -4,7 +4,6 @@ Of each: whether it opens and gives samples; rate, jitter and range against what
 accelerometer shows gravity; the chip's own self test, where it has one.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from mekt import catalogue
-from mekt.check import Check, exit_code, failed, ok, refused, skipped, summary, warning
+from mekt.check import Check, failed, ok, refused, report, skipped, warning
 from mekt.errors import MektError, SensorError
 from mekt.modality import Modality
 from mekt.process import Stop
@@ -49,27 +48,19 @@ def run_check(
     Raises:
         SettingsError: when the file is none, or no sensor gives one of `modalities`.
     """
-    checks: list[Check] = []
-    for index, settings in tables_of(config, modalities):
-        for check in _table(f"sensors[{index}]", settings, config.parent, seconds, stop):
-            checks.append(check)
-            if not as_json:
-                print(check.line(), file=out, flush=True)
-    code = exit_code(checks)
-    if as_json:
-        print(json.dumps({"exit_code": code, "checks": [each.plain() for each in checks]}), file=out)
-    else:
-        print(f"sensors: {summary(checks)}", file=out)
-    return code
+    tables = tables_of(config, modalities)
+    return report("sensors", _all(tables, config.parent, seconds, stop), as_json=as_json, out=out)
 
 
-def _table(name: str, settings: SensorSettings, base: Path, seconds: float, stop: Stop) -> Iterator[Check]:
-    try:
-        source = settings.source(base)
-    except MektError as error:
-        yield refused(name, str(error), type(error), entry=error.entry)
-        return
-    yield from examine(name, settings, source, seconds, stop)
+def _all(tables: Sequence[tuple[int, SensorSettings]], base: Path, seconds: float, stop: Stop) -> Iterator[Check]:
+    for index, settings in tables:
+        name = f"sensors[{index}]"
+        try:
+            source = settings.source(base)
+        except MektError as error:
+            yield refused(name, str(error), type(error), entry=error.entry)
+        else:
+            yield from examine(name, settings, source, seconds, stop)
 
 
 def examine(
@@ -86,6 +77,9 @@ def examine(
         looks, read_s, ranges = _look(source, seconds, stop, clock)
     except SensorError as error:
         yield refused(name, f"{label}: {error}", SensorError, entry=error.entry)
+        return
+    if stop.requested:
+        yield skipped(name, f"{label}: stopped before it was looked at long enough")
         return
     yield ok(name, f"{label}: opened, and read for {read_s:.1f} s")
     wanted = settings.ranges if isinstance(settings, IioSettings) else {}

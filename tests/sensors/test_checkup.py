@@ -116,6 +116,31 @@ def test_a_chip_that_fails_its_own_test_says_on_which_axis(tmp_path: Path) -> No
     assert test.mark == "FAILED" and "acc x: -100" in test.seen and "gyro y" in test.seen and "acc y" not in test.seen
 
 
+def test_a_chip_that_falls_silent_in_its_own_test_says_so(tmp_path: Path) -> None:
+    class Tired(FakeMpu):
+        resets = 0
+
+        def power_on(self) -> None:
+            super().power_on()
+            self.resets += 1
+
+        def rate_hz(self) -> float:
+            # Plugged in, started to be read, started to be tested.
+            return super().rate_hz() if self.resets < 3 else 0.0
+
+    bench = Bench(tmp_path)
+    test = said(*imu(bench, Tired(source=lambda k: (0, k % 2, 4096, 0, k % 3, 0))), bench)["sensors[0] test"]
+    assert (test.mark, test.seen, test.remedy) == ("FAILED", "MPU-6050: gives no samples", "switch it off and on")
+
+
+def test_who_is_asked_to_stop_judges_nothing() -> None:
+    stop = Stop()
+    stop.request()
+    source = still()
+    [check] = examine("sensors[0]", mqtt(), source, 5.0, stop)
+    assert check.mark == "skipped" and source.at == 0
+
+
 def test_a_chip_that_moves_is_not_tested(tmp_path: Path) -> None:
     bench, fake = Bench(tmp_path), trimmed()
     fake.source = lambda k: (4000 * (k % 2), 0, 4096, 0, 0, 0)
