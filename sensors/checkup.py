@@ -6,7 +6,6 @@ accelerometer shows gravity; the chip's own self test, where it has one.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -105,65 +104,55 @@ def examine(
             yield skipped(f"{name} test", "a chip that moves cannot test itself")
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
 class _Look:
-    """What has come of one modality: its figures, smallest and largest value, how often its stream began anew.
-
-    `kept` are its sound samples (n, *shape), of signals alone; `unsound` are those that hold what is no number.
-    """
-
-    modality: Modality
-    figures: Figures
-    low: float
-    high: float
-    gaps: int
-    unsound: int
-    kept: Floats
-
-
-class _Looker:
-    """Takes the blocks of one modality."""
+    """What has come of one modality, block by block."""
 
     def __init__(self, modality: Modality) -> None:
         self.modality = modality
+        # The smallest and the largest value; how often the stream began anew; samples that hold what is no number.
+        self.low, self.high = np.inf, -np.inf
+        self.gaps = self.unsound = 0
         self._meter = Meter(modality)
         self._kept: list[Floats] = []
-        self._count = self._gaps = self._unsound = 0
-        self._low, self._high = np.inf, -np.inf
+        self._room = 0 if modality.is_frames else MOST_SAMPLES
 
     def take(self, block: Block, now_s: float) -> None:
         sound = np.isfinite(block.t_s) & np.isfinite(block.values).reshape(len(block.t_s), -1).all(axis=1)
         values = block.values[sound]
-        self._unsound += len(block.t_s) - len(values)
+        self.unsound += len(block.t_s) - len(values)
+        if len(values) == 0:
+            return
         self._meter.take(Block(modality=block.modality, t_s=block.t_s[sound], values=values), now_s)
-        if len(values):
-            self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
-        if not self.modality.is_frames and self._count < MOST_SAMPLES:
-            self._kept.append(values)
-            self._count += len(values)
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self._kept.append(values[: self._room])
+        self._room -= len(self._kept[-1])
 
     def gap(self) -> None:
         # What is before the first sample is no loss.
-        self._gaps += self._low <= self._high
+        self.gaps += self.low <= self.high
         self._meter.gap()
 
-    def look(self) -> _Look:
-        return _Look(
-            modality=self.modality,
-            figures=self._meter.figures(),
-            low=self._low,
-            high=self._high,
-            gaps=self._gaps,
-            unsound=self._unsound,
-            kept=np.concatenate(self._kept) if self._kept else np.empty((0, *self.modality.shape), np.float32),
-        )
+    @property
+    def figures(self) -> Figures:
+        return self._meter.figures()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing moved, not even by the noise that every sensor has."""
+        kept = self.kept
+        return self.low == self.high or (len(kept) >= LEAST_SAMPLES and not np.ptp(kept, axis=0).any())
+
+    @property
+    def kept(self) -> Floats:
+        """Its sound samples (n, *shape), of signals alone."""
+        return np.concatenate(self._kept) if self._kept else np.empty((0, *self.modality.shape), np.float32)
 
 
 def _look(
     source: Source, seconds: float, stop: Stop, clock: Callable[[], float]
 ) -> tuple[list[_Look], float, dict[str, float]]:
     """What came of each modality, in how many seconds, and how far each reaches where the device says so."""
-    lookers = {each.name: _Looker(each) for each in source.modalities}
+    looks = {each.name: _Look(each) for each in source.modalities}
     source.open()
     try:
         began_s = clock()
@@ -173,15 +162,15 @@ def _look(
                 break
             for item in items:
                 if isinstance(item, Block):
-                    lookers[item.modality].take(item, clock())
+                    looks[item.modality].take(item, clock())
                 elif isinstance(item, Gap):
-                    for each in lookers.values():
+                    for each in looks.values():
                         each.gap()
         read_s = clock() - began_s
         ranges = dict(source.ranges()) if isinstance(source, Ranged) else {}
     finally:
         source.close()
-    return [each.look() for each in lookers.values()], read_s, ranges
+    return list(looks.values()), read_s, ranges
 
 
 def _rate(name: str, look: _Look, read_s: float) -> Check:
@@ -211,21 +200,20 @@ def _rate(name: str, look: _Look, read_s: float) -> Check:
 
 
 def _range(name: str, look: _Look, reaches: float | None, wanted: float | None) -> Check:
-    """Whether the sensor reaches as far as its settings want, and does not stand at an end of it."""
+    """Whether the sensor reaches as far as its settings want, moves at all, and does not stand at an end of it."""
     unit = look.modality.unit
     seen = f"{look.low:.3g} to {look.high:.3g} {unit}"
-    if look.low == look.high:
-        return warning(name, f"{seen} in all that came", "it may be stuck, or covered: see whether it notices anything")
-    if reaches is None:
-        if wanted is None:
-            return ok(name, seen)
+    if reaches is not None:
+        seen += f"; reaches +-{reaches:.4g} {unit}"
+        if wanted is not None and reaches < (1 - RANGE_SLACK) * wanted:
+            remedy = f"{wanted:g} was wanted, its driver has no more or refused it: lower `ranges`, or ask the log why"
+            return failed(name, seen, remedy, SensorError, catalogue.SENSOR_UNUSABLE)
+        if max(-look.low, look.high) >= (1 - RANGE_SLACK) * reaches:
+            return warning(name, seen, "it stood at an end of its range: ask for a larger one, or let it lie still")
+    elif wanted is not None:
         return warning(name, f"{seen}; its driver does not say how far it reaches", "shake it and look at the range")
-    seen += f"; reaches +-{reaches:.4g} {unit}"
-    if wanted is not None and reaches < (1 - RANGE_SLACK) * wanted:
-        remedy = f"{wanted:g} was wanted: the driver offers no more, or refused it; lower `ranges`, or ask the log why"
-        return failed(name, seen, remedy, SensorError, catalogue.SENSOR_UNUSABLE)
-    if max(-look.low, look.high) >= (1 - RANGE_SLACK) * reaches:
-        return warning(name, seen, "it stood at an end of its range: ask for a larger one, or let it lie still")
+    if look.stuck:
+        return warning(name, f"{seen}; every sample is the same", "it may be stuck: see whether it notices anything")
     return ok(name, seen)
 
 
