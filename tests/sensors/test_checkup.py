@@ -209,11 +209,24 @@ def test_uneven_lost_backward_and_broken_samples_are_told() -> None:
     lost.t_s[100:] += 0.3
     assert "longest gap 320 ms" in said(mqtt(), lost)["acc rate"].seen
     assert said(mqtt(), lost)["acc rate"].remedy.startswith("take load off")
+    some = still(seconds=8)
+    dropped = np.arange(10, 400, 20)
+    some.t_s, some.values = np.delete(some.t_s, dropped), np.delete(some.values, dropped, axis=0)
+    assert said(mqtt(), some)["acc rate"].remedy.startswith("take load off")
     broken = still()
     broken.t_s[30], broken.values[40], broken.gaps = broken.t_s[28], np.nan, (0, 100)
     check = said(mqtt(), broken)["acc rate"]
     assert check.mark == "warning"
     assert check.seen.endswith("began anew 1 times, 1 not later than one before, 1 no numbers")
+
+
+def test_a_clock_that_is_a_little_slow_and_samples_that_are_a_little_uneven_lose_nothing() -> None:
+    slow = still(rate_hz=48.5)
+    assert said(mqtt(), slow)["acc rate"].mark == "ok"
+    uneven = still()
+    uneven.t_s += np.random.default_rng(1).uniform(-0.007, 0.007, len(uneven.t_s))
+    check = said(mqtt(), uneven)["acc rate"]
+    assert check.mark == "ok" and " 0 missing" not in check.seen
 
 
 def test_silence_is_a_failure_and_so_is_a_single_sample() -> None:
