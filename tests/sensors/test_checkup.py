@@ -213,11 +213,17 @@ def test_uneven_lost_backward_and_broken_samples_are_told() -> None:
     dropped = np.arange(10, 400, 20)
     some.t_s, some.values = np.delete(some.t_s, dropped), np.delete(some.values, dropped, axis=0)
     assert said(mqtt(), some)["acc rate"].remedy.startswith("take load off")
-    broken = still()
-    broken.t_s[30], broken.values[40], broken.gaps = broken.t_s[28], np.nan, (0, 100)
-    check = said(mqtt(), broken)["acc rate"]
-    assert check.mark == "warning"
-    assert check.seen.endswith("began anew 1 times, 1 not later than one before, 1 no numbers")
+    backward, broken, anew = still(), still(), still()
+    backward.t_s[30] = backward.t_s[28]
+    broken.values[40] = np.nan
+    anew.gaps = (0, 100)
+    for source, seen in (
+        (backward, "began anew 0 times, 1 not later than one before, 0 no numbers"),
+        (broken, "began anew 0 times, 0 not later than one before, 1 no numbers"),
+        (anew, "began anew 1 times, 0 not later than one before, 0 no numbers"),
+    ):
+        check = said(mqtt(), source)["acc rate"]
+        assert check.mark == "warning" and check.seen.endswith(seen)
 
 
 def test_a_clock_that_is_a_little_slow_and_samples_that_are_a_little_uneven_lose_nothing() -> None:
