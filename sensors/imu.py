@@ -5,6 +5,7 @@ Where the kernel has a driver for the chip, use that: it knows interrupts. This 
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -146,7 +147,11 @@ class ImuSettings:
             if sensor is not None
         }
         mounting = rotation(self.mounting) if self.mounting else None
-        return ImuSource(device, chip, modalities, mounting=mounting, fifo=self.fifo, clock=clock, wait=wait)
+        reach: dict[Sensor, float] = {"acc": self.acc_range_g, "gyro": math.radians(self.gyro_range_dps)}
+        ranges = {sensor: reach[sensor] for sensor in modalities}
+        return ImuSource(
+            device, chip, modalities, mounting=mounting, ranges=ranges, fifo=self.fifo, clock=clock, wait=wait
+        )
 
 
 def found(*, probe: bool = False, root: Path = Path("/"), ioctl: Ioctl = fcntl.ioctl) -> tuple[Found, ...]:

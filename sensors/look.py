@@ -42,12 +42,11 @@ class _Sensors:
     sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
 
 
-def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
-    """The sources that a settings file describes, or those that give one of these modalities.
+def tables_of(config: Path, modalities: Sequence[str] = ()) -> list[tuple[int, SensorSettings]]:
+    """The `[[sensors]]` tables of a settings file with their places in it, or those that give one of these modalities.
 
     Raises:
-        SettingsError: when the file is none, or no source gives what is asked for.
-        SensorError: when a source can never give what its settings say.
+        SettingsError: when the file is none, or no sensor gives what is asked for.
     """
     try:
         sensors = build(_Sensors, {"sensors": read_table(config).get("sensors", ())}).sensors
@@ -59,7 +58,17 @@ def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
             f"{config}: no sensor gives {', '.join(unknown)}; there are {', '.join(there)}", catalogue.CHOICE_UNKNOWN
         )
     wanted = set(modalities or there)
-    return [each.source(config.parent) for each in sensors if wanted & set(each.modalities)]
+    return [(index, each) for index, each in enumerate(sensors) if wanted & set(each.modalities)]
+
+
+def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
+    """The sources that a settings file describes, or those that give one of these modalities.
+
+    Raises:
+        SettingsError: when the file is none, or no source gives what is asked for.
+        SensorError: when a source can never give what its settings say.
+    """
+    return [each.source(config.parent) for _, each in tables_of(config, modalities)]
 
 
 def show_list(found: Sequence[Found], *, as_json: bool, out: TextIO) -> int:

@@ -1,9 +1,9 @@
 """What every source of samples gives, live or replayed: time-stamped blocks, and marks where the stream starts anew."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let the sensor go; a closed source is closed again without harm."""
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """A source whose device says how far it reaches."""
+
+    def ranges(self) -> Mapping[str, float]:
+        """The largest value of a modality that the device can show as it is set, in its unit; while it is open."""
 
 
 class Settings(Protocol):

@@ -16,23 +16,16 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from mekt.schema import SchemaError, plain
-from sensors.iio import SILENT_S, IioSettings, IioSource, found
-from sensors.iio_buffer import CHUNK_BYTES, MOST_CHUNKS, MOST_SENSELESS
-from sensors.iio_device import UDEV_RULE
-from sensors.iio_poll import MOST_FAILURES
+from sensors.iio.attributes import UDEV_RULE
+from sensors.iio.buffer import CHUNK_BYTES, MOST_CHUNKS, MOST_SENSELESS
+from sensors.iio.polling import MOST_FAILURES
+from sensors.iio.source import SILENT_S, IioSettings, IioSource, found
 from sensors.settings import sensor_settings
 from sensors.source import Block, Item
-from tests.sensors.iio_tree import AK8963, HID_ACCEL, MPU6050, Tree, hid_sample, mpu6050_sample
+from tests.sensors.iio.tree import AK8963, HID_ACCEL, MPU6050, Tree, hid_sample, mpu6050_sample
 
 TABLE: dict[str, Any] = {"kind": "iio", "modalities": ["acc", "gyro"], "name": "mpu6050"}
 G = 9.80665
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    made = Tree(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

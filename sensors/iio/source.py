@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,12 +12,12 @@ from mekt.errors import SensorError
 from mekt.modality import Modality, ModalityName
 from mekt.schema import Bounds, Positive
 from sensors.found import Found
-from sensors.iio_axes import AXES, UNITS
-from sensors.iio_buffer import BufferReader
-from sensors.iio_device import Device, Kernel, devices, failure, find
-from sensors.iio_poll import PollReader
-from sensors.iio_setup import NoBufferError
-from sensors.iio_wish import Channel, Wish
+from sensors.iio.attributes import Kernel, failure
+from sensors.iio.axes import AXES, UNITS
+from sensors.iio.buffer import BufferReader
+from sensors.iio.device import Channel, Device, Wish, devices, find
+from sensors.iio.polling import PollReader
+from sensors.iio.setup import NoBufferError
 from sensors.source import Item, SensedNames, named_once
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,10 @@ class IioSource:
                 catalogue.SENSOR_UNUSABLE,
             )
         return items
+
+    def ranges(self) -> Mapping[str, float]:
+        """How far each modality reaches as the device is set, in its unit, where its driver says so."""
+        return {} if self._reader is None else self._reader.ranges()
 
     def close(self) -> None:
         """Stop the device, and put back what was changed."""
