@@ -16,7 +16,7 @@ import mmap
 import os
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from mekt import catalogue
 from mekt.errors import StateError
 from mekt.files import make_folder
 from sensors.seal import Seal
-from sensors.source import Floats
+from sensors.source import Floats, Samples
 
 INDEX = "index"
 MAGIC = b"mektwin1"
@@ -87,7 +87,7 @@ class Rows:
         """What one row of a modality takes."""
         return row_bytes(self._shapes[name], self._seal)
 
-    def write(self, row: int, number: int, start_s: float, kept_at_s: float, arrays: Mapping[str, Floats]) -> None:
+    def write(self, row: int, number: int, start_s: float, kept_at_s: float, samples: Mapping[str, Samples]) -> None:
         """Put a window, whose shapes are right, into this row.
 
         Raises:
@@ -96,11 +96,11 @@ class Rows:
         content = 0
         try:
             for name in self._shapes:
-                stored: bytes | memoryview = np.ascontiguousarray(arrays[name], dtype=ROW).data.cast("B")
-                if self._seal is not None:
-                    stored = self._seal.close(stored, _about(name, number))
-                content = zlib.crc32(stored, content)
-                _write_all(self._files[name], stored, row * self.row_bytes(name))
+                offset = row * self.row_bytes(name)
+                for part in self._parts(samples[name], _about(name, number)):
+                    content = zlib.crc32(part, content)
+                    _write_all(self._files[name], part, offset)
+                    offset += len(part)
             entry = np.array([(number, start_s, kept_at_s, content, 0)], dtype=ENTRY)
             entry["check"] = zlib.crc32(entry.tobytes()[:CHECKED_BYTES])
             self.entries[row] = entry[0]
@@ -199,6 +199,15 @@ class Rows:
             self._mapped.append(mapped)
             self._maps[name] = np.frombuffer(mapped, dtype=np.uint8).reshape(self._count, size)
         return entries
+
+    def _parts(self, samples: Samples, about: bytes) -> Iterator[bytes | memoryview]:
+        """What is written of a modality, part by part: frames as they are, without a copy of all of them."""
+        each = [samples] if isinstance(samples, np.ndarray) else samples
+        parts = (np.ascontiguousarray(one, dtype=ROW).data.cast("B") for one in each)
+        if self._seal is None:
+            yield from parts
+        else:
+            yield self._seal.close(b"".join(parts), about)
 
     def _write_entry(self, row: int) -> None:
         _write_all(self._files[INDEX], self.entries[row].tobytes(), HEADER_BYTES + row * ENTRY.itemsize)

@@ -18,7 +18,7 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.quality import Quality
-from sensors.source import Block, Floats, Seconds
+from sensors.source import Block, Floats, Samples, Seconds
 from sensors.stream import Labels, Recording
 from sensors.track import LAG_S, SLACK_S, Track
 
@@ -30,11 +30,27 @@ PIECE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
-    """One window: its start on the source's clock, per modality an array (T, *shape), and how well that was sensed."""
+    """One window: its start on the source's clock, per modality its T samples, and how well they were sensed.
+
+    Frames may be those of other windows too: whoever changes samples takes a copy.
+    """
 
     start_s: float
-    arrays: dict[str, Floats]
+    samples: Mapping[str, Samples]
     quality: Mapping[str, Quality] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """Per modality an array (T, *shape)."""
+        return {name: each if isinstance(each, np.ndarray) else np.stack(each) for name, each in self.samples.items()}
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """That of a modality's array; None when it is missing."""
+        samples = self.samples.get(name)
+        if samples is None or isinstance(samples, np.ndarray):
+            return None if samples is None else samples.shape
+        [shape] = {frame.shape for frame in samples}
+        return (len(samples), *shape)
 
 
 class Windower:
@@ -76,7 +92,7 @@ class Windower:
     def feed(self, block: Block) -> list[Window]:
         """The windows that `block` completes, in order of time; other modalities than the windower's are passed over.
 
-        A clock that is set back acts as a gap. Windows of one call may share memory; copy what is kept for long.
+        A clock that is set back acts as a gap.
 
         Raises:
             SensorError: when the samples do not have the modality's shape.
@@ -114,7 +130,7 @@ class Windower:
             given = [
                 Window(
                     start_s=start_s,
-                    arrays={name: windows[row] for name, (windows, _) in made.items()},
+                    samples={name: windows[row] for name, (windows, _) in made.items()},
                     quality={name: quality[row] for name, (_, quality) in made.items()},
                 )
                 for row, start_s in enumerate(starts_s.tolist())
