@@ -201,7 +201,7 @@ def pace(folder: Path, *, sealed: bool, frame: tuple[int, int] = SIDES[0], count
     rng, seal = np.random.default_rng(0), Seal(b"k" * 32) if sealed else None
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     store = WindowStore(folder, shapes, count, seal=seal, afresh=True)
-    add_s = [_seconds(lambda: store.add(Window(start_s=0.0, samples=arrays))) for _ in range(count)]
+    add_s = [_seconds(lambda: store.add(Window(start_s=0.0, values=arrays))) for _ in range(count)]
     store.close()
     again = WindowStore(folder, shapes, count, seal=seal)
     with again.hold() as held:

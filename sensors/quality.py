@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mekt.modality import Modality
-from sensors.source import Floats, Samples, Seconds
+from sensors.source import Floats, Seconds, Values
 
 # Between two samples further apart than this many periods one is missing.
 GAP_PERIODS = 1.5
 # A channel that moves by fewer steps of its sensor than this may well rest at its ends.
 LEAST_STEPS = 8.0
-# Samples that are closer than this share of a period say nothing about how a signal bends.
+# Values that are closer than this share of a period say nothing about how a signal bends.
 CLOSEST = 0.5
 
 
@@ -89,7 +89,7 @@ def qualities(
     around: Neighbours,
     t_s: Seconds,
     values: Floats,
-    windows: Sequence[Samples],
+    windows: Sequence[Values],
     range_: tuple[float, float] | None,
 ) -> list[Quality]:
     """The quality of each of N windows of T samples, of a signal (N, T, C), made of samples `t_s` (n,) and `values`."""
@@ -111,7 +111,7 @@ def qualities(
     ]
 
 
-def _beyond(window: Samples, range_: tuple[float, float]) -> float:
+def _beyond(window: Values, range_: tuple[float, float]) -> float:
     """The share of values at an end of the range, of a signal (T, C) in the worst channel."""
     low, high = np.float32(range_[0]), np.float32(range_[1])
     if isinstance(window, np.ndarray):

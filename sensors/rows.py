@@ -6,8 +6,10 @@
 A row is written before its entry, and the entry has the checksums of both: whatever is cut short, by a crash or when
 the power goes, is found by them, and is no window any more. Rows are read through the system's page cache, mapped, and
 written by calls that fail with an error where a store to mapped memory would end the process: a full disk does that.
-Nothing is forced onto the disk: a process that ends loses nothing that it has written, and a machine whose power fails
-what its kernel had yet to write, half a minute as Linux is set.
+Nothing is forced onto the disk, which would be worn by it: a process that ends loses nothing that it has written, and a
+machine whose power fails the windows of the last 40 s at most, as Linux and ext4 are set: of what is written the kernel
+sends to the disk what is older than 30 s (vm.dirty_expire_centisecs), looking every 5 s (vm.dirty_writeback_centisecs),
+and the file system says where it lies every 5 s (commit). Windows that a torn one was written over were old ones.
 """
 
 import hashlib
@@ -27,7 +29,7 @@ from mekt import catalogue
 from mekt.errors import StateError
 from mekt.files import make_folder
 from sensors.seal import Seal
-from sensors.source import Floats, Samples
+from sensors.source import Floats, Values
 
 INDEX = "index"
 MAGIC = b"mektwin1"
@@ -87,7 +89,7 @@ class Rows:
         """What one row of a modality takes."""
         return row_bytes(self._shapes[name], self._seal)
 
-    def write(self, row: int, number: int, start_s: float, kept_at_s: float, samples: Mapping[str, Samples]) -> None:
+    def write(self, row: int, number: int, start_s: float, kept_at_s: float, values: Mapping[str, Values]) -> None:
         """Put a window, whose shapes are right, into this row.
 
         Raises:
@@ -97,7 +99,7 @@ class Rows:
         try:
             for name in self._shapes:
                 offset = row * self.row_bytes(name)
-                for part in self._parts(samples[name], _about(name, number)):
+                for part in self._parts(values[name], _about(name, number)):
                     content = zlib.crc32(part, content)
                     _write_all(self._files[name], part, offset)
                     offset += len(part)
@@ -200,10 +202,10 @@ class Rows:
             self._maps[name] = np.frombuffer(mapped, dtype=np.uint8).reshape(self._count, size)
         return entries
 
-    def _parts(self, samples: Samples, about: bytes) -> Iterator[bytes | memoryview]:
+    def _parts(self, values: Values, about: bytes) -> Iterator[bytes | memoryview]:
         """What is written of a modality, part by part: frames as they are, without a copy of all of them."""
-        each = [samples] if isinstance(samples, np.ndarray) else samples
-        parts = (np.ascontiguousarray(one, dtype=ROW).data.cast("B") for one in each)
+        arrays = [values] if isinstance(values, np.ndarray) else values
+        parts = (np.ascontiguousarray(array, dtype=ROW).data.cast("B") for array in arrays)
         if self._seal is None:
             yield from parts
         else:

@@ -164,7 +164,7 @@ class WindowStore:
 
     def _put(self, row: int, window: Window) -> None:
         try:
-            self._rows.write(row, self._newest + 1, window.start_s, self._clock(), window.samples)
+            self._rows.write(row, self._newest + 1, window.start_s, self._clock(), window.values)
         except StateError:
             self._free.append(row)
             raise

@@ -11,7 +11,7 @@ from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.buffer import SampleBuffer
 from sensors.quality import Neighbours, Quality, qualities
-from sensors.source import Block, Floats, Samples, Seconds
+from sensors.source import Block, Floats, Seconds, Values
 
 # Between two samples there is a hole when they are further apart than this many periods and this many seconds.
 HOLE_PERIODS = 2.5
@@ -112,12 +112,12 @@ class Track:
         run = np.searchsorted(first_s, starts_s + SLACK_S, side="right") - 1
         return (run >= 0) & (starts_s + self.reach_s <= last_s[run])
 
-    def resample(self, starts_s: Seconds) -> tuple[Sequence[Samples], list[Quality]]:
+    def resample(self, starts_s: Seconds) -> tuple[Sequence[Values], list[Quality]]:
         """N windows of T samples, signals linearly between their neighbours, of frames the nearest; and how good."""
         t_s, values = self.buffer.t_s, self.buffer.values
         around = self._neighbours(starts_s)
         left, right, same = around.left, around.right, around.same
-        windows: Sequence[Samples]
+        windows: Sequence[Values]
         if self.modality.is_frames:
             windows = values[np.where(same | (around.ahead_s < around.behind_s), right, left)].tolist()
         else:

@@ -18,7 +18,7 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.quality import Quality
-from sensors.source import Block, Floats, Samples, Seconds
+from sensors.source import Block, Floats, Seconds, Values
 from sensors.stream import Labels, Recording
 from sensors.track import LAG_S, SLACK_S, Track
 
@@ -30,27 +30,27 @@ PIECE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
-    """One window: its start on the source's clock, per modality its T samples, and how well they were sensed.
+    """One window: its start on the source's clock, per modality the values of T samples, and how well it was sensed.
 
-    Frames may be those of other windows too: whoever changes samples takes a copy.
+    Frames are those of other windows too: whoever changes values takes a copy.
     """
 
     start_s: float
-    samples: Mapping[str, Samples]
+    values: Mapping[str, Values]
     quality: Mapping[str, Quality] = field(default_factory=dict)
 
     @property
     def arrays(self) -> dict[str, Floats]:
         """Per modality an array (T, *shape)."""
-        return {name: each if isinstance(each, np.ndarray) else np.stack(each) for name, each in self.samples.items()}
+        return {name: each if isinstance(each, np.ndarray) else np.stack(each) for name, each in self.values.items()}
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """That of a modality's array; None when it is missing."""
-        samples = self.samples.get(name)
-        if samples is None or isinstance(samples, np.ndarray):
-            return None if samples is None else samples.shape
-        [shape] = {frame.shape for frame in samples}
-        return (len(samples), *shape)
+        values = self.values.get(name)
+        if values is None or isinstance(values, np.ndarray):
+            return None if values is None else values.shape
+        [shape] = {frame.shape for frame in values}
+        return (len(values), *shape)
 
 
 class Windower:
@@ -130,7 +130,7 @@ class Windower:
             given = [
                 Window(
                     start_s=start_s,
-                    samples={name: windows[row] for name, (windows, _) in made.items()},
+                    values={name: windows[row] for name, (windows, _) in made.items()},
                     quality={name: quality[row] for name, (_, quality) in made.items()},
                 )
                 for row, start_s in enumerate(starts_s.tolist())

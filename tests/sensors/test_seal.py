@@ -23,7 +23,7 @@ SEAL = Seal(b"a" * 32)
 
 def window(value: float) -> Window:
     acc, depth = (np.full(shape, value, np.float32) for shape in SHAPES.values())
-    return Window(start_s=value, samples={"acc": acc, "depth": list(depth)})
+    return Window(start_s=value, values={"acc": acc, "depth": list(depth)})
 
 
 def values(store: WindowStore) -> list[float]:
