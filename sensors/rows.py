@@ -7,9 +7,10 @@ A row is written before its entry, and the entry has the checksums of both: what
 the power goes, is found by them, and is no window any more. Rows are read through the system's page cache, mapped, and
 written by calls that fail with an error where a store to mapped memory would end the process: a full disk does that.
 Nothing is forced onto the disk, which would be worn by it: a process that ends loses nothing that it has written, and a
-machine whose power fails the windows of the last 40 s at most, as Linux and ext4 are set: of what is written the kernel
-sends to the disk what is older than 30 s (vm.dirty_expire_centisecs), looking every 5 s (vm.dirty_writeback_centisecs),
-and the file system says where it lies every 5 s (commit). Windows that a torn one was written over were old ones.
+machine whose power fails the windows of its last 40 s at most, as Linux and ext4 are set and where the disk keeps up.
+The kernel writes out what is older than 30 s (vm.dirty_expire_centisecs), for which it looks every 5 s
+(vm.dirty_writeback_centisecs), and every 5 s the file system notes where it lies (commit). What a torn window was
+written over was to go in any case.
 """
 
 import hashlib
