@@ -17,6 +17,8 @@ from mekt.schema import Bounds
 SensedNames = Annotated[tuple[ModalityName, ...], Bounds(shortest=1, longest=16)]
 Floats = NDArray[np.float32]
 Seconds = NDArray[np.float64]
+# Values of samples in a row: of a signal an array (n, C), of frames each by itself (Y, X).
+Values = Floats | Sequence[Floats]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.quality import Quality
-from sensors.source import Block, Floats, Seconds
+from sensors.source import Block, Floats, Seconds, Values
 from sensors.stream import Labels, Recording
 from sensors.track import LAG_S, SLACK_S, Track
 
@@ -30,11 +30,27 @@ PIECE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
-    """One window: its start on the source's clock, per modality an array (T, *shape), and how well that was sensed."""
+    """One window: its start on the source's clock, per modality the values of T samples, and how well it was sensed.
+
+    Frames are those of other windows too: whoever changes values takes a copy.
+    """
 
     start_s: float
-    arrays: dict[str, Floats]
+    values: Mapping[str, Values]
     quality: Mapping[str, Quality] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """Per modality an array (T, *shape)."""
+        return {name: each if isinstance(each, np.ndarray) else np.stack(each) for name, each in self.values.items()}
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """That of a modality's array; None when it is missing."""
+        values = self.values.get(name)
+        if values is None or isinstance(values, np.ndarray):
+            return None if values is None else values.shape
+        [shape] = {frame.shape for frame in values}
+        return (len(values), *shape)
 
 
 class Windower:
@@ -76,7 +92,7 @@ class Windower:
     def feed(self, block: Block) -> list[Window]:
         """The windows that `block` completes, in order of time; other modalities than the windower's are passed over.
 
-        A clock that is set back acts as a gap. Windows of one call may share memory; copy what is kept for long.
+        A clock that is set back acts as a gap.
 
         Raises:
             SensorError: when the samples do not have the modality's shape.
@@ -114,7 +130,7 @@ class Windower:
             given = [
                 Window(
                     start_s=start_s,
-                    arrays={name: windows[row] for name, (windows, _) in made.items()},
+                    values={name: windows[row] for name, (windows, _) in made.items()},
                     quality={name: quality[row] for name, (_, quality) in made.items()},
                 )
                 for row, start_s in enumerate(starts_s.tolist())

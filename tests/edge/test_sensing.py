@@ -232,10 +232,9 @@ def test_a_modality_that_is_lost_is_done_without_and_taken_up_again(
 
 
 def test_a_source_that_has_ended_is_not_lost(tmp_path: Path) -> None:
-    lively = Scripted((block(0, 10),))
-    with Run(
-        replay(recording_of(QUICK, seconds=10)), lively, modalities=(ACC, QUICK), lost_s=0.1, folder=tmp_path
-    ) as run:
+    # Neither begins with a gap, which would take what has come of the other.
+    ending, lively = Scripted((block(0, 10, QUICK),), None, modalities=(QUICK,)), Scripted((block(0, 10),))
+    with Run(ending, lively, modalities=(ACC, QUICK), lost_s=0.1, folder=tmp_path) as run:
         assert run.wait() >= 5
         for second in range(10, 20):
             lively._script.append((block(second, 0.9),))
@@ -444,6 +443,22 @@ def test_a_source_that_is_sensed_again_begins_its_windows_anew(tmp_path: Path) -
         assert run.wait() == 20
         made.append(arrays(run))
     assert equal(made[0], made[1]) and equal(made[0], made[2])
+
+
+def test_a_recording_that_is_played_again_gives_no_window_twice_and_one_beside_a_sensor_takes_none_away(
+    tmp_path: Path,
+) -> None:
+    recording = recording_of(ACC, TEMP, seconds=30)
+    for _ in range(2):
+        with Run(replay(recording, "acc"), least=29, folder=tmp_path / "played") as run:
+            assert run.wait() == 29
+    faulty = FaultySource(replay(recording, "acc"), FaultSettings())
+    with Run(faulty, least=29, folder=tmp_path / "played") as run:
+        assert run.wait() == 29
+    sensor = Scripted((block(0, 30, TEMP),), modalities=(TEMP,))
+    for source in (sensor, Scripted(modalities=(TEMP,))):
+        with Run(replay(recording, "acc"), source, modalities=(ACC, TEMP), least=29, folder=tmp_path / "beside") as run:
+            assert run.wait() == 29
 
 
 def test_what_is_sensed_while_a_round_is_learned_changes_nothing_of_what_it_learns_from(tmp_path: Path) -> None:
