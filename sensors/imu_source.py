@@ -63,6 +63,7 @@ class ImuSource:
             wait: lets that many seconds of `clock` pass.
         """
         self.modalities = tuple(modalities.values())
+        self._gap = Gap(modalities=tuple(each.name for each in self.modalities))
         self._device, self._chip, self._named, self._mounting = device, chip, dict(modalities), mounting
         self._wants_fifo, self._clock, self._wait = fifo, clock, wait
         self._watermark = max(1, min(round(BLOCK_S * chip.rate_hz), chip.capacity // 2))
@@ -160,7 +161,7 @@ class ImuSource:
     def _items(self, batch: Batch, after_s: float, until_s: float) -> list[Item]:
         items: list[Item] = []
         if batch.lost or (len(batch) and not self._chip_clock.fits(len(batch), after_s, until_s)):
-            items.append(Gap())
+            items.append(self._gap)
             self._chip_clock.restart()
             if not self._told_loss:
                 self._told_loss = True
@@ -186,7 +187,7 @@ class ImuSource:
                 after_s, self._heard_s = max(self._looked_s, asked_s - self._chip_clock.period_s), until_s
                 passed = self._chip_clock.passed(after_s, until_s)
                 if passed > MOST_MISSED:
-                    items += [*self._joined(times_s, batches), Gap()]
+                    items += [*self._joined(times_s, batches), self._gap]
                     times_s, batches, passed = [], [], 1
                     self._chip_clock.restart()
                 batches.append(batch)

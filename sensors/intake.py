@@ -61,7 +61,7 @@ class Intake:
         begin = 0
         for piece in self._clocks[signal.name].placed(foreign_s, arrival_s):
             if piece.anew:
-                items.append(Gap())
+                items.append(Gap(modalities=(signal.name,)))
             end = begin + len(piece.t_s)
             items.append(Block(modality=signal.name, t_s=piece.t_s, values=values[begin:end]))
             begin = end

@@ -84,12 +84,12 @@ def run_watch(
     sources = sources_of(config, modalities)
     meters = {each.name: Meter(each) for source in sources for each in source.modalities}
     drawn, due_s = 0, 0.0
-    for source, item, now_s in reading(sources, stop, seconds):
+    for item, now_s in reading(sources, stop, seconds):
         if isinstance(item, Block):
             meters[item.modality].take(item, now_s)
         elif isinstance(item, Gap):
-            for each in source.modalities:
-                meters[each.name].gap()
+            for name in item.modalities:
+                meters[name].gap()
         if now_s >= due_s:
             due_s = now_s + REDRAWN_S
             drawn = _draw(meters, drawn, as_json=as_json, out=out)
@@ -111,7 +111,7 @@ def run_record(
         raise SettingsError(f"{path}: is there already; name another file", catalogue.ARGUMENTS_UNFIT)
     sources = sources_of(config, modalities)
     kept, size_bytes = _Kept(sources), 0
-    for _, item, _ in reading(sources, stop, seconds):
+    for item, _ in reading(sources, stop, seconds):
         kept.take(item)
         if isinstance(item, Block):
             size_bytes += item.values.nbytes + item.t_s.nbytes
@@ -134,8 +134,8 @@ def reading(
     stop: Stop,
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[Source, Item | None, float]]:
-    """What each source gives and when it was read, None now and then; until asked to stop, for so long, to their ends.
+) -> Iterator[tuple[Item | None, float]]:
+    """What the sources give and when it was read, None now and then; until asked to stop, for so long, to their ends.
 
     A source that fails is told, closed, and opened again a while later, which is a gap.
     """
@@ -149,8 +149,8 @@ def reading(
                     turn.source.close()
                     del turns[index]
                 for item in items or ():
-                    yield turn.source, item, clock()
-                yield turn.source, None, clock()
+                    yield item, clock()
+                yield None, clock()
     finally:
         for turn in turns.values():
             turn.source.close()
@@ -180,7 +180,7 @@ class _Turn:
             self._problem = str(error)
             self.source.close()
             was_open, self._is_open, self._retry_at_s = self._is_open, False, now_s + RETRY_S
-            return (Gap(),) if was_open else ()
+            return (Gap(modalities=tuple(each.name for each in self.source.modalities)),) if was_open else ()
         self._problem = "" if items else self._problem
         return items
 

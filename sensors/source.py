@@ -44,7 +44,9 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """The stream starts anew here: nothing before belongs to what follows."""
+    """The streams of these modalities start anew here, or end: nothing before belongs to what follows."""
+
+    modalities: tuple[str, ...]
 
 
 Item = Block | Gap

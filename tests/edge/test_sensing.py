@@ -149,7 +149,7 @@ def test_what_is_enough_is_said_once(tmp_path: Path) -> None:
 
 
 def test_the_whole_source_is_waited_for(tmp_path: Path) -> None:
-    source = Scripted((Gap(), block(0, 30)))
+    source = Scripted((Gap(modalities=("acc",)), block(0, 30)))
     with Run(source, least=3, whole_source=True, folder=tmp_path) as run:
         assert source.exhausted.wait(WAIT_S) and run.sensing.count == 29
         assert run.enough.empty()
@@ -177,7 +177,7 @@ def test_only_the_modalities_that_are_asked_for_are_kept(tmp_path: Path) -> None
 
 
 def test_a_source_of_nothing_that_is_asked_for_is_left_alone(tmp_path: Path) -> None:
-    other = Scripted((Gap(),), modalities=(TEMP,))
+    other = Scripted((Gap(modalities=("temp",)),), modalities=(TEMP,))
     with Run(replay(recording_of(ACC)), other, whole_source=True, folder=tmp_path) as run:
         assert run.wait() == 11
     assert other.calls == []

@@ -10,6 +10,8 @@ from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.source import Block, Gap, Item
 
+GAP = Gap(modalities=())
+
 
 class Script:
     """A source that gives what is written down, call by call; a text stands for a failure."""
@@ -53,7 +55,7 @@ def played(*sources: Script) -> list[str]:
 
 
 def test_a_source_alone_is_as_it_is() -> None:
-    items: list[Item] = [Gap(), block("a", 0), block("a", 2), Gap(), block("a", 1)]
+    items: list[Item] = [GAP, block("a", 0), block("a", 2), GAP, block("a", 1)]
     assert played(Script("a", items[:2], (), items[2:])) == ["|", "a0", "a2", "|", "a1"]
 
 
@@ -76,13 +78,13 @@ def test_a_source_that_says_nothing_keeps_the_others_waiting_until_it_ends() -> 
 
 
 def test_gaps_come_together() -> None:
-    one = Script("a", [Gap(), block("a", 0), Gap(), block("a", 0), block("a", 1)])
-    other = Script("b", [Gap(), block("b", 0), block("b", 5), Gap(), block("b", 0.5)])
+    one = Script("a", [GAP, block("a", 0), GAP, block("a", 0), block("a", 1)])
+    other = Script("b", [GAP, block("b", 0), block("b", 5), GAP, block("b", 0.5)])
     assert played(one, other) == ["|", "|", "a0", "b0", "b5", "|", "|", "a0", "b0.5", "a1"]
 
 
 def test_a_gap_of_one_waits_only_as_long_as_the_other_goes_on() -> None:
-    one = Script("a", [block("a", 0), Gap(), block("a", 9)])
+    one = Script("a", [block("a", 0), GAP, block("a", 9)])
     other = Script("b", [block("b", 1), block("b", 2)])
     assert played(one, other) == ["a0", "b1", "b2", "|", "a9"]
 

@@ -49,7 +49,7 @@ def test_before_the_samples_of_a_clock_that_was_set_stands_a_gap() -> None:
     intake.take(ACC, samples([[1, 1]], [5000]), 80.0)
     items = intake.take(ACC, samples([[1, 1], [2, 2]], [5100, 10]), 80.1)
     assert times(items) == [[80.1], None, [80.1]]
-    assert items[1] == Gap()
+    assert items[1] == Gap(modalities=("acc",))
 
 
 def test_samples_that_are_no_numbers_are_counted_and_the_others_keep_their_times() -> None:

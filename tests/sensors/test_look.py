@@ -69,7 +69,7 @@ def test_a_sensor_that_fails_is_opened_again_behind_a_gap_and_told_once(
 ) -> None:
     monkeypatch.setattr(look, "RETRY_S", 0.0)
     source = Broken()
-    given = [item for _, item, _ in reading([source], Stop()) if item is not None]
+    given = [item for item, _ in reading([source], Stop()) if item is not None]
     assert [type(item).__name__ for item in given] == ["Block", "Gap", "Block"]
     assert source.calls == ["open", "close", "open", "close", "open", "close"]
     assert [each.message.split(";")[0] for each in caplog.records] == ["acc: not there", "acc: unplugged"]
@@ -139,10 +139,10 @@ def test_a_recording_is_in_stretches_and_one_that_lacks_a_modality_is_left_out(
     for item in (
         samples("acc", 0),
         samples("gyro", 0),
-        Gap(),
-        Gap(),
+        Gap(modalities=("acc", "gyro")),
+        Gap(modalities=("acc", "gyro")),
         samples("acc", 5),
-        Gap(),
+        Gap(modalities=("acc", "gyro")),
         samples("acc", 9, True),
     ):
         kept.take(item)

@@ -36,7 +36,11 @@ class Still:
         t_s = (self.at + np.arange(len(values))) / 50
         self.at += 10
         self.now_s += 0.2
-        return [Gap(), Block(modality="acc", t_s=t_s, values=values), Block(modality="x", t_s=t_s, values=values)]
+        return [
+            Gap(modalities=("acc",)),
+            Block(modality="acc", t_s=t_s, values=values),
+            Block(modality="x", t_s=t_s, values=values),
+        ]
 
     def close(self) -> None:
         self.calls.append("close")
