@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 from edge.runtime import Runtime
-from edge.turns import Turns
+from edge.turns import Together, Turns
 from export.manifest import Manifest
 from export.release import Release, read_trusted_release
 from mekt import catalogue
@@ -18,13 +18,17 @@ from mekt.errors import SensorError
 from mekt.modality import Modality
 from mekt.schema import Bounds
 from mekt.settings import read_toml
+from sensors.csv import CsvSettings
 from sensors.recording import read_recording
-from sensors.replay import ReplaySource
+from sensors.replay import ReplaySettings, ReplaySource
 from sensors.settings import SensorSettings
+from sensors.simulator import SimulatorSettings
 from sensors.source import Gap, Item, Source
 from sensors.windows import Windower
 
 READ_S = 1.0
+# What is played may come in no order but that of its times, unless it is played in real time.
+Played = ReplaySettings | CsvSettings | SimulatorSettings
 # How long, in the time of the samples, a window waits for a modality that is behind the others.
 WAIT_S = 2.0
 
@@ -171,8 +175,10 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
 
     sources: list[Source] = []
     if path.suffix == ".toml":
-        sensors = read_toml(path, SourceSettings).sensors
-        sources = [each.source(path.parent) for each in sensors if useful(each.modalities)]
+        sensors = tuple(each for each in read_toml(path, SourceSettings).sensors if useful(each.modalities))
+        sources = [each.source(path.parent) for each in sensors]
+        if sources and not any(isinstance(each, Played) and not each.live for each in sensors):
+            return Together(sources)
     else:
         recording = read_recording(path, modalities)
         if names := useful(each.name for each in recording.modalities):

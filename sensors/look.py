@@ -19,6 +19,7 @@ from mekt.process import Stop
 from mekt.schema import Bounds, SchemaError, build, plain
 from mekt.settings import read_table, refusal
 from sensors.found import Found
+from sensors.lasting import Lasting
 from sensors.meter import Figures, Meter
 from sensors.recording import write_recording
 from sensors.settings import SensorSettings
@@ -29,7 +30,6 @@ from sensors.stream import Recording, Segment, Stream
 log = logging.getLogger(__name__)
 
 READ_S = 0.05
-RETRY_S = 1.0
 REDRAWN_S = 0.5
 # What a terminal does to draw over the lines above.
 UP, CLEAR = "\x1b[{}A", "\x1b[K"
@@ -147,50 +147,21 @@ def reading(
 
     A source that fails is told, closed, and opened again a while later, which is a gap.
     """
-    turns = {index: _Turn(source) for index, source in enumerate(sources)}
+    turns = {index: Lasting(source) for index, source in enumerate(sources)}
     began_s = clock()
     try:
         while turns and not stop.requested and (seconds is None or clock() - began_s < seconds):
             for index, turn in list(turns.items()):
-                items = turn.read(clock())
+                items = turn.read(READ_S)
                 if items is None:
-                    turn.source.close()
+                    turn.close()
                     del turns[index]
                 for item in items or ():
                     yield item, clock()
                 yield None, clock()
     finally:
         for turn in turns.values():
-            turn.source.close()
-
-
-class _Turn:
-    """One source, opened when it can be."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._is_open = False
-        self._retry_at_s = -np.inf
-        self._problem = ""
-
-    def read(self, now_s: float) -> Sequence[Item] | None:
-        if not self._is_open and now_s < self._retry_at_s:
-            time.sleep(READ_S)
-            return ()
-        try:
-            if not self._is_open:
-                self.source.open()
-                self._is_open = True
-            items = self.source.read(READ_S)
-        except SensorError as error:
-            if str(error) != self._problem:
-                log.error("%s; trying again every %g s", error, RETRY_S)
-            self._problem = str(error)
-            self.source.close()
-            was_open, self._is_open, self._retry_at_s = self._is_open, False, now_s + RETRY_S
-            return (Gap(modalities=tuple(each.name for each in self.source.modalities)),) if was_open else ()
-        self._problem = "" if items else self._problem
-        return items
+            turn.close()
 
 
 class _Kept:

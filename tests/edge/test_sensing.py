@@ -501,3 +501,13 @@ def test_windows_of_the_modalities_that_are_left_do_not_outlive_the_process(tmp_
     (tmp_path / "rest" / "acc").write_bytes(b"private")
     with Run(Scripted(), folder=tmp_path):
         assert not (tmp_path / "rest").exists()
+
+
+def test_a_gap_of_one_source_costs_only_the_windows_across_it(tmp_path: Path) -> None:
+    cut = (block(0, 4.9, TEMP), Gap(modalities=("temp",)), block(5, 5, TEMP))
+    sources = Scripted((block(0, 10),)), Scripted(cut, modalities=(TEMP,))
+    with Run(*sources, modalities=(ACC, TEMP), least=6, folder=tmp_path) as run:
+        assert run.wait() >= 6
+        until(lambda: run.sensing.count == 8)
+        until(lambda: all(not source._script for source in sources))
+        assert run.sensing.count == 8, "all but the one that begins at 4 s"
