@@ -20,7 +20,7 @@ from sensors.faults import FaultySource
 from sensors.replay import ReplaySource
 from sensors.rows import discard
 from sensors.seal import Seal
-from sensors.source import Block, Gap, Item, Source
+from sensors.source import Block, Item, Source
 from sensors.store import Hold, WindowStore, largest_capacity
 from sensors.track import LAG_S
 from sensors.windows import Window, Windower
@@ -305,16 +305,12 @@ class _Kept:
 
     def take(self, item: Item) -> None:
         """Keep the windows that the item completes and that are good enough."""
-        match item:
-            case Gap():
-                self._windower.gap()
-            case Block():
-                for window in self._windower.feed(item):
-                    reason = self._limits.exceeded(window.quality)
-                    if reason is None:
-                        self._keep(window)
-                    else:
-                        self._pass_over(reason)
+        for window in self._windower.feed(item):
+            reason = self._limits.exceeded(window.quality)
+            if reason is None:
+                self._keep(window)
+            else:
+                self._pass_over(reason)
 
     def _keep(self, window: Window) -> None:
         try:

@@ -149,7 +149,7 @@ def test_what_is_enough_is_said_once(tmp_path: Path) -> None:
 
 
 def test_the_whole_source_is_waited_for(tmp_path: Path) -> None:
-    source = Scripted((Gap(), block(0, 30)))
+    source = Scripted((Gap(modalities=("acc",)), block(0, 30)))
     with Run(source, least=3, whole_source=True, folder=tmp_path) as run:
         assert source.exhausted.wait(WAIT_S) and run.sensing.count == 29
         assert run.enough.empty()
@@ -177,7 +177,7 @@ def test_only_the_modalities_that_are_asked_for_are_kept(tmp_path: Path) -> None
 
 
 def test_a_source_of_nothing_that_is_asked_for_is_left_alone(tmp_path: Path) -> None:
-    other = Scripted((Gap(),), modalities=(TEMP,))
+    other = Scripted((Gap(modalities=("temp",)),), modalities=(TEMP,))
     with Run(replay(recording_of(ACC)), other, whole_source=True, folder=tmp_path) as run:
         assert run.wait() == 11
     assert other.calls == []
@@ -516,3 +516,13 @@ def test_windows_of_the_modalities_that_are_left_do_not_outlive_the_process(tmp_
     (tmp_path / "rest" / "acc").write_bytes(b"private")
     with Run(Scripted(), folder=tmp_path):
         assert not (tmp_path / "rest").exists()
+
+
+def test_a_gap_of_one_source_costs_only_the_windows_across_it(tmp_path: Path) -> None:
+    cut = (block(0, 4.9, TEMP), Gap(modalities=("temp",)), block(5, 5, TEMP))
+    sources = Scripted((block(0, 10),)), Scripted(cut, modalities=(TEMP,))
+    with Run(*sources, modalities=(ACC, TEMP), least=6, folder=tmp_path) as run:
+        assert run.wait() >= 6
+        until(lambda: run.sensing.count == 8)
+        until(lambda: all(not source._script for source in sources))
+        assert run.sensing.count == 8, "all but the one that begins at 4 s"

@@ -45,7 +45,7 @@ class Scripted:
             return None
         now, self.at = slice(self.at, self.at + 10), self.at + 10
         block = Block(modality="acc", t_s=self.t_s[now], values=self.values[now])
-        return [*([Gap()] if now.start in self.gaps else []), block]
+        return [*([Gap(modalities=("acc",))] if now.start in self.gaps else []), block]
 
     def close(self) -> None:
         pass
