@@ -25,6 +25,7 @@ from export.manifest import (
     Manifest,
     pack_manifest,
 )
+from export.operations import operations
 from export.release import read_release
 from mekt import catalogue
 from mekt.encoders import Encoder
@@ -82,7 +83,7 @@ def write_release(
             round=round,
             opset=OPSET,
             window=plan.window,
-            encoders=tuple(_entry(plan, name, encoder) for name, encoder in trained.items()),
+            encoders=tuple(_entry(plan, name, each, models[_file("encoder", name)]) for name, each in trained.items()),
             classifiers={
                 name: ClassifierEntry(modalities=tuple(modalities), file=_file("classifier", name))
                 for name, (modalities, _, _) in classifiers.items()
@@ -148,7 +149,7 @@ def _fit_together(
             )
 
 
-def _entry(plan: Plan, name: str, encoder: Encoder) -> EncoderEntry:
+def _entry(plan: Plan, name: str, encoder: Encoder, model: bytes) -> EncoderEntry:
     modality = plan.modality(name)
     assert modality is not None, "checked before"
     return EncoderEntry(
@@ -157,6 +158,7 @@ def _entry(plan: Plan, name: str, encoder: Encoder) -> EncoderEntry:
         architecture="conv" if modality.is_frames else encoder.sizes.architecture,
         embedding=encoder.sizes.embedding,
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        operations=operations(model, {name: (1, *plan.window.shape(modality))}),
         file=_file("encoder", name),
     )
 
