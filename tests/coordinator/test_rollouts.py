@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,17 @@ def test_killed_at_any_step_the_next_process_goes_on_to_the_same_end(
             ends.add(tuple((one.progress.release, one.progress.state, one.progress.reason) for one in each))
             assert all(rollouts.zip(one) is not None for one in each)
     assert len(ends) == 1 and deaths > 5
+
+
+def test_processes_that_make_the_file_at_the_same_time_both_have_it(tmp_path: Path) -> None:
+    """A person's command may come at the moment in which the coordinator starts for the first time."""
+
+    def made(path: Path) -> int:
+        with closing(Rollouts(path, "ward", RULES)) as rollouts:
+            return len(rollouts.all)
+
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(made, [folder] * 4)) == [0] * 4
