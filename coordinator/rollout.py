@@ -132,7 +132,7 @@ class Announce:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoBack:
-    """Ship the former release again, in a rollout of its own; where there is none, withdraw this one."""
+    """Ship the former release again, in a rollout of its own; where there is none, one to nobody."""
 
     reason: str
 

@@ -19,6 +19,7 @@ from mekt import catalogue
 from mekt.database import Database
 from mekt.errors import ReleaseError
 from mekt.files import BlobStore
+from mekt.messages import RolloutState
 from mekt.plan import BlobRef
 from mekt.schema import SchemaError, build
 
@@ -131,7 +132,9 @@ class Rollouts:
                 return newest
             self._keep(newest.progress, progress)
             back = next((each for each in commands if isinstance(each, GoBack)), None)
-            after = replace(newest, progress=progress) if back is None else self._go_back(newest, progress, back.reason)
+            after = replace(newest, progress=progress)
+            if back is not None:
+                after = self._go_back(after, back.reason)
         if back is not None:
             self._forget()
         return after
@@ -171,33 +174,32 @@ class Rollouts:
         )
         return None if row is None else self._shipped(row)
 
-    def _go_back(self, stopped: Shipped, progress: Progress, reason: str) -> Shipped:
-        former = self.former(progress)
-        data = None if former is None else self._blobs.get(former.blob)
+    def _go_back(self, stopped: Shipped, reason: str) -> Shipped:
+        """The rollout that follows on one that was stopped: the former release's, or of nothing to nobody."""
+        taken_back = stopped.progress.release
+        former = self.former(stopped.progress)
+        data = None if former is None else self.zip(former)
         if former is None or data is None:
-            withdrawn = replace(progress, share=0.0)
-            self._keep(progress, withdrawn)
-            return replace(stopped, progress=withdrawn)
+            return self._insert(taken_back, stopped.blob, 0.0, "stopped", reason)
         name = former.progress.release
         release = open_release(data, self._blobs.folder / name)
-        return self._begin(release, name, 1.0, f"back from {progress.release}: {reason}")
+        return self._begin(release, name, 1.0, f"back from {taken_back}: {reason}")
 
     def _begin(self, release: Release, name: str, share: float, back: str = "") -> Shipped:
         """A new rollout, within a transaction; `back`: why it goes back."""
-        blob = self._blobs.put(signed(release, self._sign))
+        state: RolloutState = "done" if back else "canary" if share < 1 else "everybody"
+        return self._insert(name, self._blobs.put(signed(release, self._sign)), share, state, back)
+
+    def _insert(self, name: str, blob: BlobRef, share: float, state: RolloutState, reason: str) -> Shipped:
         row = self._db.row("SELECT max(number) FROM rollouts")
+        number = 1 + (0 if row is None or row[0] is None else int(row[0]))
         progress = Progress(
-            federation=self._federation,
-            number=1 + (0 if row is None or row[0] is None else int(row[0])),
-            release=name,
-            share=share,
-            state="done" if back else "canary" if share < 1 else "everybody",
-            reason=back,
+            federation=self._federation, number=number, release=name, share=share, state=state, reason=reason
         )
         began_s = time.time()
         self._db.execute(
             "INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(progress.number, name, blob.sha256, blob.size_bytes, share, progress.state, began_s, 0.0, back),
+            *(number, name, blob.sha256, blob.size_bytes, share, state, began_s, 0.0, reason),
         )
         return Shipped(progress=progress, blob=blob, began_s=began_s)
 

@@ -120,10 +120,11 @@ def test_without_a_release_before_it_a_stopped_one_is_withdrawn(opened: Open, re
         rollouts.stop(is_under_way=True)
     rollouts.start(releases["ward-00001"], "ward-00001", 0.5)
     withdrawn = rollouts.stop(is_under_way=True)
-    assert (withdrawn.progress.number, withdrawn.progress.state, withdrawn.progress.share) == (1, "stopped", 0.0)
+    assert (withdrawn.progress.number, withdrawn.progress.state, withdrawn.progress.share) == (2, "stopped", 0.0)
+    assert rollouts.all[0].progress.state == "stopped"
     with pytest.raises(ReleaseError, match="no release that could be taken back"):
         rollouts.stop(is_under_way=True)
-    assert rollouts.start(releases["ward-00001"], "ward-00001", 0.5).progress.number == 2, "but it can be tried again"
+    assert rollouts.start(releases["ward-00001"], "ward-00001", 0.5).progress.number == 3, "but it can be tried again"
 
 
 def test_one_release_is_tried_at_a_time(opened: Open, releases: dict[str, Release]) -> None:
