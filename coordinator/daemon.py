@@ -25,7 +25,7 @@ from coordinator.ledger import Delivery, Ledger
 from coordinator.registrar import Registrar, open_authority
 from coordinator.round import NEXT
 from coordinator.settings import FederationSettings, TrustSettings, read_federation
-from coordinator.shipping import Shipping
+from coordinator.shipping import PROMOTION, Shipping
 from coordinator.standing import Fleet, status_of
 from coordinator.summing import PHASES, STEPS, Summing, settled_of
 from mekt import catalogue
@@ -119,7 +119,7 @@ class Coordinator:
         self._downstream = Downstream(datasets.blobs.values())
         registrar = self._registrar
         sign = None if registrar is None else lambda manifest: registrar.sign("release", manifest)
-        self._shipping = Shipping(folder, settings.federation, settings.rollout, self._downstream, sign)
+        self._shipping = Shipping(settings, base, folder, downstream=self._downstream, sign=sign, inbox=self._inbox)
         self._intake = Intake(self._plan, self._rules)
         self._summing = Summing(settings.federation, self._plan, self._ledger) if self._rules.secure else None
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
@@ -211,6 +211,8 @@ class Coordinator:
                 envelope = self._post.open(event)
                 if envelope is not None:
                     self._receive(envelope)
+            case JobDone(name=name, error=error) if name == PROMOTION:
+                self._shipping.promoted(error)
             case JobDone(error=BaseException() as error):
                 raise error
             case JobDone(result=(Closed() as closed, knowledge)):
@@ -358,8 +360,7 @@ class Coordinator:
                 self._answer(device, self._state.round, want)
         if not self._announced:
             self._announce()
-        self._shipping.on_time(now_s)
-        self._ship()
+        self._ship(now_s)
         self._say_status(now_s)
 
     def _advance(self, event: rounds.Event) -> None:
@@ -404,8 +405,11 @@ class Coordinator:
         word = announcement(self._state, self._rules, self._plan, self._downstream.knowledge, time.monotonic(), summing)
         self._announced = self._post.send(word, "all", round=self._state.round, retain=True)
 
-    def _ship(self) -> None:
+    def _ship(self, now_s: float) -> None:
         """Say which release wearables are to run, retained, when that has changed."""
+        if self._state.phase == "finished" and self._closing.reports:
+            self._shipping.finished(self._closing.reports[-1].release)
+        self._shipping.on_time(now_s)
         word = self._shipping.due()
         if word is not None and self._post.send(word, "all", retain=True):
             self._shipping.announced(word)
@@ -421,7 +425,7 @@ class Coordinator:
             share_learned=self._closing.share_done,
             reports=self._closing.reports,
             trouble=self._post.trouble,
-            rollout=self._shipping.status(),
+            rollout=self._shipping.status,
         )
         if self._statuses.is_due(status, now_s):
             self._post.send(status, "all", round=self._state.round, retain=True)

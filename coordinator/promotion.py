@@ -21,13 +21,12 @@ Finish = Callable[[Release], Release]
 
 
 @contextmanager
-def opened(settings: FederationSettings, base: Path) -> Iterator[Rollouts]:
-    """The rollouts in the state folder of these settings, whose file is in `base`.
+def opened(settings: FederationSettings, base: Path, state: Path) -> Iterator[Rollouts]:
+    """The rollouts in the folder `state` of a federation whose settings are in the folder `base`.
 
     Raises:
         MektError: when state or authority cannot be used.
     """
-    state = base / settings.state
     if not state.is_dir():
         raise ReleaseError(
             f"{state}: there are no releases; run the coordinator first, or correct `state`", catalogue.RELEASE_UNKNOWN
@@ -47,7 +46,12 @@ def opened(settings: FederationSettings, base: Path) -> Iterator[Rollouts]:
 
 
 def promote(
-    settings: FederationSettings, base: Path, name: str, share: float | None = None, finish: Finish | None = None
+    settings: FederationSettings,
+    base: Path,
+    state: Path,
+    name: str,
+    share: float | None = None,
+    finish: Finish | None = None,
 ) -> Shipped:
     """Ship the release of this name to a share of the wearables, by default that of the settings; 1 is all of them.
 
@@ -56,19 +60,19 @@ def promote(
     Raises:
         MektError: when there is no such release, another is on trial, or state or authority cannot be used.
     """
-    with opened(settings, base) as rollouts:
+    with opened(settings, base, state) as rollouts:
         newest = rollouts.newest
-        if newest is not None and newest.progress.release == name and newest.progress.state == "canary":
-            if share is None or share <= newest.progress.share:
-                raise ReleaseError(
-                    f"{name} is on trial on {newest.progress.share:.0%} of wearables; widen that with --share, or "
-                    "promote it to all with --now",
-                    catalogue.ROLLOUT_UNDER_WAY,
-                )
-            after = rollouts.advance(Widened(share=share), newest.progress.number)
-            assert after is not None, "there was one"
-            return after
-        release = find(base / settings.state, name)
-        if finish is not None:
-            release = finish(release)
-        return rollouts.start(release, name, settings.rollout.share if share is None else share)
+        if newest is None or newest.progress.release != name or newest.progress.state != "canary":
+            release = find(state, name)
+            if finish is not None:
+                release = finish(release)
+            return rollouts.start(release, name, settings.rollout.share if share is None else share)
+        if share is None or share <= newest.progress.share:
+            raise ReleaseError(
+                f"{name} is on trial on {newest.progress.share:.0%} of wearables; widen that with --share, or promote "
+                "it to all with --now",
+                catalogue.ROLLOUT_UNDER_WAY,
+            )
+        after = rollouts.advance(Widened(share=share), newest.progress.number)
+        assert after is not None, "there was one"
+        return after

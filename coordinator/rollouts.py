@@ -73,10 +73,16 @@ class Rollouts:
         self._federation, self._rules, self._sign = federation, rules, sign
         self._db = Database(folder / FILE, STEPS)
         self._blobs = BlobStore(folder / FOLDER)
+        self._seen: tuple[Any, ...] | None = None
 
     def close(self) -> None:
         """Let the files go."""
         self._db.close()
+
+    def was_changed(self) -> bool:
+        """Whether another process has changed anything since this was asked last; True at first."""
+        before, self._seen = self._seen, self._db.row("PRAGMA data_version")
+        return before != self._seen
 
     @property
     def newest(self) -> Shipped | None:

@@ -4,16 +4,23 @@ What a person's command changes on disk is seen within `LOOK_S`.
 """
 
 import logging
+import queue
 from pathlib import Path
+from typing import Any
 
 from coordinator.downstream import Downstream
-from coordinator.rollout import HOUR_S, Heard, Passed, RolloutRules, text_of
+from coordinator.promotion import promote
+from coordinator.rollout import HOUR_S, Heard, Passed, advance, text_of
 from coordinator.rollouts import Rollouts, Shipped, Sign
+from coordinator.settings import FederationSettings
 from coordinator.wearables import Wearables
 from mekt.messages import Fitness, Rollout, RolloutStatus
+from mekt.process import Job
 
 log = logging.getLogger(__name__)
 
+PROMOTION = "promotion"
+# How often it is looked what others have changed, and a status made of what wearables say.
 LOOK_S = 1.0
 # How often the time that has passed is kept: so much of it a crash takes away, and so many of a rollout's hours.
 COUNT_S, COUNTS = 60.0, 20
@@ -23,21 +30,42 @@ class Shipping:
     """The newest rollout of a federation, and the wearables. One thread uses it. Times are monotonic seconds."""
 
     def __init__(
-        self, folder: Path, federation: str, rules: RolloutRules, downstream: Downstream, sign: Sign | None
+        self,
+        settings: FederationSettings,
+        base: Path,
+        state: Path,
+        *,
+        downstream: Downstream,
+        sign: Sign | None,
+        inbox: "queue.Queue[Any]",
     ) -> None:
-        """Take up what is on disk in the coordinator's state folder; see `coordinator.rollouts`.
+        """Take up what is on disk in the folder `state`; see `coordinator.rollouts`.
+
+        Args:
+            settings: of the federation, whose file is in the folder `base`.
+            base: that folder.
+            state: the coordinator's state.
+            downstream: it serves what is shipped.
+            sign: as the coordinator, on this thread.
+            inbox: gets a `JobDone` of the name `PROMOTION` when a release was promoted without a person.
 
         Raises:
             StateError: when it cannot be read or written.
         """
-        self._rules, self._downstream = rules, downstream
-        self._rollouts = Rollouts(folder, federation, rules, sign)
+        self._settings, self._base, self._state = settings, base, state
+        self._rules, self._downstream, self._inbox = settings.rollout, downstream, inbox
+        self._rollouts = Rollouts(state, settings.federation, settings.rollout, sign)
+        self._is_last_promoted = False
         self._wearables = Wearables()
-        self._count_s = min(COUNT_S, rules.hours * HOUR_S / COUNTS)
+        self._count_s = min(COUNT_S, self._rules.hours * HOUR_S / COUNTS)
         self._looked_at_s = self._counted_at_s = float("-inf")
         self._newest: Shipped | None = None
         self._names: dict[bytes, str] = {}
         self._announced: Rollout | None = None
+        self._is_news = True
+        self._status: RolloutStatus | None = None
+        # What the broker kept of wearables' words comes with the connection, and may be about it.
+        self._take(self._rollouts.newest)
 
     def close(self) -> None:
         """Let the files go."""
@@ -59,10 +87,13 @@ class Shipping:
             WireError: when there are too many wearables.
         """
         self._wearables.told(device, fitness)
+        self._is_news = True
         if self._newest is None or fitness.number != self._newest.progress.number:
             return
         event = Heard(device=device, state=fitness.state, why=fitness.why)
-        self._take(self._rollouts.advance(event, fitness.number))
+        # Most words say what is known: whoever repeats them makes no work for the disk.
+        if advance(self._newest.progress, event, self._rules)[0] is not self._newest.progress:
+            self._take(self._rollouts.advance(event, fitness.number))
 
     def on_time(self, now_s: float) -> None:
         """See what a person has changed, and let time pass.
@@ -73,13 +104,34 @@ class Shipping:
         if now_s - self._looked_at_s < LOOK_S:
             return
         self._looked_at_s = now_s
-        newest = self._rollouts.newest
+        newest = self._rollouts.newest if self._rollouts.was_changed() else self._newest
         if newest is not None and newest.progress.is_under_way and now_s - self._counted_at_s >= self._count_s:
             passed_s = now_s - self._counted_at_s
             self._counted_at_s = now_s
             if passed_s < float("inf"):
                 newest = self._rollouts.advance(Passed(seconds=passed_s), newest.progress.number)
         self._take(newest)
+        if self._is_news and self._newest is not None:
+            self._is_news = False
+            self._status = self._wearables.status(self._newest.progress, self._names, self._rules)
+
+    def finished(self, release: str) -> None:
+        """All rounds are done, and this is the release of the last one: promote it, once, where no person has to.
+
+        One that was shipped before is not, whatever became of it.
+        """
+        if self._rules.promote != "last" or not release or self._is_last_promoted:
+            return
+        self._is_last_promoted = True
+        if any(each.progress.release == release for each in self._rollouts.all):
+            return
+        place = (self._settings, self._base, self._state)
+        Job(PROMOTION, lambda _: promote(*place, release), self._inbox)
+
+    def promoted(self, error: BaseException | None) -> None:
+        """That came to its end."""
+        if error is not None:
+            log.error("the last round's release was not promoted: %s; `mekt release promote` tries it again", error)
 
     def due(self) -> Rollout | None:
         """What is to be announced and was not yet."""
@@ -90,11 +142,10 @@ class Shipping:
         """This was announced."""
         self._announced = word
 
+    @property
     def status(self) -> RolloutStatus | None:
-        """Where the newest rollout stands; None before the first."""
-        if self._newest is None:
-            return None
-        return self._wearables.status(self._newest.progress, self._names, self._rules)
+        """Where the newest rollout stood when it was looked at last; None before the first."""
+        return self._status
 
     def _word(self) -> Rollout | None:
         if self._newest is None or self._downstream.shipped != self._newest.blob:
@@ -107,6 +158,7 @@ class Shipping:
         before, self._newest = self._newest, newest
         if newest is None or newest == before:
             return
+        self._is_news = True
         if before is None or before.progress.number != newest.progress.number:
             # Another rollout's hours begin with it.
             self._counted_at_s = self._looked_at_s

@@ -62,8 +62,10 @@ def _with_config(parser: argparse.ArgumentParser, *, required: bool = True) -> N
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
-def _settings(options: argparse.Namespace) -> Any:
-    return part("coordinator.settings", "read_federation")(options.config)
+def _place(options: argparse.Namespace) -> tuple[Any, Path, Path]:
+    """The federation's settings, the folder of their file, and the one of its state."""
+    settings, base = part("coordinator.settings", "read_federation")(options.config), options.config.parent
+    return settings, base, base / settings.state
 
 
 def _release(options: argparse.Namespace, name: str) -> Any:
@@ -75,7 +77,7 @@ def _release(options: argparse.Namespace, name: str) -> Any:
             f"release: {name} is no file that ends in .zip; name the federation's settings with --config",
             catalogue.ARGUMENTS_UNFIT,
         )
-    return part("coordinator.shelf", "find")(options.config.parent / _settings(options).state, name)
+    return part("coordinator.shelf", "find")(_place(options)[2], name)
 
 
 def _print(lines: list[str], table: Any, options: argparse.Namespace) -> int:
@@ -84,12 +86,10 @@ def _print(lines: list[str], table: Any, options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    settings = _settings(options)
-    with part("coordinator.promotion", "opened")(settings, options.config.parent) as rollouts:
+    place = _place(options)
+    with part("coordinator.promotion", "opened")(*place) as rollouts:
         every = rollouts.all
-    rows = part("coordinator.shelf", "table")(
-        part("coordinator.shelf", "entries")(options.config.parent / settings.state), every
-    )
+    rows = part("coordinator.shelf", "table")(part("coordinator.shelf", "entries")(place[2]), every)
     return _print(part("coordinator.shelf", "lines")(rows), rows, options)
 
 
@@ -139,16 +139,16 @@ def _share(text: str) -> float:
 
 
 def _promote(options: argparse.Namespace) -> int:
-    settings = _settings(options)
-    promote = part("coordinator.promotion", "promote")
-    return _say(promote(settings, options.config.parent, options.release, options.share), settings, options)
+    place = _place(options)
+    shipped = part("coordinator.promotion", "promote")(*place, options.release, options.share)
+    return _say(shipped, place[0], options)
 
 
 def _take_back(options: argparse.Namespace, *, is_under_way: bool) -> int:
-    settings = _settings(options)
-    with part("coordinator.promotion", "opened")(settings, options.config.parent) as rollouts:
+    place = _place(options)
+    with part("coordinator.promotion", "opened")(*place) as rollouts:
         shipped = rollouts.stop(is_under_way=is_under_way)
-    return _say(shipped, settings, options)
+    return _say(shipped, place[0], options)
 
 
 def _stop(options: argparse.Namespace) -> int:
