@@ -54,6 +54,8 @@ def find(state: Path, name: str) -> Release:
 def table(on_shelf: list[Entry], rollouts: tuple[Shipped, ...]) -> list[dict[str, Any]]:
     """A row for each release, for machines. `rollouts`: every one there has been."""
     newest = rollouts[-1] if rollouts else None
+    # While one is on trial, all others run the one before it.
+    settled = next((each for each in reversed(rollouts) if each.progress.state in ("everybody", "done")), None)
     latest = {each.progress.release: each for each in rollouts}
     rows: list[dict[str, Any]] = []
     for entry in on_shelf:
@@ -70,7 +72,7 @@ def table(on_shelf: list[Entry], rollouts: tuple[Shipped, ...]) -> list[dict[str
                 "state": shipped.progress.state,
                 "share": shipped.progress.share,
                 "since_s": shipped.began_s,
-                "newest": shipped is newest,
+                "runs": shipped in (newest, settled) and shipped.progress.state != "stopped",
                 "reason": shipped.progress.reason,
             }
         rows.append(row)
@@ -115,8 +117,8 @@ def _shipped(rollout: dict[str, Any] | None) -> str:
     because = f" ({rollout['reason']})" if rollout["reason"] else ""
     if rollout["state"] == "stopped":
         return f"taken back, shipped {since}{because}"
-    if not rollout["newest"]:
+    if not rollout["runs"]:
         return f"shipped {since}, replaced since"
     if rollout["state"] == "canary":
         return f"on trial on {rollout['share']:.0%} since {since}"
-    return f"on all since {since}{because}"
+    return f"shipped to all {since}{because}"

@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 
 from coordinator.authority import Authority
+from coordinator.downstream import Downstream
 from coordinator.rollout import RolloutRules
+from coordinator.rollouts import Rollouts
 from coordinator.settings import TrustSettings
-from export.release import open_release
+from coordinator.shipping import Shipping
+from export.release import open_release, read_release
 from mekt.blobs import Fetch, blob_ref
 from mekt.broker import Broker
 from mekt.cli import main
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
-from mekt.messages import Chunk, Envelope, Fitness, Rollout, RolloutStatus, Status
+from mekt.messages import Chunk, Envelope, Fitness, Rollout, RolloutStatus, Status, Want
 from mekt.post import Post
 from mekt.share import takes_part
 from mekt.signature import Trust
@@ -198,6 +201,94 @@ def test_a_release_goes_to_the_canaries_to_all_and_comes_back(
     finally:
         for wearable in fleet.values():
             wearable.link.stop(1.0)
+
+
+@pytest.fixture
+def zip_file(tmp_path: Path) -> Path:
+    """A small release on the shelf of the coordinator's state."""
+    path = tmp_path / "state" / "releases" / f"{FIRST}.zip"
+    path.parent.mkdir(parents=True)
+    parts_of(ACC).write(path)
+    return path
+
+
+class Side:
+    """The coordinator's side of rollouts without a broker, and with a clock that the test turns."""
+
+    def __init__(self, folder: Path, **rules: Any) -> None:
+        self.downstream = Downstream([])
+        settings = settings_of(rollout=RolloutRules(**rules))
+        self.shipping = Shipping(
+            settings, folder, folder / "state", downstream=self.downstream, sign=None, inbox=queue.Queue()
+        )
+        self.rollouts = Rollouts(folder / "state", FEDERATION, settings.rollout)
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shipping.close()
+        self.rollouts.close()
+
+    def look(self, now_s: float) -> Rollout | None:
+        self.shipping.on_time(now_s)
+        return self.shipping.due()
+
+    @property
+    def waited_s(self) -> float:
+        newest = self.rollouts.newest
+        assert newest is not None
+        return newest.progress.waited_s
+
+
+def test_time_counts_only_while_the_coordinator_is_at_work(tmp_path: Path, zip_file: Path) -> None:
+    for start_s in (1e6, 5e9):
+        with Side(tmp_path, hours=10.0) as side:
+            if side.rollouts.newest is None:
+                side.rollouts.start(read_release(zip_file), FIRST, 0.5)
+            before_s = side.waited_s
+            for second in range(0, 3601, 5):
+                side.look(start_s + second)
+            assert before_s + 3500 <= side.waited_s <= before_s + 3600
+            assert before_s == 0 or before_s > 3500
+
+
+def test_a_word_that_says_nothing_new_makes_no_work_for_the_disk(tmp_path: Path, zip_file: Path) -> None:
+    with Side(tmp_path, least=9, failures=9) as side:
+        side.rollouts.start(read_release(zip_file), FIRST, 1.0)
+        assert side.look(0.0) is not None
+        words: tuple[Any, ...] = ("trial", "good", "trial", "good", "testing")
+        writes = []
+        for word in words:
+            side.rollouts.was_changed()
+            side.shipping.heard("watch-1", Fitness(number=1, state=word))
+            writes.append(side.rollouts.was_changed())
+        assert writes == [True, True, False, False, False]
+        side.shipping.heard("watch-1", Fitness(number=7, state="rolled-back", why="slow"))
+        assert not side.rollouts.was_changed(), "about another rollout"
+
+
+def test_what_is_announced_can_be_served_and_nothing_else_is(
+    tmp_path: Path, zip_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Side(tmp_path) as side:
+        assert side.look(0.0) is None
+        shipped = side.rollouts.start(read_release(zip_file), FIRST, 0.5)
+        word = side.look(1.5)
+        assert word == Rollout(release=FIRST, blob=shipped.blob, number=1, share=0.5)
+        want = Want(sha256=shipped.blob.sha256, chunks=(0,))
+        assert side.downstream.chunks("watch-1", want, 0)
+        side.shipping.announced(word)
+        assert side.shipping.due() is None
+        side.shipping.forget()
+        assert side.shipping.due() == word
+    (tmp_path / "state" / "shipped" / shipped.blob.sha256.hex()).unlink()
+    with Side(tmp_path) as side:
+        assert side.look(0.0) is None and "promote it anew" in caplog.text
+        assert side.downstream.chunks("watch-1", want, 0) is None
+        side.rollouts.stop(is_under_way=True)
+        side.rollouts.start(read_release(zip_file), FIRST, 1.0)
+        assert side.look(2.0) is not None
 
 
 def test_the_last_rounds_release_is_promoted_without_a_person_where_the_settings_say_so(

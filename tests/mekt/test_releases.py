@@ -92,7 +92,7 @@ def test_releases_are_listed_with_their_scores_and_what_wearables_have_of_them(h
     assert [row["rollout"]["state"] for row in rows[:2]] == ["done", "canary"] and "rollout" not in rows[2]
     head, *lines = home.mekt("list", "--config", str(home.config)).splitlines()
     assert head.split() == ["release", "round", "size", "acc", "fused", "gyro", "wearables"]
-    assert "replaced since" in lines[0] and "on trial on 25% since 20" in lines[1]
+    assert "shipped to all 20" in lines[0] and "on trial on 25% since 20" in lines[1]
     assert lines[1].split()[:7] == [NAMES[1], "2", lines[1].split()[2], "kB", "0.750", "0.500", "-"]
 
 
@@ -176,7 +176,7 @@ def test_a_release_is_tried_widened_and_taken_back(home: Home) -> None:
     assert "mekt release rollback" in home.refused(NO_ROLLOUT, "stop")
     assert "nothing to go back to" in home.refused(NO_ROLLOUT, "rollback")
     rows = home.mekt("list", "--config", str(home.config)).splitlines()
-    assert "on all since 20" in rows[1] and f"(back from {NAMES[1]}: a person said so)" in rows[1]
+    assert "shipped to all 20" in rows[1] and f"(back from {NAMES[1]}: a person said so)" in rows[1]
     assert "taken back" in rows[2]
 
 
@@ -184,6 +184,8 @@ def test_rollback_takes_back_what_is_done(home: Home) -> None:
     for name in NAMES[:2]:
         home.told("promote", name, "--now")
         home.passed(24)
+    replaced, shipped, _ = home.mekt("list", "--config", str(home.config)).splitlines()[1:]
+    assert "replaced since" in replaced and "shipped to all" in shipped
     assert home.told("rollback")["release"] == NAMES[0]
 
 
