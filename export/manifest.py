@@ -54,27 +54,27 @@ class Int8Form:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepForm:
-    """An encoder of a stream: from each step's new samples, and a state, the embedding of the window that ends there.
+    """An encoder of a stream: of its newest samples, and a state, the embedding of the window that ends with them.
 
-    The model takes the modality (1, `samples`, ...), normalised, and each state (1, *shape) under its name; it gives
-    `embedding` (1, D) and each new state under its name behind `next_`. A stream begins with zeros, and its embedding
-    is a window's once the model has seen `history` samples. `operations` are those of one step. It is `exact` when it
-    gives what the encoder gives of each window.
+    The model takes the modality (1, `takes`, ...), normalised: the newest samples, of which `samples` are new since the
+    step before, and every state (1, *shape) by its name. It gives `embedding` (1, D), and every new state by its name
+    behind `next_`. A stream begins with states of zeros, before its first sample were zeros, and what is given is a
+    window's embedding once `history` samples were seen. `operations` are the multiply-adds of one step.
     """
 
     file: Name
     samples: Count
+    takes: Count
     history: Count
     state: Annotated[dict[Name, Annotated[tuple[Count, ...], Bounds(shortest=1, longest=4)]], Bounds(longest=8)]
     operations: Count
-    exact: bool
     f1_lost: F1Lost
 
     def __post_init__(self) -> None:
         if sum(math.prod(shape) for shape in self.state.values()) > LARGEST_WINDOW_VALUES:
             raise ValueError(f"state: holds more than {LARGEST_WINDOW_VALUES} values")
-        if self.history < self.samples:
-            raise ValueError("history: expected at least the samples of a step")
+        if not self.samples <= self.takes <= self.history:
+            raise ValueError("takes: expected at least the samples that are new, at most those of the history")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +162,8 @@ class Manifest:
         if self.classifiers and not self.labels:
             raise ValueError("labels: the classifiers have none")
         for each in self.encoders:
+            if each.step is not None and each.step.takes > self.window.samples(each.modality):
+                raise ValueError(f"{each.step.file}: takes more samples than a window has")
             users = self.users(each.modality.name)
             for form in (each.int8, each.step):
                 if form is not None and set(form.f1_lost) != users:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from export.bundle import pack
@@ -27,6 +26,7 @@ from export.manifest import (
 )
 from export.operations import operations
 from export.release import read_release
+from export.session import session
 from mekt import catalogue
 from mekt.encoders import Encoder
 from mekt.errors import ReleaseError
@@ -181,7 +181,7 @@ def _parity(
 
     A classifier is run as a wearable would, on the embeddings of the exported encoders.
     """
-    sessions = {name: _session(data) for name, data in models.items()}
+    sessions = {file: session(model, file) for file, model in models.items()}
     worst = dict.fromkeys(models, 0.0)
     for size in BATCHES:
         rows = np.unique(np.linspace(0, len(next(iter(windows.values()))) - 1, size).astype(np.intp))
@@ -217,12 +217,6 @@ def difference(exported_ND: Floats, trained_ND: Floats) -> float:
 def _worse(one: float, other: float) -> float:
     """The larger one; NaN is worse than any number."""
     return float(np.maximum(one, other))
-
-
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _must_be_the_same(out: Path, manifest: Manifest) -> None:

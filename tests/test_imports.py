@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "bench": {"bench", "coordinator", "edge", "export", "sensors", "mekt"},
 }
 # What a wearable imports; of `export`, only these may be known to `edge`.
-LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release", "export.words"}
+LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release", "export.session", "export.words"}
 LEAN = {
     *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
     *("edge.agreement", "edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
