@@ -3,21 +3,18 @@
 It is what a person's commands do in a coordinator's state folder, beside the coordinator or without it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from coordinator.finishing import finished
 from coordinator.registrar import open_authority
 from coordinator.rollout import Widened
 from coordinator.rollouts import Rollouts, Shipped
 from coordinator.settings import FederationSettings
 from coordinator.shelf import find
-from export.release import Release
 from mekt import catalogue
 from mekt.errors import ReleaseError
-
-# Makes of a round's release the one that wearables get.
-Finish = Callable[[Release], Release]
 
 
 @contextmanager
@@ -45,17 +42,10 @@ def opened(settings: FederationSettings, base: Path, state: Path) -> Iterator[Ro
             yield rollouts
 
 
-def promote(
-    settings: FederationSettings,
-    base: Path,
-    state: Path,
-    name: str,
-    share: float | None = None,
-    finish: Finish | None = None,
-) -> Shipped:
+def promote(settings: FederationSettings, base: Path, state: Path, name: str, share: float | None = None) -> Shipped:
     """Ship the release of this name to a share of the wearables, by default that of the settings; 1 is all of them.
 
-    Of one that is on trial, widen the share.
+    It is finished before, which takes seconds. Of one that is on trial, widen the share.
 
     Raises:
         MektError: when there is no such release, another is on trial, or state or authority cannot be used.
@@ -63,9 +53,7 @@ def promote(
     with opened(settings, base, state) as rollouts:
         newest = rollouts.newest
         if newest is None or newest.progress.release != name or newest.progress.state != "canary":
-            release = find(state, name)
-            if finish is not None:
-                release = finish(release)
+            release = finished(settings, base, find(state, name))
             return rollouts.start(release, name, settings.rollout.share if share is None else share)
         if share is None or share <= newest.progress.share:
             raise ReleaseError(

@@ -18,7 +18,7 @@ from mekt.cli import main
 from mekt.signature import Trust
 from sensors.recording import write_recording
 from sensors.simulator import simulate
-from tests.coordinator.conftest import config_of
+from tests.coordinator.conftest import config_of, write_people
 from tests.export.small import ACC, GYRO, Parts, parts_of
 
 NAMES = ("ward-3-00001", "ward-3-00002", "ward-3-00003")
@@ -42,12 +42,20 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def persons(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recordings that the federation's settings name."""
+    folder = tmp_path_factory.mktemp("persons")
+    write_people(folder, proxy=1, labelled=2, test=3)
+    return folder
+
+
 class Home:
     """A federation's settings and state in `folder`, and the commands that are given there."""
 
-    def __init__(self, folder: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path, shelf: Path, persons: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self._capsys = folder, capsys
-        self.config = config_of(folder, folder, 1883)
+        self.config = config_of(folder, persons, 1883)
         (folder / "state").mkdir()
         (folder / "state" / "releases").symlink_to(shelf)
 
@@ -78,8 +86,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> Home:
-    return Home(tmp_path, shelf, capsys)
+def home(tmp_path: Path, shelf: Path, persons: Path, capsys: pytest.CaptureFixture[str]) -> Home:
+    return Home(tmp_path, shelf, persons, capsys)
 
 
 def test_releases_are_listed_with_their_scores_and_what_wearables_have_of_them(home: Home) -> None:
@@ -178,6 +186,20 @@ def test_a_release_is_tried_widened_and_taken_back(home: Home) -> None:
     rows = home.mekt("list", "--config", str(home.config)).splitlines()
     assert "shipped to all 20" in rows[1] and f"(back from {NAMES[1]}: a person said so)" in rows[1]
     assert "taken back" in rows[2]
+
+
+def test_what_is_shipped_is_finished_and_what_is_on_the_shelf_stays(home: Home, shelf: Path) -> None:
+    raw = (shelf / f"{NAMES[0]}.zip").read_bytes()
+    home.told("promote", NAMES[0])
+    assert (shelf / f"{NAMES[0]}.zip").read_bytes() == raw
+    with closing(Rollouts(home.folder / "state", "ward-3", home.settings.rollout)) as rollouts:
+        shipped = rollouts.newest
+        assert shipped is not None
+        data = rollouts.zip(shipped)
+    assert data is not None
+    made, plain = open_release(data, Path("zip")), read_release(shelf / f"{NAMES[0]}.zip")
+    assert plain.manifest.measured is None and made.manifest.measured is not None
+    assert {name: made.models[name] for name in plain.models} == plain.models
 
 
 def test_rollback_takes_back_what_is_done(home: Home) -> None:
