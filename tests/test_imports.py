@@ -46,6 +46,7 @@ LEAN = {
         "mekt.link",
         "mekt.login",
         "mekt.messages",
+        "mekt.share",
     ),
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
     *(
