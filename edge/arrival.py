@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from edge.fetching import ARRIVING_BYTES
 from mekt.blobs import ChunkError, Fetch, chunk_count
 from mekt.messages import CHUNK_BYTES, Chunk, Want
 from mekt.plan import BlobRef
@@ -30,6 +31,7 @@ class Arrival:
         self._path = folder / ARRIVING
         self._fetch = Fetch(most_bytes)
         self._file: BinaryIO | None = None
+        self._arrived_bytes = 0
 
     def begin(self, ref: BlobRef) -> bytes | None:
         """Turn to this release, with the chunks of it that are there; its bytes when those are all.
@@ -57,12 +59,11 @@ class Arrival:
         """The coordinator is back: what it was asked for before may be lost."""
         self._fetch.ask_again()
 
-    def arriving(self, now_s: float) -> None:
-        """Bytes arrive over the same connection."""
-        self._fetch.arriving(now_s)
-
-    def due(self, now_s: float) -> list[Want]:
-        """What to ask for now."""
+    def due(self, now_s: float, arrived_bytes: int) -> list[Want]:
+        """What to ask for now; `arrived_bytes`: all that has come over the connection, of chunks or not."""
+        if arrived_bytes - self._arrived_bytes >= ARRIVING_BYTES:
+            self._arrived_bytes = arrived_bytes
+            self._fetch.arriving(now_s)
         return self._fetch.due(now_s)
 
     def take(self, chunk: Chunk) -> bytes | None:

@@ -25,7 +25,7 @@ class _Seen:
 
 
 class Recent:
-    """At most so many windows, and so many bytes of them. A new one takes the place of the oldest of its commonest class.
+    """So many windows at most, and bytes of them. A new one takes the place of the oldest of the commonest class.
 
     So an hour in a chair does not drive out the walk before it: a release that takes one class for another is found
     out, and one that has always mixed up two of them is not judged by these alone.

@@ -7,7 +7,7 @@ and one that is broken does not.
 Shapes: N windows, T samples.
 """
 
-import io
+import contextlib
 import os
 import resource
 import signal
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgpack
 import numpy as np
 
 from edge.runtime import Runtime
 from edge.update import Figures
 from export.release import Release, read_release
 from mekt import catalogue
-from mekt.attempt import Attempt, Died, Done, Outcome, Refused
+from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused
 from mekt.errors import MektError, ReleaseError, SensorError
-from mekt.messages import Unfit
+from mekt.messages import Unfit, unpack
 from mekt.schema import Bounds
 from sensors.source import Floats
 
@@ -73,6 +74,10 @@ class SelfTest:
         words = (str(new), "" if old is None else str(old), str(limits.memory_mb), str(limits.seconds))
         self._attempt = Attempt("release", *words, given=_packed(groups))
 
+    def stop(self) -> None:
+        """End it; any thread may. Whoever waits for its end has it then."""
+        self._attempt.stop()
+
     def result(self) -> tuple[Unfit, Figures]:
         """Wait for its end: why the release is refused, or "", and what was measured."""
         return judged(self._attempt.outcome(self._limits.seconds), self._limits)
@@ -91,10 +96,12 @@ def judged(outcome: Outcome, limits: Limits) -> tuple[Unfit, Figures]:
             return "too-new", Figures()
         case Refused(entry=catalogue.RELEASE_DAMAGED | catalogue.RELEASE_MISSING):
             return "damaged", Figures()
+        case Refused():
+            return "does-not-run", Figures()
         case Died():
             return "crashed", Figures()
-    # It hung, or raised what nobody thought of.
-    return ("does-not-run" if isinstance(outcome, Refused) else "slow"), Figures()
+        case Hung():
+            return "slow", Figures()
 
 
 def _judged(facts: Mapping[str, Any], limits: Limits) -> tuple[Unfit, Figures]:
@@ -114,10 +121,9 @@ def _judged(facts: Mapping[str, Any], limits: Limits) -> tuple[Unfit, Figures]:
         return "slow", figures
     if agreement is not None and 100 * agreement < limits.agreement_percent:
         return "disagrees", figures
-    if old is not None and old["confidence"] is not None and new["confidence"] is not None:
-        if 100 * new["confidence"] < limits.confidence_percent * old["confidence"]:
-            return "unsure", figures
-    return "", figures
+    usual = 0.0 if old is None or old["confidence"] is None else old["confidence"]
+    is_unsure = new["confidence"] is not None and 100 * new["confidence"] < limits.confidence_percent * usual
+    return ("unsure" if is_unsure else ""), figures
 
 
 def agreement(old: Sequence[str], new: Sequence[str], both: frozenset[str]) -> float | None:
@@ -159,13 +165,21 @@ def tried(new: str, old: str, memory_mb: str, seconds: str, given: bytes) -> dic
     # Before the other one is loaded as well.
     resident_mb = _resident_mb()
     older, agreed = None, None
-    if old:
-        former = read_release(Path(old))
+    former = _former(Path(old)) if old else None
+    if former is not None:
         older, before = _run(former, groups)
         both = frozenset(release.manifest.labels) & frozenset(former.manifest.labels)
         pairs = [(one, other) for one, other in zip(before, labels, strict=True) if one and other]
         agreed = agreement([one for one, _ in pairs], [other for _, other in pairs], both)
     return {"new": newer, "old": older, "agreement": agreed, "memory_mb": resident_mb}
+
+
+def _former(path: Path) -> Release | None:
+    """The release at work; that its file is damaged by now is not the new one's fault."""
+    try:
+        return read_release(path)
+    except ReleaseError:
+        return None
 
 
 def _run(release: Release, groups: Sequence[Mapping[str, Floats]]) -> tuple[dict[str, Any], list[str]]:
@@ -211,9 +225,7 @@ def _latency_ms(runtime: Runtime, groups: Sequence[Mapping[str, Floats]]) -> flo
 
 def _nothing(release: Release) -> dict[str, Floats]:
     window = release.manifest.window
-    return {
-        each.name: np.zeros((1, *window.shape(each)), dtype=np.float32) for each in release.manifest.modalities
-    }
+    return {each.name: np.zeros((1, *window.shape(each)), dtype=np.float32) for each in release.manifest.modalities}
 
 
 def _limit_memory(memory_mb: int) -> None:
@@ -233,20 +245,22 @@ def _ran_out(error: BaseException) -> bool:
 
 
 def _resident_mb() -> float:
-    # Linux counts in kilobytes.
+    """The most that this process held at a time. Of `getrusage` it would be what held whoever started it, if more."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.split("VmHWM:", 1)[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _packed(groups: Sequence[Mapping[str, Floats]]) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, **{f"{index}/{name}": array for index, group in enumerate(groups) for name, array in group.items()})
-    return out.getvalue()
+    packed: bytes = msgpack.packb(
+        [{name: (array.shape, array.astype("<f4").tobytes()) for name, array in group.items()} for group in groups]
+    )
+    return packed
 
 
 def _unpacked(raw: bytes) -> list[dict[str, Floats]]:
-    groups: dict[str, dict[str, Floats]] = {}
-    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-        for key in arrays.files:
-            index, name = key.split("/", 1)
-            groups.setdefault(index, {})[name] = arrays[key]
-    return list(groups.values())
+    return [
+        {name: np.frombuffer(data, "<f4").reshape(shape) for name, (shape, data) in group.items()}
+        for group in unpack(raw)
+    ]

@@ -37,7 +37,7 @@ class _Record:
 
 
 class Slots:
-    """The releases in `folder`, and `state`, the record about them. One process has the folder, one thread uses this."""
+    """The releases in `folder`, and `state`, the record about them. One process has the folder, one thread this."""
 
     def __init__(self, folder: Path) -> None:
         """Take up what is there. Where the record is damaged, the oldest release that is there is the one to run.

@@ -2,14 +2,14 @@
 
     running, good, refused, rolled-back
                 -> fetching     a rollout that this wearable takes part in announced another release
-                -> good         ... announced the release that runs already, or the last good one, which runs from now on
+                -> good         ... announced the release that runs already, or the last good one, which then runs
     fetching    -> testing      the release is on the disk, and verified
     testing     -> trial        it passed the self-test: it runs from now on, beside it the last good one is kept
     fetching, testing
                 -> refused      it cannot be fetched, is none, or did not pass
     trial       -> good         it has said something about windows for so long that it is trusted
     trial       -> rolled-back  it failed, or the process or the board did, again and again: the last good one runs
-    any         -> fetching     a newer rollout overtakes one under way; a trial is ended by going back to the last good one
+    any         -> fetching     a newer rollout overtakes one under way; from a trial by way of the last good one
 
 What is kept on the disk is an `Updates`, in one piece: whoever has one knows what to run. `advance` maps (state, event)
 to (state, commands); the state is durable before a command is followed. Events that do not fit the state change
@@ -99,7 +99,7 @@ class Arrived:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tested:
+class Judged:
     """This release passed the self-test, or did not and `why`; or it could not even be fetched or verified."""
 
     blob: BlobRef
@@ -138,7 +138,7 @@ class Damaged:
     blob: BlobRef
 
 
-Event = Announced | Withdrawn | Arrived | Tested | Started | Ended | Ran | Failed | Damaged
+Event = Announced | Withdrawn | Arrived | Judged | Started | Ended | Ran | Failed | Damaged
 
 
 # Commands
@@ -152,10 +152,9 @@ class Fetch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Test:
+class Try:
     """Try this release on recent windows, beside the one at work."""
 
-    __test__ = False
     blob: BlobRef
 
 
@@ -176,7 +175,7 @@ class Report:
     """Tell the coordinator where this wearable stands."""
 
 
-Command = Fetch | Test | Run | Forget | Report
+Command = Fetch | Try | Run | Forget | Report
 
 
 def commands_at_start(state: Updates) -> tuple[Command, ...]:
@@ -185,8 +184,9 @@ def commands_at_start(state: Updates) -> tuple[Command, ...]:
         case Updates(phase="fetching", target=BlobRef() as target):
             return Forget(), Fetch(blob=target), Report()
         case Updates(phase="testing", target=BlobRef() as target):
-            return Forget(), Test(blob=target), Report()
-    return Forget(), Report()
+            return Forget(), Try(blob=target), Report()
+        case _:
+            return Forget(), Report()
 
 
 def advance(state: Updates, event: Event, rules: Rules) -> tuple[Updates, tuple[Command, ...]]:
@@ -200,8 +200,8 @@ def advance(state: Updates, event: Event, rules: Rules) -> tuple[Updates, tuple[
                 return _give_up(state, event.number)
         case Arrived():
             if state.phase == "fetching" and event.blob == state.target:
-                return replace(state, phase="testing"), (Test(blob=event.blob), Report())
-        case Tested():
+                return replace(state, phase="testing"), (Try(blob=event.blob), Report())
+        case Judged():
             if state.phase in ("fetching", "testing") and event.blob == state.target:
                 return _judge(state, event)
         case Started():
@@ -245,7 +245,7 @@ def _give_up(state: Updates, number: int) -> tuple[Updates, tuple[Command, ...]]
     return given, (*back, Forget(), Report())
 
 
-def _judge(state: Updates, event: Tested) -> tuple[Updates, tuple[Command, ...]]:
+def _judge(state: Updates, event: Judged) -> tuple[Updates, tuple[Command, ...]]:
     """The swap, or not."""
     if event.why:
         return replace(state, phase="refused", why=event.why, figures=event.figures), (Forget(), Report())
@@ -273,7 +273,8 @@ def _fail(state: Updates, why: Unfit) -> tuple[Updates, tuple[Command, ...]]:
 
 def _replace_damaged(state: Updates, blob: BlobRef) -> tuple[Updates, tuple[Command, ...]]:
     """Run what is left, and fetch again what the newest rollout brings, as the disk is at fault and not the release."""
-    if blob not in state.kept:
+    here = {state.running, state.good} | ({state.target} if state.phase == "testing" else set())
+    if blob not in here:
         return state, ()
     left = replace(
         state,

@@ -102,6 +102,12 @@ class Attempt:
             self._end()
         return _outcome(said, self._process.returncode)
 
+    def stop(self) -> None:
+        """End it, and whatever it has started, while another thread waits for its outcome."""
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def _answer(self, limit_s: float, least_s: float) -> bytes | None:
         """All that it has said, once it has ended; None where it has not by `limit_s` from its start."""
         try:
@@ -115,8 +121,7 @@ class Attempt:
 
     def _end(self) -> None:
         if self._process.poll() is None:
-            with contextlib.suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self.stop()
             self._process.communicate()
 
 
