@@ -24,6 +24,8 @@ LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release"}
 LEAN = {
     *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
     *("edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
+    *("edge.arrival", "edge.fetching", "edge.handover", "edge.recent", "edge.selftest", "edge.slots"),
+    *("edge.trial", "edge.update", "edge.updates", "edge.updating"),
     *LEAN_EXPORT,
     *(
         "mekt.arrays",

@@ -1,66 +1,28 @@
 """A wearable's updates over a real broker, from an announcement to a verdict, with everything that can go wrong."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.runtime import Runtime
 from edge.selftest import Limits
-from edge.slots import Slots
 from edge.trial import TrialSettings
 from edge.updates import Keeper
 from edge.updating import UpdateSettings
 from export.release import Release
-from mekt.blobs import blob_ref
+from mekt.blobs import blob_ref, chunk_count
 from mekt.login import BrokerSettings
-from mekt.messages import Body, Chunk, Fitness, Rollout, Want
-from mekt.plan import BlobRef
-from mekt.signature import Purpose, joined, to_sign
+from mekt.messages import CHUNK_BYTES, Body, Chunk, Fitness, Rollout
 from tests.edge.conftest import DEVICE, FEDERATION, HandMade
-from tests.export.small import ACC, FUSED, GYRO, Parts, parts_of, random_windows
+from tests.edge.shipped import PARTS, permuted, public_key, shipped, sign, surer
+from tests.export.small import random_windows
 from tests.waiting import WAIT_S, until
 
-SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
-NUMBERS = itertools.count(1)
-PARTS = parts_of(ACC, GYRO)
 WINDOWS = random_windows(PARTS.plan, 60, seed=5)
-
-
-def sign(purpose: Purpose, content: bytes) -> bytes:
-    number = next(NUMBERS)
-    return joined(number, SIGNER.sign(to_sign(purpose, number, content)))
-
-
-def parts(round: int, change: Callable[[np.ndarray], np.ndarray] = lambda weight: weight) -> Parts:
-    """Parts of a release whose fused classifier was changed so."""
-    modalities, weight_KD, bias_K = PARTS.classifiers[FUSED]
-    classifiers = {**PARTS.classifiers, FUSED: (modalities, change(weight_KD), bias_K)}
-    return replace(PARTS, round=round, classifiers=classifiers)
-
-
-def written(folder: Path, parts: Parts, *, signed: bool = True) -> bytes:
-    path = folder / f"{parts.round}.zip"
-    parts.write(path, sign=(lambda content: sign("release", content)) if signed else None)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A first one, one that learned a little more, others that are broken in their ways."""
-    folder = tmp_path_factory.mktemp("releases")
-    return {
-        "first": written(folder, parts(1)),
-        "better": written(folder, parts(2, lambda weight: weight * np.float32(1.1))),
-        "permuted": written(folder, parts(3, lambda weight: np.roll(weight, 1, axis=0))),
-        "unsigned": written(folder, parts(4), signed=False),
-        "later": written(folder, parts(5, lambda weight: weight * np.float32(1.2))),
-    }
+FIRST, BETTER, LATER = shipped(1), shipped(2, surer), shipped(5, surer)
 
 
 def settings(port: int, **changes: object) -> UpdateSettings:
@@ -79,7 +41,7 @@ class Wearable:
     """The loop of a wearable: windows, one a second by its own clock, and what the keeper says is run."""
 
     def __init__(self, base: Path, port: int, **changes: object) -> None:
-        (base / "coordinator.pub").write_text(SIGNER.public_key().public_bytes_raw().hex())
+        public_key(base)
         self.keeper = Keeper(settings(port, **changes), base)
         self.now_s = 0.0
         self.release: Release | None = None
@@ -100,6 +62,11 @@ class Wearable:
                 row = int(self.now_s) % len(WINDOWS["acc"])
                 arrays = {name: each[row : row + 1] for name, each in WINDOWS.items()}
                 self.keeper.saw(arrays, self.runtime.classify(arrays), latency_ms)
+
+    def round_after_work(self, latency_ms: float = 1.0) -> int | None:
+        """Which release is at work after one more window."""
+        self.work(latency_ms=latency_ms)
+        return self.round
 
     def _take(self, release: Release | None) -> None:
         if release is not None:
@@ -138,7 +105,7 @@ class Shipping:
         said: list[Fitness] = []
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s and (not said or said[-1].state not in ("refused", "rolled-back")):
-            self.wearable.work()
+            self.wearable.work(5)
             envelope = self.coordinator.hear(0.02)
             if envelope is not None and isinstance(envelope.body, Fitness) and envelope.body.number == number:
                 said.append(envelope.body)
@@ -148,20 +115,19 @@ class Shipping:
 
 
 def test_an_update_from_its_announcement_over_a_restart_and_a_trial_to_good(
-    tmp_path: Path, coordinator: HandMade, wearable: Callable[..., Wearable], releases: dict[str, bytes]
+    tmp_path: Path, coordinator: HandMade, wearable: Callable[..., Wearable]
 ) -> None:
-    first, better = releases["first"], releases["better"]
     body = wearable()
     assert body.round is None
     shipping = Shipping(coordinator, body)
     # The first one, which there is nothing to compare with.
-    shipping.announce(1, first)
+    shipping.announce(1, FIRST)
     fitness = shipping.until("good", 1)
-    assert fitness.running == blob_ref(first).sha256 and body.round == 1
+    assert fitness.running == blob_ref(FIRST).sha256 and body.round == 1
     assert fitness.agreement_percent is None and fitness.memory_mb is not None
 
     # All but the last chunk of the next one arrive, then the wearable is switched off.
-    chunks = -(-len(better) // (96 * 1024))
+    chunks = chunk_count(blob_ref(BETTER))
     assert chunks >= 2
     served: list[int] = []
 
@@ -170,24 +136,80 @@ def test_an_update_from_its_announcement_over_a_restart_and_a_trial_to_good(
         return () if chunk.index == chunks - 1 else (chunk,)
 
     coordinator.mangle = all_but_the_last
-    shipping.announce(2, better)
+    shipping.announce(2, BETTER)
     shipping.until("fetching", 2)
     arriving = tmp_path / "state" / "arriving"
-    until(lambda: coordinator.hear(0.05) is None and arriving.exists() and arriving.stat().st_size > (chunks - 1) * 96 * 1024)
+    kept = (chunks - 1) * CHUNK_BYTES
+    until(lambda: coordinator.hear(0.05) is None and arriving.exists() and arriving.stat().st_size > kept)
     body.keeper.close()
 
     # It goes on where it was: only the last chunk crosses the network again.
     served.clear()
-    coordinator.mangle = lambda chunk: (served.append(chunk.index), (chunk,))[1]
+
+    def every_one(chunk: Chunk) -> Iterable[Body]:
+        served.append(chunk.index)
+        return (chunk,)
+
+    coordinator.mangle = every_one
     body = wearable()
     shipping = Shipping(coordinator, body)
     assert body.round == 1
     fitness = shipping.until("trial", 2)
     assert set(served) == {chunks - 1}
-    assert fitness.running == blob_ref(better).sha256
+    assert fitness.running == blob_ref(BETTER).sha256
     assert fitness.agreement_percent is not None and fitness.agreement_percent > 90
-    assert shipping.until("good", 2).running == blob_ref(better).sha256
+    assert shipping.until("good", 2).running == blob_ref(BETTER).sha256
     assert body.round == 2
     assert {each.name for each in (tmp_path / "state" / "releases").iterdir()} == {
-        blob_ref(data).sha256.hex() for data in (first, better)
+        blob_ref(data).sha256.hex() for data in (FIRST, BETTER)
     }
+
+
+def test_bad_releases_are_refused_and_one_that_fails_in_its_trial_is_rolled_back_by_itself(
+    tmp_path: Path, coordinator: HandMade, wearable: Callable[..., Wearable]
+) -> None:
+    body = wearable()
+    shipping = Shipping(coordinator, body)
+    shipping.announce(1, FIRST)
+    shipping.until("good", 1)
+
+    # What takes every class for the next one.
+    shipping.announce(2, shipped(3, permuted))
+    fitness = shipping.until("refused", 2)
+    assert fitness.why == "disagrees" and fitness.agreement_percent is not None and fitness.agreement_percent < 50
+    # What somebody made who has the broker, but not the coordinator's key.
+    shipping.announce(3, shipped(4, signed=False))
+    assert shipping.until("refused", 3).why == "unsigned"
+    # More than fits.
+    coordinator.post.send(
+        Rollout(release="ward-4", blob=replace(blob_ref(b"large"), size_bytes=10**9), number=4, share=1.0), "all"
+    )
+    assert shipping.until("refused", 4).why == "too-large"
+    assert body.round == 1
+
+    # What works on the windows of before, and then does not any more.
+    shipping.announce(5, BETTER)
+    shipping.until("trial", 5)
+    until(lambda: body.round_after_work() == 2)
+    body.keeper.failed(RuntimeError("a window that it cannot take"))
+    body.work()
+    assert body.round == 1
+    assert shipping.until("rolled-back", 5).why == "does-not-run"
+
+    # What ends the process: the board does not come back without its watchdog, and then runs the former one.
+    shipping.announce(6, LATER)
+    shipping.until("trial", 6)
+    # What is slower at work than in its test.
+    until(lambda: body.round_after_work(latency_ms=5000) == 1)
+    fitness = shipping.until("rolled-back", 6)
+    assert (fitness.why, fitness.running) == ("slow", blob_ref(FIRST).sha256)
+
+    # Told again, nothing of this is tried again; the number of a rollout that is over tells nothing.
+    body.keeper.close()
+    body = wearable()
+    shipping = Shipping(coordinator, body)
+    assert shipping.until("rolled-back", 6).why == "slow"
+    shipping.announce(5, BETTER)
+    shipping.announce(7, FIRST)
+    assert shipping.until("good", 7).why == ""
+    assert body.round == 1
