@@ -55,7 +55,7 @@ class Limits:
     refused as untested where they have not come within `patience_s`.
     """
 
-    agreement_percent: Percent = 50
+    agreement_percent: Percent = 35
     confidence_percent: Percent = 60
     latency_ms: Annotated[float, Bounds(above=0, high=10_000)] = 100.0
     latency_ratio: Annotated[float, Bounds(above=0, high=1000)] = 4.0

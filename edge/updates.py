@@ -7,6 +7,7 @@ own. The trial of a new release goes by what `saw`, `sensed` and `failed` tell.
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from edge.handover import Handover
 from edge.runtime import Decisions
 from edge.updating import STOP_S, UpdateSettings, Updating
 from export.release import Release
-from mekt.process import only_process
+from mekt import catalogue
+from mekt.errors import ReleaseError
+from mekt.process import LOOP_S, Stop, only_process
 from sensors.source import Floats
 
 log = logging.getLogger(__name__)
@@ -41,9 +44,25 @@ class Keeper:
         self._thread = threading.Thread(target=self._updating.run, name="mekt-updates", daemon=True)
         self._thread.start()
 
-    def current(self) -> Release | None:
-        """What to run from the start, every byte of it verified; None where the first is yet to come (`look`)."""
-        return self.look(0.0)
+    def wait(self, stop: Stop) -> bool:
+        """Wait for the first release of all, where none has come yet; False where the end is asked for before."""
+        while self._handover.current() is None and not stop.requested:
+            time.sleep(LOOP_S)
+        return not stop.requested
+
+    def current(self) -> Release:
+        """What to run now, every byte of it verified.
+
+        Raises:
+            ReleaseError: when there is none: the first is still to come (`wait`), or none is left that works.
+        """
+        release = self._handover.current()
+        if release is None:
+            raise ReleaseError(
+                "no release has come over the air yet; ship one on the coordinator: mekt release promote",
+                catalogue.RELEASE_MISSING,
+            )
+        return release
 
     def look(self, now_s: float) -> Release | None:
         """Another release that is to be run from now on, new or former, or None; `now_s` is monotonic. Never blocks."""

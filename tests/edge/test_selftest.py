@@ -76,8 +76,8 @@ def facts(**changes: Any) -> dict[str, Any]:
     ("changes", "why"),
     [
         ({}, ""),
-        ({"agreement": 0.5}, ""),
-        ({"agreement": 0.49}, "disagrees"),
+        ({"agreement": 0.35}, ""),
+        ({"agreement": 0.34}, "disagrees"),
         ({"agreement": None, "old": None}, ""),
         ({"confidence": 0.49}, ""),
         ({"confidence": 0.47}, "unsure"),
