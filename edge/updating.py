@@ -355,7 +355,6 @@ class Updating:
                 case Run(blob=blob):
                     if not self._hand_over(blob):
                         self._advance(Damaged(blob=blob))
-                        return
                 case Report():
                     self._report()
 

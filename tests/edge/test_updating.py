@@ -25,7 +25,7 @@ from mekt.process import Stop
 from mekt.share import takes_part
 from tests.edge.shipped import public_key, shipped, sign, surer
 
-A, B = shipped(1), shipped(2, surer)
+A, B, C = shipped(1), shipped(2, surer), shipped(3)
 REF_A, REF_B = blob_ref(A), blob_ref(B)
 ON_TRIAL = Updates(
     phase="trial",
@@ -152,6 +152,19 @@ def test_a_release_that_is_damaged_on_the_disk_gives_way_to_the_last_good_one_an
     assert (life.state.phase, life.state.target) == ("fetching", REF_B)
     arrive(life)
     assert life.state.phase == "testing"
+
+
+def test_a_last_good_release_that_is_damaged_does_not_keep_the_newest_from_coming(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(ON_TRIAL, A, B)
+    life = start()
+    (tmp_path / "state" / "releases" / REF_A.sha256.hex()).unlink()
+    life.updating._on_rollout(rollout(2, data=C))
+    assert life.state.running is None
+    arrive(life, C)
+    life.updating._advance(Judged(blob=blob_ref(C)))
+    assert life.round() == 3
 
 
 def arrive(life: Life, data: bytes = B) -> None:
