@@ -37,17 +37,21 @@ def encoder_model(modality: str, encoder: Encoder) -> bytes:
     weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in encoder.state_dict().items()}
     graph = Graph(weights)
     hidden = graph.relu(graph.linear(_features(graph, modality, encoder), "to_hidden"))
-    graph.linear(hidden, "to_embedding")
+    embedding = graph.linear(hidden, "to_embedding")
     dimensions: tuple[int | str, ...] = ("B", "T", *encoder.sizes.shape)
-    return graph.model(f"encoder_{modality}", x=(modality, dimensions), y=(EMBEDDING, ("B", encoder.sizes.embedding)))
+    return graph.model(
+        f"encoder_{modality}", {modality: dimensions}, {EMBEDDING: (embedding, ("B", encoder.sizes.embedding))}
+    )
 
 
 def classifier_model(name: str, weight_KD: NDArray[np.floating[Any]], bias_K: NDArray[np.floating[Any]]) -> bytes:
     """The ONNX model of a linear classifier: input `embeddings` (B, sum of D), output `probabilities` (B, K)."""
     graph = Graph({"linear.weight": weight_KD.astype(np.float32), "linear.bias": bias_K.astype(np.float32)})
-    graph.node("Softmax", graph.linear(EMBEDDINGS, "linear"), axis=1)
+    probabilities = graph.node("Softmax", graph.linear(EMBEDDINGS, "linear"), axis=1)
     classes, width = weight_KD.shape
-    return graph.model(f"classifier_{name}", x=(EMBEDDINGS, ("B", width)), y=(PROBABILITIES, ("B", classes)))
+    return graph.model(
+        f"classifier_{name}", {EMBEDDINGS: ("B", width)}, {PROBABILITIES: (probabilities, ("B", classes))}
+    )
 
 
 def _features(graph: Graph, x: str, encoder: Encoder) -> str:

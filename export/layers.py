@@ -36,10 +36,27 @@ class Graph:
         self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=name, **attributes))
         return name
 
+    def several(self, operator: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """One ONNX operator and its first outputs."""
+        names = [f"{operator.lower()}_{len(self._nodes)}_{place}" for place in range(outputs)]
+        self._nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], **attributes))
+        return names
+
+    def weight(self, name: str) -> str:
+        """A weight as it stands."""
+        return self.constant(name, self._weight(name))
+
     def constant(self, name: str, values: NDArray[Any]) -> str:
         """A tensor that the graph carries."""
         self._tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
+
+    def cut(self, x: str, axis: int, first: int, end: int) -> str:
+        """The entries `first` to `end` of an axis."""
+        places = {"first": first, "end": end, "axis": axis}
+        return self.node(
+            "Slice", x, *(self.constant(f"cut_{len(self._nodes)}_{k}", np.array([v])) for k, v in places.items())
+        )
 
     def conv(self, x: str, layer: str, *, stride: int, padding: int) -> str:
         """nn.Conv1d or nn.Conv2d, told by the weight: (B, C, ...) -> (B, F, ...)."""
@@ -48,8 +65,8 @@ class Graph:
         return self.node(
             "Conv",
             x,
-            self.constant(f"{layer}.weight", weight),
-            self.constant(f"{layer}.bias", self._weight(f"{layer}.bias")),
+            self.weight(f"{layer}.weight"),
+            self.weight(f"{layer}.bias"),
             kernel_shape=list(weight.shape[2:]),
             strides=[stride] * axes,
             pads=[padding] * 2 * axes,
@@ -57,9 +74,7 @@ class Graph:
 
     def linear(self, x_BC: str, layer: str) -> str:
         """nn.Linear: (B, C) -> (B, F)."""
-        weight = self.constant(f"{layer}.weight", self._weight(f"{layer}.weight"))
-        bias = self.constant(f"{layer}.bias", self._weight(f"{layer}.bias"))
-        return self.node("Gemm", x_BC, weight, bias, transB=1)
+        return self.node("Gemm", x_BC, self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias"), transB=1)
 
     def relu(self, x: str) -> str:
         """Negative values become 0."""
@@ -95,8 +110,12 @@ class Graph:
         most = self.node("ReduceMax", x_BCT, axes=[2], keepdims=0)
         return self.node("Concat", *means, most, axis=1)
 
-    def model(self, name: str, *, x: tuple[str, Sequence[int | str]], y: tuple[str, Sequence[int | str]]) -> bytes:
-        """The finished model with input and output (name, dimensions); equal weights give equal bytes.
+    def model(
+        self, name: str, x: Mapping[str, Sequence[int | str]], y: Mapping[str, tuple[str, Sequence[int | str]]]
+    ) -> bytes:
+        """The finished model; equal weights give equal bytes.
+
+        `x` are the inputs' dimensions, `y` for each output what computes it and its dimensions.
 
         Raises:
             ReleaseError: when a weight was left out, so that the graph cannot compute what the module does.
@@ -107,13 +126,15 @@ class Graph:
                 f"{name}: the export does not know the weights {', '.join(left_out)}; extend export/",
                 catalogue.RELEASE_NOT_MADE,
             )
-        last = self._nodes[-1]
-        last.output[-1] = y[0]
+        called = {computed: output for output, (computed, _) in y.items()}
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [called.get(each, each) for each in names]
         graph = helper.make_graph(
             self._nodes,
             name,
-            [helper.make_tensor_value_info(x[0], TensorProto.FLOAT, list(x[1]))],
-            [helper.make_tensor_value_info(y[0], TensorProto.FLOAT, list(y[1]))],
+            [helper.make_tensor_value_info(each, TensorProto.FLOAT, list(sizes)) for each, sizes in x.items()],
+            [helper.make_tensor_value_info(each, TensorProto.FLOAT, list(sizes)) for each, (_, sizes) in y.items()],
             self._tensors,
         )
         opsets = [helper.make_opsetid("", OPSET)]

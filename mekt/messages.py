@@ -314,7 +314,7 @@ class Rollout:
 
     `number` is this rollout's, from 1 on: it stays while the share grows, and the next rollout has a larger one.
     Which wearables take part is what `mekt.share.takes_part` says; with `share` 1.0 it is all of them, with 0 nobody:
-    the rollout was withdrawn, and there is no release to go back to.
+    the release was taken back, and there is none before it.
     """
 
     release: ReleaseName
