@@ -43,6 +43,7 @@ from edge.update import (
     advance,
     commands_at_start,
 )
+from export.release import Release
 from mekt import catalogue
 from mekt.blobs import ChunkError
 from mekt.errors import MektError, ReleaseError, StateError, WireError
@@ -253,7 +254,7 @@ class Updating:
         self._arrival.forget()
         trust = None if self._trust is None else Trust(self._trust.trust.key)
         try:
-            self._slots.put(data, trust)
+            release = self._slots.put(data, trust)
         except ReleaseError as error:
             log.error("%s", error)
             self._advance(Judged(blob=target, why=UNFIT.get(error.entry, "damaged")))
@@ -261,7 +262,17 @@ class Updating:
             log.error("%s", error)
             self._advance(Judged(blob=target, why="disk"))
         else:
-            self._advance(Arrived(blob=target))
+            self._arrived(target, release)
+
+    def _arrived(self, blob: BlobRef, release: Release) -> None:
+        """Is it one that is here already, signed anew? The manifest names every model by its content."""
+        state = self._slots.state
+        for ref in (state.running, state.good):
+            here = None if ref is None else self._slots.read(ref)
+            if here is not None and here.manifest == release.manifest:
+                self._advance(Arrived(blob=blob, same_as=ref))
+                return
+        self._advance(Arrived(blob=blob))
 
     def _on_judged(self, done: JobDone) -> None:
         if self._job is None or done.name != self._job.name or self._trying is None:
@@ -359,9 +370,10 @@ class Updating:
                     self._report()
 
     def _fetch(self, blob: BlobRef) -> None:
-        if self._slots.read(blob) is not None:
+        release = self._slots.read(blob)
+        if release is not None:
             # It was verified, and the process ended before that was written down.
-            self._advance(Arrived(blob=blob))
+            self._arrived(blob, release)
             return
         try:
             data = self._arrival.begin(blob)
