@@ -14,21 +14,20 @@ import signal
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgpack
 import numpy as np
 
 from edge.runtime import Runtime
 from edge.update import Figures
+from edge.update_settings import Limits
 from export.release import Release, read_release
 from mekt import catalogue
 from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused
 from mekt.errors import MektError, ReleaseError, SensorError
 from mekt.messages import Unfit, unpack
-from mekt.schema import Bounds
 from sensors.source import Floats
 
 # Of so many windows of one class at least it is asked whether a new release says the same.
@@ -40,29 +39,6 @@ MEGABYTE = 1024 * 1024
 ROOM_MB = 256
 NICE = 10
 LARGEST_LATENCY_US = 10_000_000
-
-Percent = Annotated[int, Bounds(low=0, high=100)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """The worst that a new release may be. docs/updates.md has the figures that these come from.
-
-    `agreement_percent`: of the classes that it gives as the release at work does, the mean over that one's classes;
-    `confidence_percent`: its mean probability of what it says, in percent of that of the one at work; `latency_ratio`:
-    its median time for a window against that one's, where it is over `latency_ms`; `memory_mb`: what a process holds
-    that runs it, in 1024 * 1024 bytes; `seconds`: for the whole test. It is tested once `windows` have been seen, and
-    refused as untested where they have not come within `patience_s`.
-    """
-
-    agreement_percent: Percent = 35
-    confidence_percent: Percent = 60
-    latency_ms: Annotated[float, Bounds(above=0, high=10_000)] = 100.0
-    latency_ratio: Annotated[float, Bounds(above=0, high=1000)] = 4.0
-    memory_mb: Annotated[int, Bounds(low=1, high=65_535)] = 192
-    seconds: Annotated[float, Bounds(above=0, high=600)] = 120.0
-    windows: Annotated[int, Bounds(low=1, high=1024)] = 32
-    patience_s: Annotated[float, Bounds(above=0, high=1e7)] = 86_400.0
 
 
 class SelfTest:

@@ -7,34 +7,15 @@ drawer proves nothing, and one that is switched off goes on where it was.
 import math
 import statistics
 from collections import deque
-from dataclasses import dataclass
-from typing import Annotated
 
 from edge.update import Figures
+from edge.update_settings import TrialSettings
 from mekt.messages import Unfit
-from mekt.schema import Bounds
 
 # Time from one window, or one look at the sensors, to the next that counts at most.
 STEP_S = 10.0
 # Over so many windows latency and confidence are looked at, and not before there are as many.
 WINDOWS = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialSettings:
-    """How long a trial is, in hours of windows, and what ends it.
-
-    `most_starts`: without having run for a twelfth of the trial after them. `confidence_percent`: the mean probability
-    over some windows, in percent of that in the self-test. `latency_ratio`: the median time for a window against that
-    in the self-test, where it is over `latency_ms`. `silent_s`: sensors gave for so long, and there was no window.
-    """
-
-    hours: Annotated[float, Bounds(above=0, high=10_000)] = 1.0
-    most_starts: Annotated[int, Bounds(low=1, high=1000)] = 3
-    confidence_percent: Annotated[int, Bounds(low=0, high=100)] = 50
-    latency_ms: Annotated[float, Bounds(above=0, high=10_000)] = 250.0
-    latency_ratio: Annotated[float, Bounds(above=0, high=1000)] = 10.0
-    silent_s: Annotated[float, Bounds(above=0, high=1e6)] = 120.0
 
 
 class Trial:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from edge.handover import Handover
 from edge.runtime import Decisions
-from edge.updating import STOP_S, UpdateSettings, Updating
+from edge.update_settings import UpdateSettings
+from edge.updating import STOP_S, Updating
 from export.release import Release
 from mekt import catalogue
 from mekt.errors import ReleaseError

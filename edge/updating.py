@@ -10,17 +10,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from edge.arrival import Arrival
 from edge.audit import Audit
 from edge.handover import Failure, Handover, Saw, Sensed
 from edge.renewal import Certificate
-from edge.selftest import Limits, SelfTest
+from edge.selftest import SelfTest
 from edge.slots import Slots
-from edge.trial import Trial, TrialSettings
+from edge.trial import Trial
 from edge.update import (
     Announced,
     Arrived,
@@ -43,18 +42,18 @@ from edge.update import (
     advance,
     commands_at_start,
 )
+from edge.update_settings import UpdateSettings
 from export.release import Release
 from mekt import catalogue
 from mekt.blobs import ChunkError
 from mekt.errors import MektError, ReleaseError, StateError, WireError
 from mekt.identity import KeptTrust
 from mekt.link import Connected, Disconnected, Link, Received
-from mekt.login import BrokerSettings, located
+from mekt.login import located
 from mekt.messages import Answer, Chunk, Fitness, Rollout, Unfit
 from mekt.plan import BlobRef
 from mekt.post import Post
 from mekt.process import LOOP_S, Job, JobDone
-from mekt.schema import Bounds, Name
 from mekt.share import takes_part
 from mekt.signature import Trust
 from mekt.topics import for_wearable
@@ -72,39 +71,13 @@ UNFIT: dict[catalogue.Entry, Unfit] = {
     catalogue.RELEASE_TOO_NEW: "too-new",
 }
 
-PathText = Annotated[str, Bounds(shortest=1, longest=4096, pattern=r"[^\0]*")]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpdateSettings:
-    """Where a wearable's releases come from, and where it keeps them.
-
-    `trust` is the file with the public key of the coordinator, which signs releases and their rollouts. No release is
-    fetched that is larger than `most_mb` (10^6 bytes); three of them are kept at most.
-    """
-
-    federation: Name
-    device: Name
-    state: PathText = "state"
-    broker: BrokerSettings = field(default_factory=BrokerSettings)
-    trust: PathText | None = None
-    most_mb: Annotated[float, Bounds(above=0, high=256)] = 32.0
-    self_test: Limits = field(default_factory=Limits)
-    trial: TrialSettings = field(default_factory=TrialSettings)
-
-    @property
-    def rules(self) -> Rules:
-        """Those of the trial."""
-        trial_s = 3600 * self.trial.hours
-        return Rules(trial_s=trial_s, proof_s=PROOF_SHARE * trial_s, most_starts=self.trial.most_starts)
-
 
 class Updating:
     """A wearable's updates, their state in `folder`. What is to be run is in `handover` when this is made."""
 
     def __init__(self, settings: UpdateSettings, base: Path, folder: Path, handover: Handover) -> None:
         self._settings, self._handover, self._inbox = settings, handover, handover.inbox
-        self._rules = settings.rules
+        self._rules = rules_of(settings)
         self._stopping = threading.Event()
         self._folder = folder
         self._slots = Slots(folder)
@@ -414,3 +387,9 @@ class Updating:
         if not self._resting:
             log.error("no updates until this is mended and the wearable restarted: %s", error)
         self._resting = True
+
+
+def rules_of(settings: UpdateSettings) -> Rules:
+    """Those of the trial."""
+    trial_s = 3600 * settings.trial.hours
+    return Rules(trial_s=trial_s, proof_s=PROOF_SHARE * trial_s, most_starts=settings.trial.most_starts)

@@ -20,9 +20,9 @@ from edge.arrival import ARRIVING
 from edge.audit import FOLDER as AUDIT
 from edge.handover import Handover, Saw
 from edge.slots import RELEASES, Slots
-from edge.trial import TrialSettings
 from edge.update import Failed, Judged, Updates, commands_at_start
-from edge.updating import UpdateSettings, Updating
+from edge.update_settings import TrialSettings, UpdateSettings
+from edge.updating import Updating
 from mekt.blobs import blob_ref, read_chunk
 from mekt.messages import Rollout
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from edge.selftest import Limits, SelfTest, agreement, judged
+from edge.selftest import SelfTest, agreement, judged
 from edge.update import Figures
+from edge.update_settings import Limits
 from mekt.attempt import Died, Done, Hung, Refused
 from mekt.blobs import blob_ref
 from mekt.catalogue import RELEASE_DAMAGED, RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER, RELEASE_TOO_NEW

@@ -11,10 +11,8 @@ import pytest
 
 from edge.audit import content, segments
 from edge.runtime import Runtime
-from edge.selftest import Limits
-from edge.trial import TrialSettings
+from edge.update_settings import Limits, TrialSettings, UpdateSettings
 from edge.updates import Keeper
-from edge.updating import UpdateSettings
 from export.release import Release
 from mekt.blobs import blob_ref, chunk_count
 from mekt.errors import ReleaseError

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from edge.handover import Failure, Handover, Saw, Sensed
-from edge.selftest import Limits
 from edge.slots import Slots
-from edge.trial import STEP_S, TrialSettings
+from edge.trial import STEP_S
 from edge.update import Announced, Failed, Figures, Judged, Updates, commands_at_start
+from edge.update_settings import Limits, TrialSettings, UpdateSettings
 from edge.updates import Keeper
-from edge.updating import UpdateSettings, Updating
+from edge.updating import Updating
 from export.release import Release
 from mekt.blobs import blob_ref, read_chunk
 from mekt.errors import ReleaseError, StateError
