@@ -7,6 +7,7 @@ After every 40th window of each recording, the windows that a wearable would hav
 two releases. docs/updates.md has what comes of it, and the limits of `[updates.self_test]` come from there.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -104,7 +105,7 @@ def main(folder: Path, recordings: Sequence[Path]) -> None:
     print(f"{len(releases)} releases, {sum(len(next(iter(each.values()))) for each in arrays):,} windows")
     by_round = [said(each, arrays) for each in releases]
     last = len(releases) - 1
-    print(compare("each round -> the next", list(zip(by_round[1:], by_round[2:], strict=False))))
+    print(compare("each round -> the next", list(itertools.pairwise(by_round[1:]))))
     for old, new in ((0, 1), (1, 2), (0, last), (2, last), (last // 4, last), (last // 2, last), (last, 2)):
         print(compare(f"{old} -> {new}", [(by_round[old], by_round[new])]))
     rng = np.random.default_rng(0)
