@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from coordinator.rollout import Event, GoBack, Progress, RolloutRules, Stopped, advance
+from coordinator.rollout import WORDS, Event, GoBack, Progress, RolloutRules, Said, Stopped, advance
 from export.bundle import pack
 from export.manifest import MANIFEST, SIGNATURE, pack_manifest
 from export.release import Release, open_release
@@ -19,7 +19,7 @@ from mekt import catalogue
 from mekt.database import Database
 from mekt.errors import ReleaseError
 from mekt.files import BlobStore
-from mekt.messages import RolloutState
+from mekt.messages import RolloutState, Unfit
 from mekt.plan import BlobRef
 from mekt.schema import SchemaError, build
 
@@ -35,6 +35,7 @@ STEPS = (
 )
 # Of so many rollouts the zips are kept, and what wearables said.
 KEPT = 8
+WHYS = get_args(Unfit)
 # Signs a release's manifest.
 Sign = Callable[[bytes], bytes]
 
@@ -234,16 +235,22 @@ class Rollouts:
     def _shipped(self, row: tuple[Any, ...]) -> Shipped:
         number, release, sha256, size_bytes, share, state, began_s, waited_s, reason = row
         query = "SELECT device, word, why FROM said WHERE number = ? ORDER BY device"
-        said = {device: {"word": word, "why": why} for device, word, why in self._db.rows(query, number)}
+        said = {}
+        for device, word, why in self._db.rows(query, number):
+            # By hand: there may be thousands of them.
+            if word not in WORDS or why not in WHYS:
+                self._db.damaged(f"{device}: {word!r}, {why!r}")
+            said[device] = Said(word=word, why=why)
         table = {"federation": self._federation, "number": number, "release": release, "share": share, "state": state}
         try:
-            return build(
+            shipped = build(
                 Shipped,
                 {
-                    "progress": {**table, "waited_s": waited_s, "reason": reason, "said": said},
+                    "progress": {**table, "waited_s": waited_s, "reason": reason},
                     "blob": {"sha256": sha256, "size_bytes": size_bytes},
                     "began_s": began_s,
                 },
             )
+            return replace(shipped, progress=replace(shipped.progress, said=said))
         except SchemaError as error:
             self._db.damaged(error)

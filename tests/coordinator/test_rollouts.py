@@ -181,12 +181,26 @@ def test_each_shipment_is_signed_with_a_larger_number(tmp_path: Path, releases: 
                 open_release(old, Path("x"), trust)
 
 
-def test_a_damaged_entry_is_found(opened: Open, releases: dict[str, Release], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE rollouts SET state = 'lost'",
+        "UPDATE rollouts SET share = 'all'",
+        "UPDATE rollouts SET sha256 = x'00'",
+        "UPDATE said SET word = 'well'",
+        "UPDATE said SET why = 'tired'",
+        "UPDATE said SET why = x'ff'",
+    ],
+)
+def test_a_damaged_entry_is_found(opened: Open, releases: dict[str, Release], tmp_path: Path, damage: str) -> None:
     rollouts = opened()
     rollouts.start(releases["ward-00001"], "ward-00001", 0.5)
-    rollouts._db.execute("UPDATE rollouts SET state = 'lost'")
+    rollouts.advance(Heard(device=canary(1), state="trial"))
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.execute(damage)
+        database.commit()
     with pytest.raises(DamagedStateError, match="damaged entry"):
-        opened().newest  # noqa: B018
+        newest(rollouts)
 
 
 class Dying:
