@@ -21,8 +21,8 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_form_of_an_encoder_is_measured(tmp_path: Path) -> None:
-    figures = wearable.measure(ACC, "lstm", wearable.signals(tmp_path), runs=3, tail=5)
-    assert (figures.encoder, figures.window, figures.new) == ("lstm dynamic", (128, 3), 13 / 128)
+    figures = wearable.measure(ACC, "ordered", wearable.signals(tmp_path), runs=3, tail=5)
+    assert (figures.encoder, figures.window, figures.new) == ("ordered static", (128, 3), 16 / 128)
     assert min(figures.eager_ms, figures.tail, figures.busy_tail) > 0
     for form in (figures.fp32, figures.int8, figures.step):
         assert 0 < form.low_ms <= form.median_ms <= form.high_ms
