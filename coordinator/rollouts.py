@@ -5,6 +5,7 @@ and so does a person's command beside it: each step is one transaction, in which
 so that both see the same. A zip is durable before a rollout names it.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from mekt.files import BlobStore
 from mekt.messages import RolloutState, Unfit
 from mekt.plan import BlobRef
 from mekt.schema import SchemaError, build
+
+log = logging.getLogger(__name__)
 
 FILE, FOLDER = "rollouts.sqlite", "shipped"
 STEPS = (
@@ -99,6 +102,15 @@ class Rollouts:
     def zip(self, shipped: Shipped) -> bytes | None:
         """The bytes that a rollout brings, or None when they are gone."""
         return self._blobs.get(shipped.blob)
+
+    def release(self, shipped: Shipped) -> Release | None:
+        """The release that a rollout brings, or None when it is gone, or of a format that this Mekt has no more."""
+        data = self.zip(shipped)
+        try:
+            return None if data is None else open_release(data, self._blobs.folder / shipped.progress.release)
+        except ReleaseError as error:
+            log.error("what was shipped cannot be shipped again: %s", error)
+            return None
 
     def start(self, release: Release, name: str, share: float) -> Shipped:
         """Ship this release, signed anew, to a share of the wearables, or to all with 1.
@@ -185,12 +197,10 @@ class Rollouts:
         """The rollout that follows on one that was stopped: the former release's, or of nothing to nobody."""
         taken_back = stopped.progress.release
         former = self.former(stopped.progress)
-        data = None if former is None else self.zip(former)
-        if former is None or data is None:
+        release = None if former is None else self.release(former)
+        if former is None or release is None:
             return self._insert(taken_back, stopped.blob, 0.0, "stopped", reason)
-        name = former.progress.release
-        release = open_release(data, self._blobs.folder / name)
-        return self._begin(release, name, 1.0, f"back from {taken_back}: {reason}")
+        return self._begin(release, former.progress.release, 1.0, f"back from {taken_back}: {reason}")
 
     def _begin(self, release: Release, name: str, share: float, back: str = "") -> Shipped:
         """A new rollout, within a transaction; `back`: why it goes back."""
