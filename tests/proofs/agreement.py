@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from edge.recent import Recent
 from edge.runtime import Runtime
 from edge.selftest import agreement
+from edge.update_settings import Limits
 from export.release import Release, read_release
 from sensors.recording import read_recording
 from sensors.source import Floats
@@ -66,8 +67,9 @@ def compare(name: str, pairs: Sequence[tuple[list[Said], list[Said]]]) -> str:
                 if found is not None:
                     agreed.append(found)
                     surer.append(float(new.certain[rows].mean() / old.certain[rows].mean()))
+    passed = sum(100 * each >= Limits().agreement_percent for each in agreed) / len(agreed)
     shares = ", ".join(f"{float(np.quantile(agreed, q)):.2f}" for q in (0, 0.05, 0.5, 0.95, 1))
-    return f"| {name} | {len(agreed):,} | {shares} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
+    return f"| {name} | {len(agreed):,} | {shares} | {passed:.1%} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
 
 
 def changed(release: Release, kind: str, change: Change, rng: np.random.Generator) -> Release:
@@ -97,7 +99,7 @@ def constant(weight: Floats, rng: np.random.Generator) -> Floats:
 
 
 def main(folder: Path, recordings: Sequence[Path]) -> None:
-    """Print the tables' rows: agreement at its lowest, 5 %, median, 95 %, highest; confidence at its lowest, median."""
+    """Print the tables' rows: agreement at its lowest, 5 %, median, 95 %, highest; how many pass; confidence."""
     releases = [read_release(path) for path in sorted(folder.glob("*.zip"))]
     manifest = releases[-1].manifest
     played = [read_recording(path) for path in recordings]
