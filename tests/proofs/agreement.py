@@ -4,7 +4,7 @@
     python -m tests.proofs.agreement out/agreement/state/releases ../shared/data/hapt/user2[6-9].npz ...
 
 After every 40th window of each recording, the windows that a wearable would have then (`edge.recent`) are classified by
-two releases. docs/updates.md has what comes of it, and the limits of `[updates.self_test]` come from there.
+two releases, where they are enough for a self-test. docs/updates.md has what comes of it, and the limits of `[updates.self_test]` come from there.
 """
 
 import itertools
@@ -26,7 +26,8 @@ from sensors.recording import read_recording
 from sensors.source import Floats
 from sensors.windows import windows_of
 
-EVERY, FIRST = 40, 32
+EVERY = 40
+LIMITS = Limits()
 DRAWS = 12
 Change = Callable[[Floats, np.random.Generator], Floats]
 
@@ -50,7 +51,7 @@ def tests_of(old: Said) -> Iterator[list[int]]:
     """The windows, by number, of each self-test that a wearable could have had which runs that release."""
     recent = Recent()
     for at, label in enumerate(old.labels):
-        if at >= FIRST and (at - FIRST) % EVERY == 0:
+        if at >= LIMITS.windows and at % EVERY == 0 and recent.classes >= LIMITS.classes:
             yield [int(each) for group in recent.groups() for each in group["at"][:, 0]]
         recent.add({"at": np.array([at], np.float32)}, label)
 
@@ -67,7 +68,7 @@ def compare(name: str, pairs: Sequence[tuple[list[Said], list[Said]]]) -> str:
                 if found is not None:
                     agreed.append(found)
                     surer.append(float(new.certain[rows].mean() / old.certain[rows].mean()))
-    passed = sum(100 * each >= Limits().agreement_percent for each in agreed) / len(agreed)
+    passed = sum(100 * each >= LIMITS.agreement_percent for each in agreed) / len(agreed)
     shares = ", ".join(f"{float(np.quantile(agreed, q)):.2f}" for q in (0, 0.05, 0.5, 0.95, 1))
     return f"| {name} | {len(agreed):,} | {shares} | {passed:.1%} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
 
