@@ -4,7 +4,8 @@
     python -m tests.proofs.agreement out/agreement/state/releases ../shared/data/hapt/user2[6-9].npz ...
 
 After every 40th window of each recording, the windows that a wearable would have then (`edge.recent`) are classified by
-two releases, where they are enough for a self-test. docs/updates.md has what comes of it, and the limits of `[updates.self_test]` come from there.
+two releases, where they are enough for a self-test. docs/updates.md has what comes of it, and the limits of
+`[updates.self_test]` come from there.
 """
 
 import itertools
