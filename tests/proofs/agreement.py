@@ -21,6 +21,7 @@ from onnx import numpy_helper
 from edge.recent import Recent
 from edge.runtime import Runtime
 from edge.selftest import agreement
+from edge.trial import WINDOWS
 from edge.update_settings import Limits
 from export.release import Release, read_release
 from sensors.recording import read_recording
@@ -48,12 +49,12 @@ def said(release: Release, arrays: Sequence[dict[str, Floats]]) -> list[Said]:
     return [Said([label for label, _ in each], np.array([p for _, p in each], np.float32)) for each in best]
 
 
-def tests_of(old: Said) -> Iterator[list[int]]:
-    """The windows, by number, of each self-test that a wearable could have had which runs that release."""
+def tests_of(old: Said) -> Iterator[tuple[int, list[int]]]:
+    """When a wearable which runs that release could have had a self-test, and the windows of it, by number."""
     recent = Recent()
     for at, label in enumerate(old.labels):
         if at >= LIMITS.windows and at % EVERY == 0 and recent.classes >= LIMITS.classes:
-            yield [int(each) for group in recent.groups() for each in group["at"][:, 0]]
+            yield at, [int(each) for group in recent.groups() for each in group["at"][:, 0]]
         recent.add({"at": np.array([at], np.float32)}, label)
 
 
@@ -64,7 +65,7 @@ def compare(name: str, pairs: Sequence[tuple[list[Said], list[Said]]]) -> str:
     for olds, news in pairs:
         for old, new in zip(olds, news, strict=True):
             both = frozenset(old.labels) | frozenset(new.labels)
-            for rows in tests_of(old):
+            for _, rows in tests_of(old):
                 found = agreement([old.labels[row] for row in rows], [new.labels[row] for row in rows], both)
                 if found is not None:
                     agreed.append(found)
@@ -72,6 +73,17 @@ def compare(name: str, pairs: Sequence[tuple[list[Said], list[Said]]]) -> str:
     passed = sum(100 * each >= LIMITS.agreement_percent for each in agreed) / len(agreed)
     shares = ", ".join(f"{float(np.quantile(agreed, q)):.2f}" for q in (0, 0.05, 0.5, 0.95, 1))
     return f"| {name} | {len(agreed):,} | {shares} | {passed:.1%} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
+
+
+def later(olds: Sequence[Said]) -> str:
+    """How sure a release is of any 64 windows after a self-test, against how sure it was in that."""
+    ratios = [
+        float(old.certain[begin : begin + WINDOWS].mean() / old.certain[rows].mean())
+        for old in olds
+        for at, rows in tests_of(old)
+        for begin in range(at, len(old.labels) - WINDOWS, WINDOWS // 4)
+    ]
+    return f"confidence in a trial to that in the self-test: {min(ratios):.2f} to {max(ratios):.2f} ({len(ratios):,})"
 
 
 def changed(release: Release, kind: str, change: Change, rng: np.random.Generator) -> Release:
@@ -112,6 +124,7 @@ def main(folder: Path, recordings: Sequence[Path]) -> None:
     print(compare("each round -> the next", list(itertools.pairwise(by_round[1:]))))
     for old, new in ((0, 1), (1, 2), (0, last), (2, last), (last // 4, last), (last // 2, last), (last, 2)):
         print(compare(f"{old} -> {new}", [(by_round[old], by_round[new])]))
+    print(later(by_round[-1]))
     rng = np.random.default_rng(0)
     broken: dict[str, tuple[str, Change]] = {
         "random classifier": ("classifier", scrambled),
