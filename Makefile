@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results weather flood endurance drivers day fuzz clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance drivers day shift fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -41,8 +41,9 @@ check: test ## the same as test
 chaos: $(READY) broker ## fifty-two kills of a federation's parts, and all must end as if nobody had; four minutes
 	@$(VENV)/bin/mekt chaos --kills 52 --rounds 13 $(ARGS)
 
-bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds and as ratios
+bench: $(READY_TO_BENCH) ## what a round takes by part, and inference on a wearable, as ratios
 	@$(VENV)/bin/mekt bench speed $(ARGS)
+	@$(VENV)/bin/mekt bench wearable
 
 # Interrupted, it goes on where it was: runs that are done are kept in bench-results.
 results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours on two cores
@@ -68,6 +69,9 @@ drivers: $(READY_TO_TEST) ## sensors through real kernel drivers, in a small vir
 
 day: $(READY_TO_TEST) ## each sample of a simulated day of bad sensors accounted for; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.day $(ARGS)
+
+shift: $(READY_TO_TEST) ## errors of shifts in time that are found on UTD-MHAD; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.shift $(ARGS)
 
 # Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
 fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send

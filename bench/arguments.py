@@ -71,6 +71,12 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.set_defaults(run=_sensing)
     command.add_argument("--json", action="store_true", help="JSON instead of the tables")
     command.add_argument("--quick", action="store_true", help="two minutes of simulated time, not an hour")
+    text = "What inference takes on a wearable: torch, ONNX, 8 bits and steps, in turns on one thread."
+    command = within.add_parser("wearable", parents=parents, help=text, description=text)
+    command.set_defaults(run=_wearable)
+    command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
+    command.add_argument("--json", action="store_true", help="JSON instead of the tables")
+    command.add_argument("--quick", action="store_true", help="few runs, which say little")
     text = "Say which methods and protocols there are."
     command = within.add_parser("list", parents=parents, help=text, description=text)
     command.set_defaults(run=show)
@@ -88,6 +94,13 @@ def _sensing(options: argparse.Namespace) -> int:
     from bench.sensing import show_sensing
 
     return show_sensing(as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
+def _wearable(options: argparse.Namespace) -> int:
+    # Only here, as it needs onnxruntime, which nothing else does.
+    from bench.wearable import show_wearable
+
+    return show_wearable(data=options.data, as_json=options.json, quick=options.quick, out=sys.stdout)
 
 
 def defaults(name: str, *, quick: bool) -> tuple[int, int]:

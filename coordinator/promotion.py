@@ -10,9 +10,11 @@ from pathlib import Path
 from coordinator.finishing import finished
 from coordinator.registrar import open_authority
 from coordinator.rollout import Widened
+from coordinator.rollouts import FOLDER as SHIPPED
 from coordinator.rollouts import Rollouts, Shipped
 from coordinator.settings import FederationSettings
 from coordinator.shelf import find
+from export.release import Release, open_release
 from mekt import catalogue
 from mekt.errors import ReleaseError
 
@@ -40,6 +42,18 @@ def opened(settings: FederationSettings, base: Path, state: Path) -> Iterator[Ro
 
         with closing(Rollouts(state, settings.federation, settings.rollout, sign)) as rollouts:
             yield rollouts
+
+
+def taken(settings: FederationSettings, base: Path, state: Path, name: str) -> Release:
+    """The release of this name as it was shipped last, or, where it was not, as its round left it.
+
+    Raises:
+        MektError: when there is no such release, or state or authority cannot be used.
+    """
+    with opened(settings, base, state) as rollouts:
+        shipped = next((each for each in reversed(rollouts.all) if each.progress.release == name), None)
+        data = None if shipped is None else rollouts.zip(shipped)
+    return find(state, name) if data is None else open_release(data, state / SHIPPED / name)
 
 
 def promote(settings: FederationSettings, base: Path, state: Path, name: str, share: float | None = None) -> Shipped:

@@ -10,20 +10,27 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 from edge.runtime import Runtime
-from edge.turns import Turns
+from edge.turns import Together, Turns
 from export.manifest import Manifest
 from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import SensorError
+from mekt.modality import Modality
 from mekt.schema import Bounds
 from mekt.settings import read_toml
+from sensors.csv import CsvSettings
 from sensors.recording import read_recording
-from sensors.replay import ReplaySource
+from sensors.replay import ReplaySettings, ReplaySource
 from sensors.settings import SensorSettings
-from sensors.source import Block, Gap, Source
+from sensors.simulator import SimulatorSettings
+from sensors.source import Gap, Item, Source
 from sensors.windows import Windower
 
 READ_S = 1.0
+# What is played may come in no order but that of its times, unless it is played in real time.
+Played = ReplaySettings | CsvSettings | SimulatorSettings
+# How long, in the time of the samples, a window waits for a modality that is behind the others.
+WAIT_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +117,8 @@ def verdicts(
 ) -> Iterator[Verdict]:
     """A verdict for each window of `source`, as soon as it is complete. Opens and closes the source.
 
-    The classifier is the one that uses most of what is sensed; what that leaves out is said once to `err`.
+    The classifier is the one that uses most of what covers the window; what that leaves out is said to `err`, once and
+    whenever it changes: a modality that falls behind is waited for `WAIT_S`, then done without until it is back.
 
     Raises:
         ReleaseError: when no classifier suffices for what the source senses.
@@ -118,34 +126,44 @@ def verdicts(
     """
     manifest = release.manifest
     runtime = Runtime(release, _usable(source, manifest, modalities))
-    classifier = runtime.classifiers[0]
-    used = runtime.takes(classifier)
-    kinds = [each for each in manifest.modalities if each.name in used]
-    if len(kinds) < len(manifest.modalities):
-        unused = ", ".join(each.name for each in manifest.modalities if each.name not in used)
-        print(f"without {unused}: classifying by {', '.join(used)} alone", file=err, flush=True)
-    windower = Windower(kinds, manifest.window)
+    sets = [runtime.takes(each) for each in runtime.classifiers]
+    kinds = [each for each in manifest.modalities if any(each.name in names for names in sets)]
+    windower = Windower(kinds, manifest.window, sets=sets, wait_s=WAIT_S)
+    used = sets[0]
+    if len(used) < len(manifest.modalities):
+        _say(used, manifest, err)
     source.open()
     try:
-        while (items := source.read(READ_S)) is not None:
-            for item in items:
-                match item:
-                    case Gap():
-                        windower.gap()
-                    case Block():
-                        for window in windower.feed(item):
-                            began_s = time.perf_counter()
-                            arrays = {name: array[None] for name, array in window.arrays.items()}
-                            [(label, probability)] = runtime.classify(arrays, classifier).best
-                            yield Verdict(
-                                start_s=window.start_s,
-                                label=label,
-                                probability=probability,
-                                latency_ms=1000 * (time.perf_counter() - began_s),
-                                modalities=used,
-                            )
+        for item in _items(source, kinds):
+            for window in windower.feed(item):
+                began_s = time.perf_counter()
+                decision = runtime.classify({name: array[None] for name, array in window.arrays.items()})
+                [(label, probability)] = decision.best
+                if decision.modalities != used:
+                    used = decision.modalities
+                    _say(used, manifest, err)
+                yield Verdict(
+                    start_s=window.start_s,
+                    label=label,
+                    probability=probability,
+                    latency_ms=1000 * (time.perf_counter() - began_s),
+                    modalities=used,
+                )
     finally:
         source.close()
+
+
+def _items(source: Source, kinds: Sequence[Modality]) -> Iterator[Item]:
+    """What the source gives; behind it a gap, as nothing else comes that a window could wait for."""
+    while (items := source.read(READ_S)) is not None:
+        yield from items
+    yield Gap(modalities=tuple(each.name for each in kinds))
+
+
+def _say(used: Collection[str], manifest: Manifest, err: TextIO) -> None:
+    unused = ", ".join(each.name for each in manifest.modalities if each.name not in used)
+    without = f"without {unused}: classifying by {', '.join(used)} alone"
+    print(without if unused else f"classifying by {', '.join(used)} again", file=err, flush=True)
 
 
 def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, speed: float) -> Source:
@@ -157,8 +175,10 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
 
     sources: list[Source] = []
     if path.suffix == ".toml":
-        sensors = read_toml(path, SourceSettings).sensors
-        sources = [each.source(path.parent) for each in sensors if useful(each.modalities)]
+        sensors = tuple(each for each in read_toml(path, SourceSettings).sensors if useful(each.modalities))
+        sources = [each.source(path.parent) for each in sensors]
+        if sources and not any(isinstance(each, Played) and not each.live for each in sensors):
+            return Together(sources)
     else:
         recording = read_recording(path, modalities)
         if names := useful(each.name for each in recording.modalities):

@@ -80,6 +80,37 @@ class Graph:
         """Negative values become 0."""
         return self.node("Relu", x)
 
+    def moving_conv(self, x_SYX: str, x_BTYX: str, layer: str) -> str:
+        """A convolution that sees frames and the mean frames of their windows apart: (S, 1, Y, X) -> (S, F, Y', X').
+
+        `x_SYX` are frames of the windows `x_BTYX`, of each the same number; the layer's weights are called `of_frames`
+        and `of_mean`.
+        """
+        kernel = list(self._weights[f"{layer}.of_mean"].shape[2:])
+        attributes: dict[str, Any] = {"kernel_shape": kernel, "strides": [2, 2], "pads": [kernel[0] // 2] * 4}
+        of_frames, bias, of_mean = (self.weight(f"{layer}.{each}") for each in ("of_frames", "bias", "of_mean"))
+        frames = self.node("Conv", x_SYX, of_frames, bias, **attributes)
+        mean = self.node("Conv", self._mean_frame(x_BTYX), of_mean, **attributes)
+        # By window, so that each has its own mean's.
+        shape = self.node("Shape", mean, start=1, end=4)
+        windows = self.node("Shape", x_BTYX, start=0, end=1)
+        rest = self.constant(f"{layer}.rest", np.array([-1]))
+        by_window = self.node("Reshape", frames, self.node("Concat", windows, rest, shape, axis=0))
+        one = self.constant(f"{layer}.one", np.array([1]))
+        moving = self.node("Add", by_window, self.node("Unsqueeze", mean, one))
+        return self.node("Reshape", moving, self.node("Concat", rest, shape, axis=0))
+
+    def _mean_frame(self, x_BTYX: str) -> str:
+        """The mean frame of each window, (B, 1, Y, X); as a product with ones, in a fraction of ReduceMean's time."""
+        flat = self.node("Reshape", x_BTYX, self.constant("flat", np.array([0, 0, -1])))
+        samples = self.node("Shape", x_BTYX, start=1, end=2)
+        row = self.node("Concat", self.constant("row", np.array([1])), samples, axis=0)
+        ones = self.node("ConstantOfShape", row, value=numpy_helper.from_array(np.ones(1, np.float32)))
+        mean = self.node("Div", self.node("MatMul", ones, flat), self.node("Cast", samples, to=TensorProto.FLOAT))
+        frame = self.node("Shape", x_BTYX, start=2, end=4)
+        shape = self.node("Concat", self.constant("each_mean", np.array([0, 1])), frame, axis=0)
+        return self.node("Reshape", mean, shape)
+
     def lstm(self, x_BTC: str, layer: str, *, layers: int) -> str:
         """The last hidden state of nn.LSTM(batch_first=True) of any number of layers: (B, T, C) -> (B, H)."""
         x = self.node("Transpose", x_BTC, perm=[1, 0, 2])

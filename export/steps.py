@@ -113,13 +113,10 @@ def _frame_conv(entry: EncoderEntry, window: WindowSpec, weights: Mapping[str, F
     x_BTYX = entry.modality.name
     frames = window.samples(entry.modality)
     new = max(1, round(STEP * frames))
-    still = graph.node("ReduceMean", x_BTYX, axes=[1], keepdims=1)
     newest = graph.cut(x_BTYX, 1, frames - new, frames)
-    gain = graph.constant("motion_gain", weights["motion_gain"])
-    motion = graph.node("Mul", graph.node("Sub", newest, still), gain)
-    each_frame = graph.constant("each_frame", np.array([new, 1, *entry.modality.shape]))
-    x = graph.node("Concat", *(graph.node("Reshape", each, each_frame) for each in (newest, motion)), axis=1)
-    for index in range(len(weights)):
+    x = graph.node("Reshape", newest, graph.constant("each_frame", np.array([new, 1, *entry.modality.shape])))
+    x = graph.relu(graph.moving_conv(x, x_BTYX, "backbone.convolutions.0"))
+    for index in range(1, len(weights)):
         if _is_layer(weights, index):
             x = graph.relu(graph.conv(x, f"backbone.convolutions.{index}", stride=2, padding=1))
     x = graph.relu(graph.linear(graph.node("Flatten", x, axis=1), "backbone.to_features"))
@@ -168,12 +165,9 @@ def _step(
 
 def _trained(weights: Mapping[str, Floats]) -> dict[str, Floats]:
     """Without the graph's other constants."""
-    return {
-        name: each
-        for name, each in weights.items()
-        if name.endswith((".weight", ".bias"))
-        or name.startswith(("backbone.lstm.W", "backbone.lstm.R", "backbone.lstm.B"))
-    }
+    last = (".weight", ".bias", ".of_frames", ".of_mean")
+    lstm = tuple(f"backbone.lstm.{each}" for each in "WRB")
+    return {name: each for name, each in weights.items() if name.endswith(last) or name.startswith(lstm)}
 
 
 def _is_layer(weights: Mapping[str, Floats], index: int) -> bool:

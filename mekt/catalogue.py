@@ -419,7 +419,7 @@ SENSOR = Entry(
     500,
     "A sensor or a recording cannot be read.",
     "Its driver, its connection or its file, as the message says.",
-    "Check the device or the path that the message names; `mekt doctor` tries every sensor.",
+    "Check the device or the path that the message names; `mekt sensors check` looks at every sensor.",
 )
 RECORDING_MISSING = Entry(
     501,

@@ -445,8 +445,8 @@ KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
     # Of 16 modalities with 31 devices of the longest names.
     "shares": (Shares, 80 * 1024, ("up", "down")),
     "unmasking": (Unmasking, 64 * 1024, ("up",)),
-    "rollout": (Rollout, 1024, ("all",)),
-    "fitness": (Fitness, 512, ("up",)),
+    "rollout": (Rollout, 2048, ("all",)),
+    "fitness": (Fitness, 2048, ("up",)),
 }
 KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
 LONG_KINDS = ("round", "status")

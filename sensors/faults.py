@@ -94,6 +94,7 @@ class FaultySource:
         self.modalities = source.modalities
         self.accounts = {each.name: Account(fates=bytearray() if remembers else None) for each in source.modalities}
         self._source, self._settings, self._speed, self._clock = source, settings, speed, clock
+        self._gap = Gap(modalities=tuple(self.accounts))
         self._streams = {each.name: _Stream(each, settings, self.accounts[each.name]) for each in source.modalities}
         self._gaps = _Spells(settings.seed, "gap", settings.gap_every_s, settings.gap_s)
         self._unplugs = _Spells(settings.seed, "unplug", settings.unplug_every_s, settings.unplugged_s)
@@ -119,7 +120,7 @@ class FaultySource:
         if self._clock() < self._returns_s():
             raise _unplugged()
         self._is_pulled, self._back_s = False, None
-        self._queue.appendleft(Gap())
+        self._queue.appendleft(self._gap)
 
     def read(self, timeout_s: float) -> Sequence[Item] | None:
         """What the source gives, as far as the faults let it.
@@ -176,7 +177,7 @@ class FaultySource:
             return
         if self._gaps.next_s <= self._unplugs.next_s:
             self._gaps.begin()
-            yield Gap()
+            yield self._gap
         else:
             self._unplugs.begin()
             self._is_pulled = True

@@ -47,7 +47,9 @@ class ImuSource:
         modalities: Mapping[Sensor, Modality],
         *,
         mounting: Floats | None = None,
+        ranges: Mapping[Sensor, float] | None = None,
         fifo: bool = True,
+        latency_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wait: Wait = time.sleep,
     ) -> None:
@@ -58,13 +60,17 @@ class ImuSource:
             chip: what speaks to it.
             modalities: what each of its sensors is called, in the order in which blocks are given.
             mounting: a rotation (3, 3) that turns the chip's axes into the body's.
+            ranges: how far each of its sensors reaches, in the modality's unit.
             fifo: whether the chip's FIFO is used.
+            latency_s: how much later a time is than what it is of.
             clock: the seconds in which times are told.
             wait: lets that many seconds of `clock` pass.
         """
         self.modalities = tuple(modalities.values())
+        self._gap = Gap(modalities=tuple(each.name for each in self.modalities))
         self._device, self._chip, self._named, self._mounting = device, chip, dict(modalities), mounting
-        self._wants_fifo, self._clock, self._wait = fifo, clock, wait
+        self._ranges = dict(ranges or {})
+        self._wants_fifo, self._latency_s, self._clock, self._wait = fifo, latency_s, clock, wait
         self._watermark = max(1, min(round(BLOCK_S * chip.rate_hz), chip.capacity // 2))
         self._silent_s = max(SILENT_S, SILENT_PERIODS / chip.rate_hz)
         self._opened = False
@@ -104,6 +110,10 @@ class ImuSource:
                 self._chip.stop()
         self._opened = False
         self._device.close()
+
+    def ranges(self) -> Mapping[str, float]:
+        """How far each modality reaches, in its unit."""
+        return {self._named[sensor].name: reach for sensor, reach in self._ranges.items()}
 
     def self_test(self) -> SelfTest:
         """The chip's self test, for whoever installs it: it takes some seconds, in which it has to lie still.
@@ -160,7 +170,7 @@ class ImuSource:
     def _items(self, batch: Batch, after_s: float, until_s: float) -> list[Item]:
         items: list[Item] = []
         if batch.lost or (len(batch) and not self._chip_clock.fits(len(batch), after_s, until_s)):
-            items.append(Gap())
+            items.append(self._gap)
             self._chip_clock.restart()
             if not self._told_loss:
                 self._told_loss = True
@@ -186,7 +196,7 @@ class ImuSource:
                 after_s, self._heard_s = max(self._looked_s, asked_s - self._chip_clock.period_s), until_s
                 passed = self._chip_clock.passed(after_s, until_s)
                 if passed > MOST_MISSED:
-                    items += [*self._joined(times_s, batches), Gap()]
+                    items += [*self._joined(times_s, batches), self._gap]
                     times_s, batches, passed = [], [], 1
                     self._chip_clock.restart()
                 batches.append(batch)
@@ -215,7 +225,7 @@ class ImuSource:
             assert values is not None
             if self._mounting is not None:
                 values = (values @ self._mounting.T).astype(np.float32)
-            blocks.append(Block(modality=modality.name, t_s=t_s, values=values))
+            blocks.append(Block(modality=modality.name, t_s=t_s, values=values).earlier(self._latency_s))
         return blocks
 
     def _notice_losses(self, batch: Batch) -> None:

@@ -19,16 +19,17 @@ from mekt.process import Stop
 from mekt.schema import Bounds, SchemaError, build, plain
 from mekt.settings import read_table, refusal
 from sensors.found import Found
+from sensors.lasting import Lasting
 from sensors.meter import Figures, Meter
 from sensors.recording import write_recording
 from sensors.settings import SensorSettings
+from sensors.shift import Apart, Shift
 from sensors.source import Block, Floats, Gap, Item, Seconds, Source
 from sensors.stream import Recording, Segment, Stream
 
 log = logging.getLogger(__name__)
 
 READ_S = 0.05
-RETRY_S = 1.0
 REDRAWN_S = 0.5
 # What a terminal does to draw over the lines above.
 UP, CLEAR = "\x1b[{}A", "\x1b[K"
@@ -42,12 +43,11 @@ class _Sensors:
     sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
 
 
-def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
-    """The sources that a settings file describes, or those that give one of these modalities.
+def tables_of(config: Path, modalities: Sequence[str] = ()) -> list[tuple[int, SensorSettings]]:
+    """The `[[sensors]]` tables of a settings file with their places in it, or those that give one of these modalities.
 
     Raises:
-        SettingsError: when the file is none, or no source gives what is asked for.
-        SensorError: when a source can never give what its settings say.
+        SettingsError: when the file is none, or no sensor gives what is asked for.
     """
     try:
         sensors = build(_Sensors, {"sensors": read_table(config).get("sensors", ())}).sensors
@@ -59,7 +59,17 @@ def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
             f"{config}: no sensor gives {', '.join(unknown)}; there are {', '.join(there)}", catalogue.CHOICE_UNKNOWN
         )
     wanted = set(modalities or there)
-    return [each.source(config.parent) for each in sensors if wanted & set(each.modalities)]
+    return [(index, each) for index, each in enumerate(sensors) if wanted & set(each.modalities)]
+
+
+def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
+    """The sources that a settings file describes, or those that give one of these modalities.
+
+    Raises:
+        SettingsError: when the file is none, or no source gives what is asked for.
+        SensorError: when a source can never give what its settings say.
+    """
+    return [each.source(config.parent) for _, each in tables_of(config, modalities)]
 
 
 def show_list(found: Sequence[Found], *, as_json: bool, out: TextIO) -> int:
@@ -82,18 +92,25 @@ def run_watch(
         MektError: when the settings cannot work. A sensor that fails is told and opened again.
     """
     sources = sources_of(config, modalities)
-    meters = {each.name: Meter(each) for source in sources for each in source.modalities}
+    kinds = [each for source in sources for each in source.modalities]
+    meters = {each.name: Meter(each) for each in kinds}
+    bodies = [each for each in kinds if each.unit in ("g", "rad/s")][:1]
+    shifts = [Shift(body, camera) for body in bodies for camera in kinds if camera.is_frames]
     drawn, due_s = 0, 0.0
-    for source, item, now_s in reading(sources, stop, seconds):
+    for item, now_s in reading(sources, stop, seconds):
         if isinstance(item, Block):
             meters[item.modality].take(item, now_s)
+            for shift in shifts:
+                shift.take(item)
         elif isinstance(item, Gap):
-            for each in source.modalities:
-                meters[each.name].gap()
+            for name in item.modalities:
+                meters[name].gap()
+            for shift in shifts:
+                shift.gap(item.modalities)
         if now_s >= due_s:
             due_s = now_s + REDRAWN_S
-            drawn = _draw(meters, drawn, as_json=as_json, out=out)
-    _draw(meters, drawn, as_json=as_json, out=out)
+            drawn = _draw(meters, shifts, drawn, as_json=as_json, out=out)
+    _draw(meters, shifts, drawn, as_json=as_json, out=out)
     return 0
 
 
@@ -111,7 +128,7 @@ def run_record(
         raise SettingsError(f"{path}: is there already; name another file", catalogue.ARGUMENTS_UNFIT)
     sources = sources_of(config, modalities)
     kept, size_bytes = _Kept(sources), 0
-    for _, item, _ in reading(sources, stop, seconds):
+    for item, _ in reading(sources, stop, seconds):
         kept.take(item)
         if isinstance(item, Block):
             size_bytes += item.values.nbytes + item.t_s.nbytes
@@ -134,55 +151,26 @@ def reading(
     stop: Stop,
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[Source, Item | None, float]]:
-    """What each source gives and when it was read, None now and then; until asked to stop, for so long, to their ends.
+) -> Iterator[tuple[Item | None, float]]:
+    """What the sources give and when it was read, None now and then; until asked to stop, for so long, to their ends.
 
     A source that fails is told, closed, and opened again a while later, which is a gap.
     """
-    turns = {index: _Turn(source) for index, source in enumerate(sources)}
+    turns = {index: Lasting(source) for index, source in enumerate(sources)}
     began_s = clock()
     try:
         while turns and not stop.requested and (seconds is None or clock() - began_s < seconds):
             for index, turn in list(turns.items()):
-                items = turn.read(clock())
+                items = turn.read(READ_S)
                 if items is None:
-                    turn.source.close()
+                    turn.close()
                     del turns[index]
                 for item in items or ():
-                    yield turn.source, item, clock()
-                yield turn.source, None, clock()
+                    yield item, clock()
+                yield None, clock()
     finally:
         for turn in turns.values():
-            turn.source.close()
-
-
-class _Turn:
-    """One source, opened when it can be."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._is_open = False
-        self._retry_at_s = -np.inf
-        self._problem = ""
-
-    def read(self, now_s: float) -> Sequence[Item] | None:
-        if not self._is_open and now_s < self._retry_at_s:
-            time.sleep(READ_S)
-            return ()
-        try:
-            if not self._is_open:
-                self.source.open()
-                self._is_open = True
-            items = self.source.read(READ_S)
-        except SensorError as error:
-            if str(error) != self._problem:
-                log.error("%s; trying again every %g s", error, RETRY_S)
-            self._problem = str(error)
-            self.source.close()
-            was_open, self._is_open, self._retry_at_s = self._is_open, False, now_s + RETRY_S
-            return (Gap(),) if was_open else ()
-        self._problem = "" if items else self._problem
-        return items
+            turn.close()
 
 
 class _Kept:
@@ -232,12 +220,13 @@ class _Kept:
             self._open = {}
 
 
-def _draw(meters: Mapping[str, Meter], drawn: int, *, as_json: bool, out: TextIO) -> int:
+def _draw(meters: Mapping[str, Meter], shifts: Sequence[Shift], drawn: int, *, as_json: bool, out: TextIO) -> int:
     """Show all meters, over the `drawn` lines before where it is a terminal; how many lines that were."""
     if as_json:
         print(json.dumps({name: plain(each.figures()) for name, each in meters.items()}), file=out, flush=True)
         return 0
     lines = [line for meter in meters.values() for line in _lines(meter)]
+    lines += [_apart(apart) for shift in shifts if (apart := shift.apart()) is not None]
     live = out.isatty()
     if live and drawn:
         out.write(UP.format(drawn))
@@ -258,6 +247,13 @@ def _words(each: Figures) -> str:
         f"{each.modality:<8} {each.rate_hz:7.2f} Hz of {each.nominal_hz:g}  jitter {each.jitter_ms:.1f} ms  "
         f"longest gap {each.gap_ms:.0f} ms  {each.missing} missing of {each.samples + each.missing}  "
         f"{each.low:.3g} to {each.high:.3g} {each.unit}"
+    )
+
+
+def _apart(each: Apart) -> str:
+    return (
+        f"{each.later} shows movements {each.shift_s:.2f} s after {each.earlier} does "
+        f"(agreement {each.agreement:.2f} over {each.seconds:.0f} s)"
     )
 
 

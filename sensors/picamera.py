@@ -1,8 +1,11 @@
 """Cameras on the ribbon cable of a Raspberry Pi as sources, through libcamera and its Python side, picamera2.
 
 Modern Raspberry Pi systems have no picture for Video for Linux to take from such a camera: its sensor's data has to go
-through libcamera first. Of the small stream that libcamera makes beside the main one ("lores", YUV 4:2:0), the luma is
-taken, and becomes a small frame at once. picamera2 reads the camera on a thread of its own.
+through libcamera first. Of the main stream that libcamera makes, in YUV 4:2:0, the luma is taken, and becomes a small
+frame at once. picamera2 reads the camera on a thread of its own.
+
+After picamera2's source (picamera2.py, request.py, job.py of 2025). Its configuration for previews is taken, not that
+for videos: it has the luma in its whole range (sYCC), and the least noise reduction.
 """
 
 import contextlib
@@ -24,7 +27,7 @@ from mekt.schema import Bounds
 from sensors.found import Found
 from sensors.frames import Crop, FrameSide, Rate, Shape, check_frames
 from sensors.miniatures import Miniatures
-from sensors.source import Block, Item
+from sensors.source import Block, Item, Latency
 from sensors.stamps import Stamps
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ REMEDY = (
     "sudo apt install python3-picamera2, in an environment made with --system-site-packages; where libcamera is there, "
     'in the folder of Mekt: pip install -c constraints.txt -e ".[picamera2]"'
 )
-STREAM = "lores"
+STREAM = "main"
 BUFFERS = 4
 # A camera that gives no sound frame for so long, and for so many frames, has failed without saying so.
 SILENT_S, SILENT_FRAMES = 10.0, 20
@@ -48,7 +51,8 @@ class PicameraSettings:
     `device` is its model (`imx708`) or, where two are alike, its place as libcamera tells it
     (`/base/axi/pcie@120000/rp1/i2c@80000/imx708@1a`); empty is the only one there is. `width`, `height` (pixels) and
     `fps` are what it is asked for. `crop` keeps a part of the frame, as shares of its width and height: left, top,
-    right, bottom. What is kept becomes `shape`: rows, columns.
+    right, bottom. What is kept becomes `shape`: rows, columns. Stamps are `latency_s` later than the moment that
+    a frame shows.
     """
 
     kind: Literal["picamera"] = "picamera"
@@ -60,6 +64,7 @@ class PicameraSettings:
     fps: Rate = 30.0
     crop: Crop = ()
     unit: Annotated[str, Bounds(longest=16)] = "1"
+    latency_s: Latency = 0.0
 
     def __post_init__(self) -> None:
         if self.width % 2 or self.height % 2:
@@ -123,13 +128,10 @@ class PicameraSource:
         number, self._model = self._chosen()
         settings, self.damaged = self._settings, 0
         frame_us = round(1e6 / settings.fps)
-        size = {"size": (settings.width, settings.height), "format": "YUV420"}
         try:
             self._camera = self._library(number)
-            # There is no small stream without a main one, and none larger than it.
-            plan = self._camera.create_video_configuration(
-                main=size,
-                lores=dict(size),
+            plan = self._camera.create_preview_configuration(
+                main={"size": (settings.width, settings.height), "format": "YUV420"},
                 raw=None,
                 buffer_count=BUFFERS,
                 controls={"FrameDurationLimits": (frame_us, frame_us)},
@@ -195,7 +197,8 @@ class PicameraSource:
         self._sound_at_s = at_s = arrived_s
         if isinstance(stamp_ns, int):
             at_s = self._stamps.boottime(stamp_ns / 1e9, arrived_s, self._slept())
-        return (Block(modality=self._settings.modality, t_s=np.array([at_s]), values=image[None]),)
+        block = Block(modality=self._settings.modality, t_s=np.array([at_s]), values=image[None])
+        return (block.earlier(self._settings.latency_s),)
 
     def close(self) -> None:
         """Let the camera go; again without harm."""

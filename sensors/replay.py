@@ -179,7 +179,7 @@ class ReplaySource:
         # Times that leap or go back must not stop the clock of the replay: it only goes forward, a block at a time.
         played_s = 0.0
         for segment in self._segments:
-            yield played_s / self._speed, Gap()
+            yield played_s / self._speed, Gap(modalities=self._names)
             newest_s = min(float(segment.streams[name].t_s[0]) for name in self._names)
             shift_s = began_s + played_s - newest_s
             for block in segment.blocks(self._names, self._block_s):

@@ -5,7 +5,7 @@ from typing import Any
 
 from mekt.schema import build_one_of
 from sensors.csv import CsvSettings
-from sensors.iio import IioSettings
+from sensors.iio.source import IioSettings
 from sensors.imu import ImuSettings
 from sensors.mqtt import MqttSettings
 from sensors.picamera import PicameraSettings

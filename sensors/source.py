@@ -1,9 +1,9 @@
 """What every source of samples gives, live or replayed: time-stamped blocks, and marks where the stream starts anew."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,13 @@ from mekt.schema import Bounds
 
 # What the settings of every kind of source name.
 SensedNames = Annotated[tuple[ModalityName, ...], Bounds(shortest=1, longest=16)]
+# What they may say of a delay that no clock shows, of an exposure, a filter, a transport: by how much, at a constant, a
+# stamp is later than what it is of. Less than 0 where stamps come too early.
+Latency = Annotated[float, Bounds(low=-10, high=10)]
 Floats = NDArray[np.float32]
 Seconds = NDArray[np.float64]
+# Values of samples in a row: of a signal an array (n, C), of frames each by itself (Y, X).
+Values = Floats | Sequence[Floats]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -41,10 +46,16 @@ class Block:
                 catalogue.SENSOR_UNUSABLE,
             )
 
+    def earlier(self, by_s: float) -> "Block":
+        """The same samples, taken so much earlier."""
+        return self if by_s == 0 else Block(modality=self.modality, t_s=self.t_s - by_s, values=self.values)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """The stream starts anew here: nothing before belongs to what follows."""
+    """The streams of these modalities start anew here, or end: nothing before belongs to what follows."""
+
+    modalities: tuple[str, ...]
 
 
 Item = Block | Gap
@@ -71,6 +82,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let the sensor go; a closed source is closed again without harm."""
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """A source whose device says how far it reaches."""
+
+    def ranges(self) -> Mapping[str, float]:
+        """The largest value of a modality that the device can show as it is set, in its unit; while it is open."""
 
 
 class Settings(Protocol):

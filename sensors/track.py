@@ -1,6 +1,7 @@
 """One modality's way into windows: which samples are kept, where the holes are, what lies at the instants of a grid."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.buffer import SampleBuffer
 from sensors.quality import Neighbours, Quality, qualities
-from sensors.source import Block, Floats, Seconds
+from sensors.source import Block, Floats, Seconds, Values
 
 # Between two samples there is a hole when they are further apart than this many periods and this many seconds.
 HOLE_PERIODS = 2.5
@@ -46,7 +47,7 @@ class Track:
         self.lag_s = lag_s
         # No honest sensor is this much faster than its nominal rate for so long.
         self.most_samples = int(16 * modality.rate_hz * lag_s) + 16
-        self.buffer = SampleBuffer(modality.shape)
+        self.clear()
 
     def checked(self, block: Block) -> tuple[Seconds, Floats]:
         """The block's samples that can be used: those whose time and values are numbers.
@@ -84,21 +85,62 @@ class Track:
         kept = int(later.sum())
         self.counts["lagged"] += there - len(self.buffer)
         self.counts["kept"] += kept
-        if kept == used:
-            self.buffer.append(t_s[:used], values[:used])
-        else:
+        t_s, values = t_s[:used], values[:used]
+        if kept < used:
             self.counts["not later"] += used - kept
-            self.buffer.append(t_s[:used][later], values[:used][later])
+            t_s, values = t_s[later], values[later]
+        if kept:
+            self._note_breaks(before_s, t_s)
+            self.buffer.append(t_s, values)
         return used
 
     def clear(self) -> None:
         """Forget all samples."""
         self.buffer = SampleBuffer(self.modality.shape)
+        # Of samples before which the stream began anew, the instants.
+        self._breaks: list[float] = []
+        # A window that starts before this is not covered by samples that are yet to come.
+        self.since_s = float("-inf")
+        self._is_anew = False
+
+    def restart(self) -> None:
+        """What comes next does not belong to what is there."""
+        self._is_anew = True
+        self.since_s = float(np.nextafter(self.buffer.newest_s, np.inf)) if len(self.buffer) else float("-inf")
+
+    @property
+    def is_anew(self) -> bool:
+        """Nothing has come yet that belongs to what comes next."""
+        return self._is_anew or len(self.buffer) == 0
+
+    def _note_breaks(self, before_s: float, t_s: Seconds) -> None:
+        apart = np.diff(t_s, prepend=before_s) > self.hole_s
+        if self._is_anew and len(self.buffer):
+            apart[0] = True
+            oldest_s = self.buffer.oldest_s
+            self._breaks = [*(each for each in self._breaks if each > oldest_s), float(t_s[0])]
+        self._is_anew = False
+        begins = np.flatnonzero(apart)
+        if len(begins):
+            self.since_s = float(t_s[begins[-1]])
+
+    def ends_before(self, start_s: float) -> bool:
+        """The samples do not reach to the end of a window that starts there."""
+        return start_s + self.reach_s > self.buffer.newest_s
+
+    def goes_on(self, start_s: float) -> bool:
+        """A window that starts there lies in the last stretch or behind it: what it lacks may yet come."""
+        return start_s + SLACK_S >= self.since_s
 
     def runs(self) -> tuple[Seconds, Seconds]:
         """First and last instants (r,) of the stretches without a hole that are long enough for a window."""
         t_s = self.buffer.t_s
-        ends = np.flatnonzero(np.diff(t_s) > self.hole_s)
+        if len(t_s) == 0:
+            return t_s, t_s
+        apart = np.diff(t_s) > self.hole_s
+        breaks = np.searchsorted(t_s, self._breaks) - 1
+        apart[breaks[breaks >= 0]] = True
+        ends = np.flatnonzero(apart)
         first_s, last_s = t_s[np.concatenate([[0], ends + 1])], t_s[np.concatenate([ends, [len(t_s) - 1]])]
         long = last_s - first_s >= self.reach_s - 2 * SLACK_S
         return first_s[long], last_s[long]
@@ -111,13 +153,14 @@ class Track:
         run = np.searchsorted(first_s, starts_s + SLACK_S, side="right") - 1
         return (run >= 0) & (starts_s + self.reach_s <= last_s[run])
 
-    def resample(self, starts_s: Seconds) -> tuple[Floats, list[Quality]]:
-        """Windows (N, T, *shape), signals linearly between their neighbours, of frames the nearest; and how good."""
+    def resample(self, starts_s: Seconds) -> tuple[Sequence[Values], list[Quality]]:
+        """N windows of T samples, signals linearly between their neighbours, of frames the nearest; and how good."""
         t_s, values = self.buffer.t_s, self.buffer.values
         around = self._neighbours(starts_s)
         left, right, same = around.left, around.right, around.same
+        windows: Sequence[Values]
         if self.modality.is_frames:
-            windows = values[np.where(same | (around.ahead_s < around.behind_s), right, left)]
+            windows = values[np.where(same | (around.ahead_s < around.behind_s), right, left)].tolist()
         else:
             span_s = np.where(same, 1.0, around.ahead_s + around.behind_s)
             share = np.where(same, 1.0, around.behind_s / span_s)[..., None]

@@ -1,13 +1,14 @@
 """Windows out of streams: each modality resampled to its nominal rate, all of them on one grid.
 
 Shapes: n samples, T samples of a window, N windows. Sample i of window k lies at origin + k * stride + i / rate, where
-the origin is the first instant at which every modality has data. What a grid point becomes depends only on the samples
-around it, so windows do not depend on how a stream is cut into blocks, nor on the order in which blocks of different
-modalities arrive, as long as none lags more than `LAG_S` behind another.
+the origin is the first instant at which every modality that is needed has data. What a grid point becomes depends only
+on the samples around it, so windows do not depend on how a stream is cut into blocks, nor on the order in which blocks
+of different modalities arrive, as long as none lags more behind another than `LAG_S`, or than is waited for it.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
+from sensors.grid import Decision, Grid, decide
 from sensors.quality import Quality
-from sensors.source import Block, Floats, Seconds
+from sensors.source import Floats, Gap, Item, Seconds, Values
 from sensors.stream import Labels, Recording
 from sensors.track import LAG_S, SLACK_S, Track
 
@@ -30,15 +32,36 @@ PIECE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
-    """One window: its start on the source's clock, per modality an array (T, *shape), and how well that was sensed."""
+    """One window: its start on the source's clock, per modality the values of T samples, and how well it was sensed.
+
+    Frames are those of other windows too: whoever changes values takes a copy.
+    """
 
     start_s: float
-    arrays: dict[str, Floats]
+    values: Mapping[str, Values]
     quality: Mapping[str, Quality] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """Per modality an array (T, *shape)."""
+        return {name: each if isinstance(each, np.ndarray) else np.stack(each) for name, each in self.values.items()}
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """That of a modality's array; None when it is missing."""
+        values = self.values.get(name)
+        if values is None or isinstance(values, np.ndarray):
+            return None if values is None else values.shape
+        [shape] = {frame.shape for frame in values}
+        return (len(values), *shape)
 
 
 class Windower:
-    """Takes blocks of several modalities and gives the windows that all of them cover. Pure; its memory is bounded.
+    """Takes what sources give and gives the windows that enough modalities cover. Pure; its memory is bounded.
+
+    `sets` are the modalities that suffice for a window, the preferred ones first: by default all of them together. Each
+    window has those of the first set that covers it. One that a later set covers waits for `wait_s`, up to `LAG_S` or
+    forever, of the stream's time behind its end, as long as an earlier set may yet cover it. What has let a window wait
+    so long is lost, and is not waited for until it has caught up.
 
     `ranges` are those of modalities whose sensors have one, in their unit: what is beyond is told as saturated.
     """
@@ -48,12 +71,17 @@ class Windower:
         modalities: Sequence[Modality],
         spec: WindowSpec,
         ranges: Mapping[str, tuple[float, float]] | None = None,
+        *,
+        sets: Sequence[Collection[str]] = (),
+        wait_s: float = math.inf,
     ) -> None:
         lag_s, known = LAG_S + spec.window_s, ranges or {}
         self._stride_s = spec.stride_s
         self._tracks = {each.name: Track(each, spec.samples(each), lag_s, known.get(each.name)) for each in modalities}
+        self._sets = [frozenset(names) for names in sets] or [frozenset(self._tracks)]
+        self._late_s = spec.window_s + wait_s
         self._windows: Counter[str] = Counter()
-        self._origin_s: float | None = None
+        self._grid: Grid | None = None
         self._next = 0
 
     @property
@@ -67,94 +95,84 @@ class Windower:
         }
         return {**self._windows, **samples}
 
-    def gap(self) -> None:
-        """The stream starts anew: samples that no window has used are forgotten, and the grid with them."""
-        self._origin_s, self._next = None, 0
-        for track in self._tracks.values():
-            track.clear()
+    def feed(self, item: Item) -> list[Window]:
+        """The windows that `item` completes, in order of time; other modalities than the windower's are passed over.
 
-    def feed(self, block: Block) -> list[Window]:
-        """The windows that `block` completes, in order of time; other modalities than the windower's are passed over.
-
-        A clock that is set back acts as a gap. Windows of one call may share memory; copy what is kept for long.
+        Behind a gap of some modalities their windows begin anew, on the same grid; when all have begun anew, so does
+        the grid, and what waited is given. A clock that is set back acts as a gap of all.
 
         Raises:
             SensorError: when the samples do not have the modality's shape.
         """
-        track = self._tracks.get(block.modality)
+        if isinstance(item, Gap):
+            for name in self._tracks.keys() & set(item.modalities):
+                self._tracks[name].restart()
+            return self._anew() if all(track.is_anew for track in self._tracks.values()) else self._completed()
+        track = self._tracks.get(item.modality)
         if track is None:
             return []
-        t_s, values = track.checked(block)
+        t_s, values = track.checked(item)
         given: list[Window] = []
         while len(t_s):
             used = track.append(t_s, values)
             given += self._completed()
             t_s, values = t_s[used:], values[used:]
             if len(t_s):
-                self.gap()
+                given += self._anew()
         return given
 
-    def _completed(self) -> list[Window]:
-        tracks = list(self._tracks.values())
-        if any(len(track.buffer) == 0 for track in tracks):
-            return []
-        if self._origin_s is None:
-            self._origin_s = max(track.buffer.oldest_s for track in tracks)
-        last = self._last_decided(tracks)
-        if last < self._next:
-            return []
-        chosen = self._covered(tracks, last)
-        self._windows["made"] += len(chosen)
-        self._windows["hole"] += last + 1 - self._next - len(chosen)
-        self._next = last + 1
-        given: list[Window] = []
-        if len(chosen):
-            starts_s = _starts_s(self._origin_s, chosen, self._stride_s)
-            made = {name: track.resample(starts_s) for name, track in self._tracks.items()}
-            given = [
-                Window(
-                    start_s=start_s,
-                    arrays={name: windows[row] for name, (windows, _) in made.items()},
-                    quality={name: quality[row] for name, (_, quality) in made.items()},
-                )
-                for row, start_s in enumerate(starts_s.tolist())
-            ]
-        for track in tracks:
-            track.buffer.forget_before(self._start_s(self._next))
+    def _anew(self) -> list[Window]:
+        """Nothing more comes of the present grid: the windows that waited. Samples are forgotten, and the grid."""
+        given = self._completed(is_last=True)
+        self._grid = None
+        for track in self._tracks.values():
+            track.clear()
         return given
 
-    def _start_s(self, window: int) -> float:
-        assert self._origin_s is not None
-        return self._origin_s + window * self._stride_s
+    def _completed(self, *, is_last: bool = False) -> list[Window]:
+        # What is before this is late, as windows whose start is so far behind the newest sample.
+        late_s = math.inf if is_last else max(t.buffer.newest_s for t in self._tracks.values()) - self._late_s
+        if self._grid is None:
+            self._begin(late_s)
+        if self._grid is None:
+            return []
+        grid, tracks = self._grid, self._tracks
+        made = decide(grid, tracks, self._sets, self._next, grid.first(lambda start_s: start_s > late_s, late_s))
+        self._windows["made"] += len(made.windows)
+        self._windows["hole"] += made.stop - self._next - len(made.windows)
+        given = self._made(grid, made) if len(made.windows) else []
+        if made.stop > self._next:
+            self._next = made.stop
+            for track in tracks.values():
+                track.buffer.forget_before(grid.start_s(made.stop))
+        return given
 
-    def _last_decided(self, tracks: Sequence[Track]) -> int:
-        """The last window behind whose last grid point every modality has a sample."""
+    def _begin(self, late_s: float) -> None:
+        """Lay the grid: a window starts where all modalities of the first set that is there have begun to come."""
+        begins_s = [
+            max(self._tracks[name].buffer.oldest_s for name in names)
+            for names in self._sets
+            if all(len(self._tracks[name].buffer) for name in names)
+        ]
+        if not begins_s or (len(begins_s) < len(self._sets) and min(begins_s) > late_s):
+            return
+        self._grid = Grid(origin_s=begins_s[0], stride_s=self._stride_s)
+        first_s = min(begins_s) - SLACK_S
+        self._next = int(self._grid.first(lambda start_s: start_s >= first_s, first_s))
 
-        def decided(window: int) -> bool:
-            return all(self._start_s(window) + track.reach_s <= track.buffer.newest_s for track in tracks)
-
-        start_s = min(track.buffer.newest_s - track.reach_s for track in tracks)
-        about = int((start_s - self._start_s(0)) // self._stride_s)
-        # The quotient is rounded; what counts is the comparison.
-        return next((window for window in (about + 1, about, about - 1) if decided(window)), about - 2)
-
-    def _covered(self, tracks: Sequence[Track], last: int) -> NDArray[np.int64]:
-        """The windows up to `last` that lie in a stretch without a hole of every modality.
-
-        The cost is that of the windows found, not of the time that has passed: a clock may leap ahead by years.
-        """
-        origin_s, stride_s = self._start_s(0), self._stride_s
-        spans: list[tuple[float, float]] = [(self._next, last)]
-        for track in tracks:
-            first_s, last_s = track.runs()
-            begin = np.floor((first_s - SLACK_S - origin_s) / stride_s)
-            end = np.floor((last_s - track.reach_s - origin_s) / stride_s) + 1
-            spans = list(_overlaps(spans, list(zip(begin.tolist(), end.tolist(), strict=True))))
-        pieces = [np.arange(int(begin), int(end) + 1) for begin, end in spans]
-        windows: NDArray[np.int64] = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *pieces]))
-        for track in tracks:
-            windows = windows[track.covers(_starts_s(origin_s, windows, stride_s))]
-        return windows
+    def _made(self, grid: Grid, made: Decision) -> list[Window]:
+        starts_s = grid.starts_s(made.windows)
+        values: list[dict[str, Values]] = [{} for _ in starts_s]
+        quality: list[dict[str, Quality]] = [{} for _ in starts_s]
+        for name, track in self._tracks.items():
+            rows = np.flatnonzero(np.array([name in names for names in self._sets])[made.sets])
+            if len(rows):
+                for row, those, each in zip(rows.tolist(), *track.resample(starts_s[rows]), strict=True):
+                    values[row][name], quality[row][name] = those, each
+        return [
+            Window(start_s=start_s, values=those, quality=each)
+            for start_s, those, each in zip(starts_s.tolist(), values, quality, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -204,26 +222,6 @@ def windows_of(
             labels.append(_vote(segment.labels, recording.label_names, np.array(starts_s), spec.window_s, classes))
     arrays = {name: np.concatenate(parts) for name, parts in found.items()}
     return WindowSet(arrays=arrays, labels=np.concatenate(labels))
-
-
-def _starts_s(origin_s: float, windows: NDArray[np.int64], stride_s: float) -> Seconds:
-    starts_s: Seconds = origin_s + windows.astype(np.float64) * stride_s
-    return starts_s
-
-
-def _overlaps(
-    spans: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
-) -> Iterator[tuple[float, float]]:
-    """Where two ascending rows of spans (first, last) both are."""
-    a = b = 0
-    while a < len(spans) and b < len(others):
-        first, last = max(spans[a][0], others[b][0]), min(spans[a][1], others[b][1])
-        if first <= last:
-            yield first, last
-        if spans[a][1] < others[b][1]:
-            a += 1
-        else:
-            b += 1
 
 
 def _modality(recordings: Sequence[Recording], wanted: Modality | str) -> Modality:

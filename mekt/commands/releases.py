@@ -77,7 +77,7 @@ def _release(options: argparse.Namespace, name: str) -> Any:
             f"release: {name} is no file that ends in .zip; name the federation's settings with --config",
             catalogue.ARGUMENTS_UNFIT,
         )
-    return part("coordinator.shelf", "find")(_place(options)[2], name)
+    return part("coordinator.promotion", "taken")(*_place(options), name)
 
 
 def _print(lines: list[str], table: Any, options: argparse.Namespace) -> int:
@@ -120,6 +120,22 @@ def _diff(options: argparse.Namespace) -> int:
     return _print(
         part("export.words", "difference_lines")(found), part("export.words", "difference_table")(found), options
     )
+
+
+def _add_ort(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("release", metavar="NAME", help="its name, or its file (.zip)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder for the models")
+    parser.add_argument("--platform", choices=("arm", "amd64"), default="arm", help="what they are optimised for (arm)")
+    _with_config(parser, required=False)
+
+
+def _ort(options: argparse.Namespace) -> int:
+    files = part("export.ort", "ort_files")(_release(options, options.release), options.platform)
+    folder = part("mekt.files", "make_folder")(options.out)
+    for name, data in files.items():
+        part("mekt.files", "write_atomically")(folder / name, data)
+    lines = [f"{folder / name}: {len(data) / 1000:,.1f} kB" for name, data in sorted(files.items())]
+    return _print(lines, {name: len(data) for name, data in sorted(files.items())}, options)
 
 
 def _add_promote(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +187,7 @@ RELEASE_COMMANDS = (
     Command(name="list", text="List all releases, and which of them wearables run.", add=_with_config, run=_list),
     Command(name="show", text="Say all about a release, from its manifest.", add=_add_show, run=_show),
     Command(name="diff", text="Say in what two releases differ.", add=_add_diff, run=_diff),
+    Command(name="ort", text="Write a release's models in ORT format, for minimal builds.", add=_add_ort, run=_ort),
     Command(
         name="promote",
         text="Ship a release to a share of wearables first; of one on trial, widen the share.",

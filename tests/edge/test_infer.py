@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.infer import Verdict, run_infer, verdicts
+from edge.infer import Verdict, _source, run_infer, verdicts
 from edge.runtime import Runtime
+from edge.turns import Together, Turns
 from export.bundle import pack, unpack
 from export.release import read_release
 from mekt.errors import ReleaseError, SensorError, SettingsError
@@ -19,6 +21,7 @@ from mekt.modality import Modality
 from sensors.recording import write_recording
 from sensors.replay import ReplaySource
 from sensors.simulator import simulate
+from sensors.source import Block, Gap, Item
 from sensors.stream import Recording, Segment, Stream
 from sensors.windows import windows_of
 from tests.export.small import ACC, DEPTH, GYRO, LABELS, parts_of
@@ -207,6 +210,66 @@ def test_no_window_reaches_across_a_gap(release: Path, tmp_path: Path) -> None:
     halves = [Segment(name=name, streams={"acc": stretched(ACC, 50, 0.9)}) for name in ("one", "two")]
     with pytest.raises(SensorError, match="gave no window"):
         infer(release, recorded(tmp_path, Recording(name="halves", segments=tuple(halves), label_names={})))
+
+
+class Played:
+    """A source that gives these items, one a call."""
+
+    modalities: tuple[Modality, ...] = (ACC, GYRO, DEPTH)
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+
+    def open(self) -> None:
+        pass
+
+    def read(self, timeout_s: float) -> Sequence[Item] | None:
+        item = next(self._items, None)
+        return None if item is None else (item,)
+
+    def close(self) -> None:
+        pass
+
+
+def without(name: str, begin_s: float, end_s: float) -> list[Block]:
+    """The body in blocks, whose modality `name` is away for a while."""
+    blocks = BODY.segments[0].blocks(["acc", "gyro", "depth"], 0.25)
+    return [each for each in blocks if each.modality != name or not begin_s <= float(each.t_s[0]) < end_s]
+
+
+def test_a_modality_that_stops_is_done_without_until_it_is_back_which_is_said_once_each(release: Path) -> None:
+    err = io.StringIO()
+    told = list(verdicts(read_release(release), Played(without("depth", 4.0, 8.0)), err))
+    assert [each.start_s for each in told] == [0.5 * index for index in range(WINDOWS)]
+    whole, rest = ("acc", "gyro", "depth"), ("acc",)
+    assert [each.modalities for each in told] == [rest if 3 < each.start_s < 8 else whole for each in told]
+    alone = verdicts(read_release(release), ReplaySource(BODY, ["acc"], speed=math.inf), io.StringIO())
+    by_acc = {each.start_s: (each.label, round(each.probability, 5)) for each in alone}
+    assert all(by_acc[each.start_s] == (each.label, round(each.probability, 5)) for each in told[7:16])
+    assert err.getvalue() == ("without depth, gyro: classifying by acc alone\nclassifying by acc, gyro, depth again\n")
+
+
+def test_a_gap_of_one_modality_leaves_the_verdicts_by_the_others(release: Path) -> None:
+    blocks = without("depth", 0, 0)
+    late = next(place for place, each in enumerate(blocks) if each.modality == "depth" and each.t_s[0] >= 4)
+    told = list(
+        verdicts(
+            read_release(release),
+            Played([*blocks[:late], Gap(modalities=("depth",)), *blocks[late:]]),
+            io.StringIO(),
+        )
+    )
+    assert [each.start_s for each in told] == [0.5 * index for index in range(WINDOWS)]
+    assert {each.start_s for each in told if each.modalities == ("acc",)} == {3.5}
+
+
+def test_live_sources_do_not_wait_for_each_other_and_played_ones_take_turns(release: Path, tmp_path: Path) -> None:
+    recorded(tmp_path)
+    table = '[[sensors]]\nkind = "replay"\nrecordings = ["body.npz"]\nmodalities = ["{}"]\nlive = {}\n'
+    for lives, kind in ((("true", "true"), Together), (("true", "false"), Turns), (("false", "false"), Turns)):
+        text = "".join(table.format(name, live) for name, live in zip(("acc", "gyro"), lives, strict=True))
+        (tmp_path / "live.toml").write_text(text)
+        assert type(_source(tmp_path / "live.toml", read_release(release).manifest, None, 0.0)) is kind
 
 
 def test_a_damaged_release_says_nothing_at_all(release: Path, tmp_path: Path) -> None:

@@ -27,8 +27,10 @@ def test_an_encoder_of_a_signal_is_counted_layer_by_layer(architecture: Architec
 
 def test_an_encoder_of_frames_is_counted_layer_by_layer() -> None:
     model = encoder_model("depth", encoders_of(plan_of(DEPTH))["depth"])
-    frame = 12 * 16 * 8 * 9 * 2 + 6 * 8 * 16 * 9 * 8 + 3 * 4 * 16 * 9 * 16 + 192 * 36
-    assert operations(model, {"depth": (1, 10, 24, 32)}) == 10 * (frame + 36 * 5 * 36) + 72 * 6 + 6 * 4
+    first = 12 * 16 * 8 * 9
+    frame = first + 6 * 8 * 16 * 9 * 8 + 3 * 4 * 16 * 9 * 16 + 192 * 36
+    mean = 10 * 24 * 32 + first
+    assert operations(model, {"depth": (1, 10, 24, 32)}) == 10 * (frame + 36 * 5 * 36) + mean + 72 * 6 + 6 * 4
 
 
 def test_a_classifier_is_one_linear_layer() -> None:

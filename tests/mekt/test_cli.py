@@ -1,7 +1,6 @@
 """The `mekt` command as a person or a service manager meets it: processes, exit codes, sentences."""
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from mekt.broker import free_port
 from mekt.cli import main
 from mekt.token import PREFIX, read_token
 from tests.mekt.conftest import locked
+from tests.nursery import ran
 from tests.recordings import HAPT
 from tests.tables import WINDOWS_OF_ACC
 
@@ -46,10 +46,8 @@ port = {port}
 
 
 def mekt(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """One run of the command."""
-    command = [sys.executable, "-m", "mekt", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=60)
+    """One run of the command in a process of its own."""
+    return ran([*map(str, arguments)], cwd=cwd, environment={"COLUMNS": "100"})
 
 
 def refused(code: int, *arguments: str | Path) -> str:
@@ -85,7 +83,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
     parts, trust = ["coordinator", "edge"], ["ca", "enroll", "device", "broker"]
-    questions = ["infer", "score", "sensors", "status", "audit", "doctor", "explain"]
+    questions = ["infer", "score", "release", "sensors", "status", "audit", "doctor", "explain"]
     assert listed == [*parts, *trust, *questions, "demo", "chaos", "bench"]
 
 

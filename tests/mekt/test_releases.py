@@ -200,6 +200,11 @@ def test_what_is_shipped_is_finished_and_what_is_on_the_shelf_stays(home: Home, 
     made, plain = open_release(data, Path("zip")), read_release(shelf / f"{NAMES[0]}.zip")
     assert plain.manifest.measured is None and made.manifest.measured is not None
     assert {name: made.models[name] for name in plain.models} == plain.models
+    assert home.told("show", NAMES[0])["measured"]["latency_ms"] == made.manifest.measured.latency_ms
+    assert "measured" not in home.told("show", NAMES[1]), "as its round left it"
+    sizes = home.told("ort", NAMES[0], "--out", str(home.folder / "ort"))
+    assert {path.name: path.stat().st_size for path in (home.folder / "ort").iterdir()} == sizes
+    assert {name for name in sizes if name.endswith(".ort")} == {f"{Path(name).stem}.ort" for name in made.models}
 
 
 def test_rollback_takes_back_what_is_done(home: Home) -> None:

@@ -83,7 +83,7 @@ class FaultySource:
             match rng.choice(["gap", "set back", "leap", "none"]):
                 case "gap":
                     self.faults["gap"] += 1
-                    yield Gap()
+                    yield Gap(modalities=tuple(each.name for each in KINDS))
                     self._begin()
                 case "set back":
                     self.faults["clock set back"] += 1

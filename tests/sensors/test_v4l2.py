@@ -95,6 +95,8 @@ def read(opened: V4L2Source, calls: int = 1) -> tuple[list[float], list[float]]:
         (TABLE | {"fps": 0}, "fps: expected at least 0.1, got 0.0"),
         (TABLE | {"width": 100_000}, "width: expected at most 4096, got 100000"),
         (TABLE | {"scale": 0}, "scale: expected more than 0, got 0.0"),
+        (TABLE | {"bits": 10}, "bits: are those of grey pixels of format y16"),
+        (TABLE | {"content": "grey", "format": "grey", "bits": 10}, "bits: are those of grey pixels of format y16"),
     ],
 )
 def test_a_table_that_cannot_work_is_explained(table: dict[str, Any], problem: str) -> None:
@@ -321,6 +323,15 @@ def test_stamps_of_another_clock_are_mapped_onto_the_monotonic_one(kernel: Video
     opened.open()
     times, _ = read(opened, 40)
     assert times == pytest.approx([1000.1 + number * PERIOD_S for number in range(30)], abs=2e-3)
+
+
+def test_frames_show_what_was_a_known_latency_before_their_stamps(kernel: VideoKernel) -> None:
+    camera = small_camera()
+    film(camera, [1000] * 3)
+    kernel.plug(camera)
+    opened = source(kernel, latency_s=0.025)
+    opened.open()
+    assert read(opened, 3)[0] == pytest.approx([1000.075 + number * PERIOD_S for number in range(3)], abs=2e-6)
 
 
 def test_stamps_that_are_nonsense_give_way_to_the_moments_of_arrival(kernel: VideoKernel) -> None:

@@ -12,7 +12,7 @@ from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.layouts import ACC as REAL_ACC
 from sensors.recording import read_recording
-from sensors.source import Block, Seconds
+from sensors.source import Block, Gap, Item, Seconds
 from sensors.stream import Labels, Recording, Segment, Stream, class_names
 from sensors.track import LAG_S
 from sensors.windows import UNLABELLED, Window, Windower, windows_of
@@ -21,6 +21,7 @@ ACC = Modality(name="acc", shape=(2,), rate_hz=10, unit="g")
 MAG = Modality(name="mag", shape=(1,), rate_hz=4, unit="uT")
 DEPTH = Modality(name="depth", shape=(2, 3), rate_hz=5, unit="m")
 SPEC = WindowSpec(window_s=1, stride_s=0.5)
+GAP = Gap(modalities=("acc", "mag", "depth"))
 
 
 def block(modality: Modality, t_s: Seconds) -> Block:
@@ -29,8 +30,8 @@ def block(modality: Modality, t_s: Seconds) -> Block:
     return Block(modality=modality.name, t_s=t_s, values=values.astype(np.float32))
 
 
-def feed(windower: Windower, *blocks: Block) -> list[Window]:
-    return [window for each in blocks for window in windower.feed(each)]
+def feed(windower: Windower, *items: Item) -> list[Window]:
+    return [window for each in items for window in windower.feed(each)]
 
 
 def starts(windows: Sequence[Window]) -> list[float]:
@@ -92,7 +93,7 @@ def test_what_the_windower_was_not_asked_for_is_passed_over() -> None:
 def test_nothing_before_a_gap_belongs_to_what_follows() -> None:
     windower = Windower([ACC], SPEC)
     feed(windower, block(ACC, np.arange(0, 0.85, 0.1)))
-    windower.gap()
+    windower.feed(GAP)
     assert starts(feed(windower, block(ACC, np.arange(0.93, 2.5, 0.1)))) == [0.93, 1.43]
 
 
@@ -191,7 +192,7 @@ def test_what_became_of_every_sample_and_every_window_is_counted(parts: list[Sec
         made += len(windower.feed(given_block))
         delivered, unsound = delivered + len(t_s), unsound + len(t_s[number::7])
         if number == 1:
-            windower.gap()
+            windower.feed(GAP)
     counts = windower.counts
     assert counts.get("made", 0) == made and counts.get("hole", 0) >= 0
     assert counts.get("acc: not a number", 0) == unsound

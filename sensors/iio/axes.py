@@ -8,12 +8,14 @@ Shapes: n samples.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sensors.iio.attributes import Folder
 from sensors.source import Floats
 
 Doubles = NDArray[np.float64]
@@ -38,6 +40,11 @@ class Axes:
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = (raw.astype(np.float64) + self.offset) * (self.scale * self.factor)
             return (scaled @ self.mount.T).astype(np.float32)
+
+    def reach(self, bits: int) -> float:
+        """The largest value that all axes can show in numbers of so many bits, in our unit."""
+        # An unsigned number has its middle taken off by the offset, so that it holds what a signed one does.
+        return float(np.abs(self.scale).min()) * self.factor * 2.0 ** (bits - 1)
 
 
 def names(kind: str, axis: str, what: str) -> tuple[str, ...]:
@@ -67,3 +74,20 @@ def matrix(text: str) -> tuple[float, ...]:
     if [len(row) for row in rows] != [3, 3, 3]:
         raise ValueError(f"expected three rows of three numbers, got {text.strip()[:80]!r}")
     return tuple(value for row in rows for value in row)
+
+
+def read_axes(folder: Folder, kind: str, mount: Sequence[float] = ()) -> Axes:
+    """How the raw numbers of a kind are to be understood, by the driver's attributes; by `mount` where it is given.
+
+    Raises:
+        SensorError: when an attribute cannot be understood.
+    """
+    scale, offset = (
+        [folder.parsed(found, number) if (found := folder.first(names(kind, axis, what))) else absent for axis in AXES]
+        for what, absent in (("scale", 1.0), ("offset", 0.0))
+    )
+    if not mount:
+        # The matrix is of all three axes, so that where it is said of each, all say the same.
+        found = folder.first(names(kind, "x", "mount_matrix"))
+        mount = folder.parsed(found, matrix) if found else UPRIGHT
+    return Axes(scale=np.array(scale), offset=np.array(offset), mount=np.reshape(mount, (3, 3)), factor=UNITS[kind][1])

@@ -7,17 +7,17 @@ are in `buffer0` since Linux 5.12, before in `buffer` and `scan_elements`.
 import errno
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mekt import catalogue
 from mekt.errors import SensorError
-from sensors.iio_axes import AXES, Axes, number
-from sensors.iio_device import DEVICE, FORBIDDEN, GONE, Device, Folder, Kernel, failure, read_axes
-from sensors.iio_range import set_range
-from sensors.iio_rate import set_rate, set_trigger_rate
-from sensors.iio_scan import STAMP, Element, Layout, scan_type
-from sensors.iio_time import CLOCKS, DEFAULT_CLOCK, MONOTONIC
-from sensors.iio_wish import Channel, Wish
+from sensors.iio.attributes import FORBIDDEN, GONE, Folder, Kernel, failure
+from sensors.iio.axes import AXES, Axes, number, read_axes
+from sensors.iio.device import DEVICE, Channel, Device, Wish
+from sensors.iio.scan import STAMP, Element, Layout, scan_type
+from sensors.iio.stamps import CLOCKS, DEFAULT_CLOCK, MONOTONIC
+from sensors.iio.tuning import set_ranges, set_rate, set_trigger_rate
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,24 @@ class NoBufferError(Exception):
     """The device has no buffer that this process could use; the text says why, and what would help."""
 
 
-class Setup:
-    """A device whose buffer runs between `start` and `stop`.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Running:
+    """How a buffer runs: at `rate_hz`, by which `trigger` in words; how many seconds of samples the kernel holds.
 
-    Then it says `rate_hz`, the `layout` of a sample, what its numbers mean (`axes`, by modality), which clock stamps it
-    (None: none that could be read here), the seconds that the kernel holds, and by which `trigger` it runs.
+    `layout` is that of a sample, `axes` by modality what its numbers mean, `clock` that which stamps it (None where
+    that cannot be read here).
     """
+
+    rate_hz: float
+    trigger: str
+    held_s: float
+    layout: Layout
+    axes: Mapping[str, Axes]
+    clock: str | None
+
+
+class Setup:
+    """A device whose buffer runs between `start` and `stop`."""
 
     def __init__(self, device: Device, kernel: Kernel, channels: Sequence[Channel], wish: Wish) -> None:
         """Nothing is changed before `start`.
@@ -49,14 +61,9 @@ class Setup:
         self._folder = Folder(device.path, kernel)
         self._timer: Folder | None = None
         self._buffer, self._scan = self._places()
-        self.rate_hz, self.held_s = wish.rate_hz, HELD_S
-        self.layout: Layout
-        self.axes: dict[str, Axes] = {}
-        self.clock: str | None = None
-        self.trigger = ""
 
-    def start(self) -> None:
-        """Make it ready and start it; where that fails, everything is as before.
+    def start(self) -> Running:
+        """Make it ready, start it and say how it runs; where that fails, everything is as before.
 
         Raises:
             NoBufferError: when this process may not, or the driver cannot.
@@ -64,7 +71,7 @@ class Setup:
             SensorError: when its driver says what cannot be understood.
         """
         try:
-            self._start()
+            return self._start()
         except BaseException as error:
             self.stop()
             if isinstance(error, OSError) and error.errno in FORBIDDEN:
@@ -90,33 +97,33 @@ class Setup:
                 return buffer, scan
         raise NoBufferError(f"{self._device.said}: its driver has no buffer with {', '.join(wanted)}")
 
-    def _start(self) -> None:
+    def _start(self) -> Running:
         folder, wish = self._folder, self._wish
         if folder.text(f"{self._buffer}/enable") != "0":
             # A process that was killed has left it so.
             self._enable("0")
-        self.rate_hz = set_rate(folder, [each.kind for each in self._channels], wish.rate_hz)
-        for kind, largest in wish.ranges.items():
-            set_range(folder, kind, largest)
-        self.clock = self._set_clock()
-        self.trigger = self._set_trigger()
+        rate_hz = set_rate(folder, [each.kind for each in self._channels], wish.rate_hz)
+        set_ranges(folder, wish.ranges)
+        clock = self._set_clock()
+        trigger, timed_hz = self._set_trigger()
+        rate_hz = timed_hz or rate_hz
         self._enable_channels()
-        held = max(LEAST_HELD, math.ceil(HELD_S * self.rate_hz))
-        self.held_s = held / self.rate_hz
+        held = max(LEAST_HELD, math.ceil(HELD_S * rate_hz))
         self._try(f"{self._buffer}/length", str(held))
-        self._try(f"{self._buffer}/watermark", str(max(1, min(held // 2, round(wish.batch_s * self.rate_hz)))))
+        self._try(f"{self._buffer}/watermark", str(max(1, min(held // 2, round(wish.batch_s * rate_hz)))))
         # Some chips change format or scale with the rate or with what is enabled: these are asked last.
-        self.layout = self._read_layout()
-        self.axes = {each.modality.name: read_axes(folder, each.kind, wish.mount) for each in self._channels}
+        layout = self._read_layout()
+        axes = {each.modality.name: read_axes(folder, each.kind, wish.mount) for each in self._channels}
         try:
             self._enable("1")
         except OSError as error:
             if error.errno in (*FORBIDDEN, *GONE, errno.EBUSY):
                 raise
             raise NoBufferError(
-                f"{self._device.said}: the buffer cannot be enabled with {self.trigger} ({error.strerror});"
+                f"{self._device.said}: the buffer cannot be enabled with {trigger} ({error.strerror});"
                 f" {self._trigger_advice()}"
             ) from error
+        return Running(rate_hz=rate_hz, trigger=trigger, held_s=held / rate_hz, layout=layout, axes=axes, clock=clock)
 
     def _enable(self, text: str) -> None:
         self._folder.kernel.write(self._folder.path / self._buffer / "enable", text)
@@ -129,25 +136,28 @@ class Setup:
         clock = self._folder.text(TIMESTAMP_CLOCK) or DEFAULT_CLOCK
         return clock if clock in CLOCKS else None
 
-    def _set_trigger(self) -> str:
-        """The trigger in words, once it is chosen: that of the settings, else the present one, else the chip's own."""
+    def _set_trigger(self) -> tuple[str, float | None]:
+        """The trigger in words, once it is chosen, and its own rate where it has one.
+
+        It is that of the settings, else the present one, else the chip's own.
+        """
         folder, wanted = self._folder, self._wish.trigger
         if not folder.has(TRIGGER):
-            return "its own clock"
+            return "its own clock", None
         present, there = folder.text(TRIGGER) or "", self._triggers()
         if not wanted:
             own = f"{self._device.name}-dev{folder.path.name.removeprefix(DEVICE)}"
             wanted = present or (own if own in there else "")
         if not wanted:
-            return "no trigger"
+            return "no trigger", None
         if wanted != present:
             if wanted not in there:
                 raise NoBufferError(f'{self._device.said}: no trigger "{wanted}"; {self._trigger_advice()}')
             folder.change(TRIGGER, wanted)
-        if wanted in there:
-            self._timer = Folder(folder.path.parent / there[wanted], folder.kernel)
-            self.rate_hz = set_trigger_rate(self._timer, self._wish.rate_hz) or self.rate_hz
-        return f"trigger {wanted}"
+        if wanted not in there:
+            return f"trigger {wanted}", None
+        self._timer = Folder(folder.path.parent / there[wanted], folder.kernel)
+        return f"trigger {wanted}", set_trigger_rate(self._timer, self._wish.rate_hz)
 
     def _triggers(self) -> dict[str, str]:
         """The triggers' names, and of each its folder's."""

@@ -10,8 +10,8 @@ import struct
 import time
 from pathlib import Path
 
-from sensors.iio import IioSettings, IioSource
-from sensors.iio_device import Kernel
+from sensors.iio.attributes import Kernel
+from sensors.iio.source import IioSettings, IioSource
 
 # drivers/iio/imu/inv_mpu6050: one device of three kinds, big-endian, with the temperature between them.
 MPU6050 = {

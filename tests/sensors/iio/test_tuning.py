@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensors.iio_range import scale_for
-from sensors.iio_rate import nearest
+from sensors.iio.tuning import nearest, scale_for
 
 LSM6DSX = "12.500 26.000 52.000 104.000 208.000 416.000 833.000"
 BMC150 = "15.620000 31.260000 62.500000 125 250 500 1000 2000"

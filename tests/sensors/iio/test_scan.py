@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensors.iio_scan import Element, Layout, ScanType, scan_type
+from sensors.iio.scan import Element, Layout, ScanType, scan_type
 
 
 def element(name: str, index: int, text: str) -> Element:

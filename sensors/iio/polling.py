@@ -15,11 +15,10 @@ import numpy as np
 
 from mekt import catalogue
 from mekt.errors import SensorError
-from sensors.iio_axes import AXES, Axes
-from sensors.iio_device import FORBIDDEN, GONE, Device, Folder, Kernel, read_axes
-from sensors.iio_range import set_range
-from sensors.iio_rate import set_rate
-from sensors.iio_wish import Channel, Wish
+from sensors.iio.attributes import FORBIDDEN, GONE, Folder, Kernel
+from sensors.iio.axes import AXES, Axes, read_axes
+from sensors.iio.device import Channel, Device, Wish
+from sensors.iio.tuning import bits_of, set_ranges, set_rate
 from sensors.source import Block, Item
 
 log = logging.getLogger(__name__)
@@ -52,8 +51,7 @@ class PollReader:
         try:
             try:
                 self.rate_hz = set_rate(self._folder, [each.kind for each in channels], wish.rate_hz)
-                for kind, largest in wish.ranges.items():
-                    set_range(self._folder, kind, largest)
+                set_ranges(self._folder, wish.ranges)
             except OSError as error:
                 # Whatever the chip's rate and range are: without rights it is asked as it is.
                 if error.errno not in FORBIDDEN:
@@ -100,6 +98,11 @@ class PollReader:
         return [
             self._block(each, samples[each.modality.name]) for each in self._channels if samples[each.modality.name]
         ]
+
+    def ranges(self) -> dict[str, float]:
+        """How far each modality reaches, in its unit, where the device has a buffer whose numbers say so."""
+        bits = {each.modality.name: bits_of(self._folder, each.kind) for each in self._channels}
+        return {name: self._axes[name].reach(each) for name, each in bits.items() if each is not None}
 
     def close(self) -> None:
         """Let the attributes go, and put back the rate."""

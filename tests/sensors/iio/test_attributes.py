@@ -4,24 +4,16 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mekt.errors import SensorError
-from sensors.iio import IioSettings, IioSource
-from sensors.iio_axes import UPRIGHT, matrix, number
-from sensors.iio_device import Folder, Kernel, devices, failure, find, read_axes
-from tests.sensors.iio_tree import AK8963, HID_ACCEL, MPU6050, Tree
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    made = Tree(tmp_path)
-    yield made
-    made.close()
+from sensors.iio.attributes import Folder, Kernel, failure
+from sensors.iio.axes import number
+from sensors.iio.source import IioSettings, IioSource
+from tests.sensors.iio.tree import MPU6050, Tree
 
 
 def test_an_attribute_is_set_in_one_write_that_ends_with_a_line(tmp_path: Path) -> None:
@@ -98,93 +90,6 @@ def test_of_a_device_that_is_gone_nothing_is_put_back_and_nothing_said(
     with caplog.at_level(logging.INFO):
         folder.put_back()
     assert caplog.text == ""
-
-
-def test_devices_come_in_the_order_of_their_numbers_and_triggers_are_none(tree: Tree) -> None:
-    for each in (10, 2, 1):
-        tree.add(each, AK8963, at=f"1-000{each % 10}")
-    tree.add_trigger(0, "sysfstrig0")
-    assert [each.path.name for each in devices(tree.root, tree.kernel)] == [
-        "iio:device1",
-        "iio:device2",
-        "iio:device10",
-    ]
-
-
-def test_a_device_that_vanishes_while_it_is_looked_at_is_left_out(tree: Tree) -> None:
-    tree.add(0, AK8963, at="1-000c")
-    tree.add(1, MPU6050)
-    tree.kernel.unreadable["iio:device0/name"] = errno.ENODEV
-    assert [each.name for each in devices(tree.root, tree.kernel)] == ["mpu6050"]
-
-
-def test_an_axis_less_is_no_kind(tree: Tree) -> None:
-    tree.add(0, {name: text for name, text in HID_ACCEL.items() if "accel_y" not in name})
-    assert find(tree.root, tree.kernel, name="accel_3d", label="", at="").kinds == ()
-
-
-# What numbers mean
-
-
-def axes_of(tree: Tree, kind: str, attributes: dict[str, str]) -> tuple[list[float], list[float], list[float]]:
-    folder = tree.add(0, attributes)
-    axes = read_axes(Folder(folder, tree.kernel), kind)
-    return axes.scale.tolist(), axes.offset.tolist(), axes.mount.ravel().tolist()
-
-
-def test_the_most_special_attribute_counts_for_scale_and_offset(tree: Tree) -> None:
-    attributes = {
-        "in_accel_x_scale": "1",
-        "in_accel_scale": "2",
-        "in_scale": "3",
-        "scale": "4",
-        "in_accel_y_offset": "-5",
-        "offset": "6.5",
-    }
-    assert axes_of(tree, "accel", attributes)[:2] == ([1, 2, 2], [6.5, -5, 6.5])
-
-
-@pytest.mark.parametrize(
-    "shared", ["in_magn_x_mount_matrix", "in_magn_mount_matrix", "in_mount_matrix", "mount_matrix"]
-)
-def test_a_mount_matrix_may_be_said_of_an_axis_a_kind_all_inputs_or_the_device(tree: Tree, shared: str) -> None:
-    assert axes_of(tree, "magn", {shared: "0, 1, 0; 1, 0, 0; 0, 0, -1"})[2] == [0, 1, 0, 1, 0, 0, 0, 0, -1]
-
-
-def test_without_attributes_raw_numbers_are_the_kernels_unit_in_the_chips_axes(tree: Tree) -> None:
-    assert axes_of(tree, "anglvel", {"in_accel_scale": "7"}) == ([1, 1, 1], [0, 0, 0], list(UPRIGHT))
-
-
-def test_offset_comes_before_scale_and_the_matrix_is_multiplied_from_the_left(tree: Tree) -> None:
-    folder = tree.add(
-        0, {"in_magn_scale": "0.5", "in_magn_offset": "10", "in_mount_matrix": "0, 0, 1; 1, 0, 0; 0, 1, 0"}
-    )
-    values = read_axes(Folder(folder, tree.kernel), "magn").values(np.array([[0, 2, 4]]))
-    # ((raw + 10) / 2 = 5, 6, 7 Gauss; rows pick z, x, y; 100 uT are a Gauss.
-    assert values.tolist() == [[700, 500, 600]]
-
-
-def test_numbers_too_large_become_infinite_without_a_warning() -> None:
-    tree_axes = read_axes(Folder(Path("/nowhere"), Kernel()), "magn")
-    assert np.isinf(tree_axes.values(np.array([[1e300, -1e300, 1e39]]))).all()
-    assert not np.isfinite(tree_axes.values(np.array([[np.nan, np.inf, 0]]))).any()
-
-
-@pytest.mark.parametrize(
-    "text", ["1, 0, 0; 0, 1, 0", "1, 0; 0, 1; 0, 0", "1 0 0; 0 1 0; 0 0 1", "", "a", "nan" + ", 0" * 8]
-)
-def test_what_is_no_matrix_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        matrix(text)
-
-
-@pytest.mark.parametrize("text", ["", "1,5", "inf", "nan", "0.5 dB", "1e999"])
-def test_what_is_no_number_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        number(text)
-
-
-# Without a double
 
 
 @pytest.mark.parametrize(

@@ -16,23 +16,16 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
 from mekt.schema import SchemaError, plain
-from sensors.iio import SILENT_S, IioSettings, IioSource, found
-from sensors.iio_buffer import CHUNK_BYTES, MOST_CHUNKS, MOST_SENSELESS
-from sensors.iio_device import UDEV_RULE
-from sensors.iio_poll import MOST_FAILURES
+from sensors.iio.attributes import UDEV_RULE
+from sensors.iio.buffer import CHUNK_BYTES, MOST_CHUNKS, MOST_SENSELESS
+from sensors.iio.polling import MOST_FAILURES
+from sensors.iio.source import SILENT_S, IioSettings, IioSource, found
 from sensors.settings import sensor_settings
 from sensors.source import Block, Item
-from tests.sensors.iio_tree import AK8963, HID_ACCEL, MPU6050, Tree, hid_sample, mpu6050_sample
+from tests.sensors.iio.tree import AK8963, HID_ACCEL, MPU6050, Tree, hid_sample, mpu6050_sample
 
 TABLE: dict[str, Any] = {"kind": "iio", "modalities": ["acc", "gyro"], "name": "mpu6050"}
 G = 9.80665
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    made = Tree(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -250,6 +243,15 @@ def test_the_mount_matrix_of_the_settings_replaces_the_drivers(mpu6050: Tree) ->
 
 
 # Time
+
+
+def test_samples_are_of_a_known_latency_before_their_stamps(mpu6050: Tree) -> None:
+    source = mpu6050.source(modalities=("acc", "gyro"), access="buffer", latency_s=0.0085)
+    source.open()
+    now_s = mpu6050.clock.now_s
+    mpu6050.send(mpu6050_sample((1, 2, 3), (4, 5, 6), now_s))
+    for block in blocks(source.read(0)).values():
+        np.testing.assert_allclose(block.t_s, [now_s - 0.0085], rtol=0, atol=1e-6)
 
 
 def test_stamps_of_the_wall_clock_become_monotonic_where_the_clock_cannot_be_chosen(mpu6050: Tree) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensors.iio_time import CLOCKS, SET_S, Arrivals, Stamps, plausible
+from sensors.iio.stamps import CLOCKS, SET_S, Arrivals, Stamps, plausible
 
 
 class Clocks:

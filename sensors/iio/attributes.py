@@ -1,4 +1,4 @@
-"""An IIO device as the kernel shows it in files: found by what identifies it, read, changed, and put back."""
+"""A device's attributes, which are files of the kernel's: read, changed, put back; and what is said of a refusal."""
 
 import contextlib
 import errno
@@ -6,20 +6,15 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from mekt import catalogue
 from mekt.errors import SensorError
-from sensors.iio_axes import AXES, UNITS, UPRIGHT, Axes, matrix, names, number
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-DEVICE = "iio:device"
 PAGE_BYTES = 4096
 # Gives the group `iio` what the owner of the device's files has; `g=u` leaves alone what nobody may write.
 UDEV_RULE = (
@@ -131,76 +126,6 @@ class Folder:
                 log.log(level, "%s: cannot be put back to %s: %s", self.path / name, before, error.strerror)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Device:
-    """What identifies an IIO device, and where it is at present; `kinds` are those that it has three axes of.
-
-    `name` is the driver's (mostly the chip's), `label` the board maker's, `at` the bus address, such as `1-0068` or
-    `spi0.0`.
-    """
-
-    path: Path
-    name: str
-    label: str
-    at: str
-    kinds: tuple[str, ...]
-
-    @property
-    def said(self) -> str:
-        """The device for people."""
-        label = f", label {self.label}" if self.label else ""
-        return f"{self.name or 'a nameless device'} at {self.at}{label} ({', '.join(self.kinds) or 'no motion'})"
-
-
-def devices(root: Path, kernel: Kernel) -> list[Device]:
-    """All IIO devices below `root`, in the order of their numbers; one that vanishes meanwhile is left out."""
-    there = []
-    for entry in sorted(kernel.names(root), key=lambda each: (len(each), each)):
-        if entry.startswith(DEVICE):
-            with contextlib.suppress(OSError):
-                there.append(_device(Folder(root / entry, kernel)))
-    return there
-
-
-def find(root: Path, kernel: Kernel, *, name: str, label: str, at: str) -> Device:
-    """The one device that is called so; what is empty does not matter.
-
-    Raises:
-        SensorError: when there is none, or more than one.
-    """
-    there = devices(root, kernel)
-    wanted = {"name": name, "label": label, "at": at}
-    fit = [each for each in there if all(not text or getattr(each, key) == text for key, text in wanted.items())]
-    if len(fit) == 1:
-        return fit[0]
-    asked = ", ".join(f'{key} "{text}"' for key, text in wanted.items() if text)
-    if fit:
-        raise SensorError(
-            f"{root}: {len(fit)} devices have {asked}: {'; '.join(each.said for each in fit)}; add `at` or `label`"
-            " to the [[sensors]] table",
-            catalogue.SENSOR_UNUSABLE,
-        )
-    known = "; ".join(each.said for each in there) or "nothing: is the driver loaded, and the chip in the device tree?"
-    raise SensorError(f"{root}: no device has {asked}; there is {known}", catalogue.SENSOR_UNUSABLE)
-
-
-def read_axes(folder: Folder, kind: str, mount: Sequence[float] = ()) -> Axes:
-    """How the raw numbers of a kind are to be understood, by the driver's attributes; by `mount` where it is given.
-
-    Raises:
-        SensorError: when an attribute cannot be understood.
-    """
-    scale, offset = (
-        [folder.parsed(found, number) if (found := folder.first(names(kind, axis, what))) else absent for axis in AXES]
-        for what, absent in (("scale", 1.0), ("offset", 0.0))
-    )
-    if not mount:
-        # The matrix is of all three axes, so that where it is said of each, all say the same.
-        found = folder.first(names(kind, "x", "mount_matrix"))
-        mount = folder.parsed(found, matrix) if found else UPRIGHT
-    return Axes(scale=np.array(scale), offset=np.array(offset), mount=np.reshape(mount, (3, 3)), factor=UNITS[kind][1])
-
-
 def failure(error: OSError, who: str) -> SensorError:
     """What is said of a device whose file the system refuses, with what to do about it."""
     where = error.filename or who
@@ -220,21 +145,6 @@ def failure(error: OSError, who: str) -> SensorError:
         advice = "look at its connection; `dmesg` may say more"
     at = where if where == who else f"{who}: {where}"
     return SensorError(f"{at}: {reason}; {advice}", catalogue.SENSOR_UNUSABLE)
-
-
-def _device(folder: Folder) -> Device:
-    kinds = tuple(kind for kind in UNITS if all(_channel(folder, f"{kind}_{axis}") for axis in AXES))
-    return Device(
-        path=folder.path,
-        name=folder.text("name") or "",
-        label=folder.text("label") or "",
-        at=folder.path.resolve().parent.name,
-        kinds=kinds,
-    )
-
-
-def _channel(folder: Folder, channel: str) -> bool:
-    return folder.first([f"in_{channel}_raw", f"buffer0/in_{channel}_en", f"scan_elements/in_{channel}_en"]) is not None
 
 
 def _text(data: bytes) -> str:

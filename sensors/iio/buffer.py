@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from mekt import catalogue
 from mekt.errors import SensorError
-from sensors.iio_axes import AXES
-from sensors.iio_device import FORBIDDEN, Device, Kernel, failure
-from sensors.iio_scan import STAMP
-from sensors.iio_setup import NoBufferError, Setup
-from sensors.iio_time import Arrivals, Stamps, plausible
-from sensors.iio_wish import Channel, Wish
+from sensors.iio.attributes import FORBIDDEN, Kernel, failure
+from sensors.iio.axes import AXES
+from sensors.iio.device import Channel, Device, Wish
+from sensors.iio.scan import STAMP
+from sensors.iio.setup import NoBufferError, Setup
+from sensors.iio.stamps import Arrivals, Stamps, plausible
 from sensors.source import Block, Floats, Item, Seconds
 
 log = logging.getLogger(__name__)
@@ -46,20 +46,20 @@ class BufferReader:
         # Only one process can have the node open: who gets it need not care for what runs still.
         self._descriptor = self._opened(nodes / device.path.name)
         try:
-            self._setup.start()
+            self._runs = self._setup.start()
         except BaseException:
             os.close(self._descriptor)
             raise
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
-        clocked = self._setup.clock if STAMP in self._setup.layout else None
+        clocked = self._runs.clock if STAMP in self._runs.layout else None
         self._stamps = None if clocked is None else Stamps(clocked, kernel.seconds)
-        self._arrivals = Arrivals(self._setup.rate_hz)
+        self._arrivals = Arrivals(self._runs.rate_hz)
         # The beginning of a sample whose end has not come; batches in a row that made no sense; whether one did.
         self._part, self._senseless, self._trusted = b"", 0, False
         stamps = "without time stamps" if clocked is None else f"stamped by the {clocked} clock"
-        self.rate_hz = self._setup.rate_hz
-        self.said = f"buffered at {self._setup.rate_hz:g} Hz by {self._setup.trigger}, {stamps}"
+        self.rate_hz = self._runs.rate_hz
+        self.said = f"buffered at {self._runs.rate_hz:g} Hz by {self._runs.trigger}, {stamps}"
 
     def read(self, timeout_s: float) -> list[Item]:
         """What has come, of each modality a block; empty when nothing has in time.
@@ -74,9 +74,14 @@ class BufferReader:
         if not data and any(events & ~select.POLLIN for _, events in ready):
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         data = self._part + data
-        rows = self._setup.layout.rows(data)
+        rows = self._runs.layout.rows(data)
         self._part = data[rows.size :]
         return self._blocks(rows) if len(rows) else []
+
+    def ranges(self) -> dict[str, float]:
+        """How far each modality reaches, in its unit."""
+        bits = {each.modality.name: self._runs.layout.bits(f"{each.kind}_x") for each in self._channels}
+        return {name: self._runs.axes[name].reach(each) for name, each in bits.items()}
 
     def close(self) -> None:
         """Stop the buffer and put back what was changed."""
@@ -116,7 +121,7 @@ class BufferReader:
         if t_s is None:
             log.warning("%s: the clock was set; %d samples have no time", self._device.said, len(rows))
             return []
-        sound = plausible(t_s, now_s, self._setup.held_s)
+        sound = plausible(t_s, now_s, self._runs.held_s)
         if not sound.any():
             self._senseless += 1
             if self._senseless >= MOST_SENSELESS:
@@ -130,18 +135,18 @@ class BufferReader:
         return [Block(modality=each.modality.name, t_s=t_s, values=self._values(rows, each)) for each in self._channels]
 
     def _values(self, rows: NDArray[np.uint8], channel: Channel) -> Floats:
-        columns = [self._setup.layout.column(rows, f"{channel.kind}_{axis}") for axis in AXES]
+        columns = [self._runs.layout.column(rows, f"{channel.kind}_{axis}") for axis in AXES]
         raw = np.stack([each.astype(np.float64) for each in columns], axis=1)
-        return self._setup.axes[channel.modality.name].values(raw)
+        return self._runs.axes[channel.modality.name].values(raw)
 
     def _times(self, rows: NDArray[np.uint8], now_s: float) -> Seconds | None:
         """Monotonic times (n,); None when the clock was set since the last batch."""
         if self._stamps is not None:
-            t_s = self._stamps.times(self._setup.layout.column(rows, STAMP))
+            t_s = self._stamps.times(self._runs.layout.column(rows, STAMP))
             if t_s is None:
                 return None
             # Some drivers stamp everything with 0: the first batch shows whether stamps are to be trusted.
-            self._trusted = self._trusted or bool(plausible(t_s, now_s, self._setup.held_s).any())
+            self._trusted = self._trusted or bool(plausible(t_s, now_s, self._runs.held_s).any())
             if self._trusted:
                 return t_s
             log.warning("%s: its stamps are no times; samples are timed as they come", self._device.said)

@@ -3,7 +3,8 @@
 After the kernel's Documentation/iio/iio_devbuf.rst ("Scan elements"), Documentation/ABI/testing/sysfs-bus-iio (`_type`)
 and `iio_compute_scan_bytes` in drivers/iio/industrialio-buffer.c: elements stand in the order of their indices, each
 aligned to its own length, the time stamp behind all others, and a sample is a multiple of its longest element.
-(Kernels before 5.5 left out that last padding; with a time stamp there is none.)
+Kernels before 5.5, and stable ones before 2020, left out that last padding (commit "iio: buffer: align the size of scan
+bytes to size of the largest element"); with a time stamp, or elements of one length, there is none.
 
 Shapes: n samples of s bytes.
 """
@@ -133,6 +134,10 @@ class Layout:
     def offset(self, name: str) -> int:
         """The byte of a sample at which this channel begins."""
         return self._at[name][0]
+
+    def bits(self, name: str) -> int:
+        """How many bits one of this channel's numbers has."""
+        return self._at[name][1].bits
 
     def rows(self, data: bytes) -> NDArray[np.uint8]:
         """The whole samples (n, s) in `data`; a part of one at its end is left out."""
