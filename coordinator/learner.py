@@ -24,6 +24,7 @@ from coordinator.quarantine import Standings
 from coordinator.round import RoundRules
 from coordinator.summing import SecretSum
 from coordinator.weighing import Weighed, weigh
+from export.manifest import SUFFIX
 from export.writer import write_release
 from mekt import catalogue
 from mekt.arrays import pack_knowledge, unpack_knowledge
@@ -257,7 +258,7 @@ class Learner:
         name = f"{self._federation}-{rounds_done:05d}"
         try:
             manifest = write_release(
-                self.releases / name,
+                self.releases / f"{name}{SUFFIX}",
                 plan=self._plan,
                 federation=self._federation,
                 round=rounds_done,

@@ -1,6 +1,6 @@
 """What a release says about itself: its models, their inputs, classes, files and how faithful the export is.
 
-On disk it is `manifest.json`: sorted keys, indented, with a `digest` over all the rest. Exactly these bytes are
+In a release it is `manifest.json`: sorted keys, indented, with a `digest` over all the rest. Exactly these bytes are
 accepted back, so that any change of any byte is found.
 """
 
@@ -19,8 +19,8 @@ FORMAT = 1
 # The coordinator's signature on the bytes of the manifest (mekt.signature); where there is no authority, there is none.
 SIGNATURE = "signature"
 MANIFEST = "manifest.json"
-LARGEST_MANIFEST_BYTES = 1 << 20
-LARGEST_FILE_BYTES = 1 << 28
+LARGEST_RELEASE_BYTES = 1 << 28
+SUFFIX = ".zip"
 
 Sha256 = Annotated[str, Bounds(pattern=r"[0-9a-f]{64}")]
 Width = Annotated[int, Bounds(low=1, high=1024)]
@@ -34,7 +34,7 @@ class FileEntry:
     """A file by its content."""
 
     sha256: Sha256
-    size_bytes: Annotated[int, Bounds(low=1, high=LARGEST_FILE_BYTES)]
+    size_bytes: Annotated[int, Bounds(low=1, high=LARGEST_RELEASE_BYTES)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +98,7 @@ class Manifest:
         if self.classifiers and not self.labels:
             raise ValueError("labels: the classifiers have none")
         used = [each.file for each in self.encoders] + [each.file for each in self.classifiers.values()]
-        if len(set(used)) != len(used) or set(used) != set(self.files) or MANIFEST in self.files:
+        if len(set(used)) != len(used) or set(used) != set(self.files) or self.files.keys() & {MANIFEST, SIGNATURE}:
             raise ValueError("files: expected exactly one entry for each encoder and classifier")
         if set(self.parity) != set(self.files):
             raise ValueError("parity: expected exactly one number for each file")

@@ -5,8 +5,6 @@ Shapes: N windows, D embedding width, K classes. A release appears whole under i
 
 import copy
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +13,23 @@ import numpy as np
 import onnxruntime
 import torch
 
+from export.bundle import pack
 from export.graphs import EMBEDDING, EMBEDDINGS, PROBABILITIES, classifier_model, encoder_model
 from export.layers import OPSET, Floats
-from export.manifest import MANIFEST, SIGNATURE, ClassifierEntry, EncoderEntry, FileEntry, Manifest, pack_manifest
+from export.manifest import (
+    MANIFEST,
+    SIGNATURE,
+    ClassifierEntry,
+    EncoderEntry,
+    FileEntry,
+    Manifest,
+    pack_manifest,
+)
 from export.release import read_release
 from mekt import catalogue
 from mekt.encoders import Encoder
-from mekt.errors import ReleaseError, StateError
-from mekt.files import write_atomically
+from mekt.errors import ReleaseError
+from mekt.files import make_folder, write_atomically
 from mekt.plan import Plan
 
 # The largest difference to torch that a release may have; relative to outputs that are larger than 1.
@@ -45,7 +52,7 @@ def write_release(
     metrics: Mapping[str, float],
     sign: Callable[[bytes], bytes] | None = None,
 ) -> Manifest:
-    """Write the release of these encoders and classifiers as folder `out`; durable when this returns.
+    """Write the release of these encoders and classifiers as the file `out`; durable when this returns.
 
     A classifier is (modalities in the order of its features, weight (K, sum of D), bias (K,)). `windows` are real
     ones as sensed (N, T, ...), not normalised; the export is checked on them. Writing what is already there, as after
@@ -95,7 +102,9 @@ def write_release(
     else:
         packed = pack_manifest(manifest)
         signature = {} if sign is None else {SIGNATURE: sign(packed)}
-        _publish(out, {**models, MANIFEST: packed, **signature})
+        make_folder(out.parent)
+        _forget_remains(out)
+        write_atomically(out, pack({**models, MANIFEST: packed, **signature}))
     return manifest
 
 
@@ -214,31 +223,6 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-# Disk
-
-
-def _publish(out: Path, files: Mapping[str, bytes]) -> None:
-    """Put `files` into a new folder `out`: written beside it, then renamed, so that it is whole or absent."""
-    beside = out.with_name(f".{out.name}.tmp")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        for name, data in files.items():
-            write_atomically(beside / name, data)
-        beside.rename(out)
-        folder = os.open(out.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise StateError(
-            f"{out}: cannot be written ({error.strerror}); free space or mend permissions", catalogue.of_disk(error)
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
 def _must_be_the_same(out: Path, manifest: Manifest) -> None:
     there = read_release(out).manifest
     # How torch rounds may differ between two runs; the models themselves may not.
@@ -247,3 +231,9 @@ def _must_be_the_same(out: Path, manifest: Manifest) -> None:
             f"{out}: holds another release (round {there.round}); releases are never overwritten",
             catalogue.RELEASE_IS_ANOTHER,
         )
+
+
+def _forget_remains(out: Path) -> None:
+    """Remove what interrupted writes left."""
+    for path in out.parent.glob(f".{out.name}.*.tmp"):
+        path.unlink(missing_ok=True)

@@ -510,21 +510,21 @@ RELEASE = Entry(
 )
 RELEASE_MISSING = Entry(
     601,
-    "There is no release in this folder.",
-    "The path is misspelt, or names the folder above or a file within.",
-    "Name the folder that holds `manifest.json`.",
+    "There is no release there.",
+    "The path is misspelt, or names another file, or the folder that holds it.",
+    "Name the file, which ends in `.zip`.",
 )
 RELEASE_UNREADABLE = Entry(
     602,
     "This user may not read a release.",
-    "Its folder or a file belongs to somebody else, or the disk does not give it.",
+    "Its file belongs to somebody else, or the disk does not give it.",
     "Mend owner and permissions, or the disk.",
 )
 RELEASE_DAMAGED = Entry(
     603,
     "A release is damaged.",
-    "A file is missing, too many, changed, or was copied in part: size or hash are not what the manifest says.",
-    "Copy all of it again from the coordinator, into an empty folder.",
+    "It was copied in part, packed anew or changed: its bytes are not those that were written.",
+    "Copy it again from the coordinator, as it is.",
 )
 RELEASE_TOO_NEW = Entry(
     604,
@@ -553,9 +553,9 @@ RELEASE_NOT_MADE = Entry(
 )
 RELEASE_IS_ANOTHER = Entry(
     608,
-    "Another release is in the folder already.",
+    "Another release is there already.",
     "A release is never overwritten, as wearables may be reading it.",
-    "Name another folder, or move the other release away.",
+    "Name another file, or move the other release away.",
 )
 RELEASE_HAS_NO_CLASSIFIER = Entry(
     609,

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,9 +87,10 @@ def _run(
         finally:
             watch.stop()
         pids = {name: process.pid for name, process in parts.running.items()} | {"broker": broker.pid}
-    release = folder / "state" / "releases" / status.reports[-1].release
+    release = folder / "state" / "releases" / f"{status.reports[-1].release}.zip"
     exported = _score(release, scene.test)
-    parity: dict[str, float] = json.loads((release / "manifest.json").read_text(encoding="utf-8"))["parity"]
+    with zipfile.ZipFile(release) as files:
+        parity: dict[str, float] = json.loads(files.read("manifest.json"))["parity"]
     exported["largest_difference"] = max(parity.values())
     devices = [_Account(name, delivered.get(name, {}), each) for name, (_, each) in sorted(watch.view.devices.items())]
     seconds = time.monotonic() - began_s

@@ -29,14 +29,14 @@ from mekt.messages import (
 )
 from mekt.topics import Direction
 
-# The first one is what lies between two rounds, and before the first. "distilling" also is classifying and exporting.
+# The first one is what lies between two rounds, and before the first. "distilling" also is classifying.
 Step = Literal["opening", "fetching", "sensing", "training", "sending", "distilling"]
 STEPS: tuple[Step, ...] = get_args(Step)
 COORDINATOR, BROKER = "coordinator", "broker"
 # What is drawn from, in turns: every step and everybody gets their share, and the one that is several a larger one.
 STEP_TURNS: tuple[Step, ...] = (*STEPS, "distilling")
 # What the coordinator does while a round counts as distilling, in this order.
-Closing = Literal["distilling", "classifying", "exporting", "reporting"]
+Closing = Literal["distilling", "classifying", "reporting"]
 CLOSINGS: tuple[Closing, ...] = get_args(Closing)
 VICTIM_TURNS = (COORDINATOR, COORDINATOR, "device", BROKER, BROKER)
 # How many strikes hit two at a time, and how many hit the first one anew while it starts.

@@ -61,7 +61,7 @@ class Played:
 
 def hashes(folder: Path) -> dict[str, str]:
     """What a run must give to the byte: every release, and the last models of the coordinator and of each device."""
-    paths = [*folder.glob("state/releases/*/*"), *folder.glob("state/encoders-*.weights")]
+    paths = [*folder.glob("state/releases/*.zip"), *folder.glob("state/encoders-*.weights")]
     whole = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     found = {str(path.relative_to(folder)): path.read_bytes() for path in whole}
     for settings in folder.glob("*/device.toml"):
@@ -86,11 +86,8 @@ def differences(expected: Mapping[str, str], seen: Mapping[str, str]) -> list[st
 
 def closing_step(state: Path, number: int) -> Closing:
     """What the coordinator is at in a round that it closes, as its files tell."""
-    release = f"releases/{FEDERATION}-{number + 1:05d}"
-    if (state / release).exists():
+    if (state / "releases" / f"{FEDERATION}-{number + 1:05d}.zip").exists():
         return "reporting"
-    if (state / release).with_name(f".{FEDERATION}-{number + 1:05d}.tmp").exists():
-        return "exporting"
     return "classifying" if (state / f"encoders-{number + 1:05d}.weights").exists() else "distilling"
 
 

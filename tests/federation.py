@@ -1,6 +1,5 @@
 """A whole federation for tests: a broker, processes as they are deployed, and somebody who reads everything."""
 
-import hashlib
 import json
 import os
 import queue
@@ -149,7 +148,7 @@ class Federation:
     @property
     def release(self) -> Path:
         """The last release."""
-        return self.folder / "coordinator" / "state" / "releases" / f"ward-{self.rounds:05d}"
+        return self.folder / "coordinator" / "state" / "releases" / f"ward-{self.rounds:05d}.zip"
 
 
 def federation(
@@ -204,19 +203,14 @@ def federation(
 
 def undisturbed_release(
     folder: Path, recordings: Path, *, devices: Mapping[str, tuple[str, ...]], **sizes: Any
-) -> dict[str, str]:
-    """The last release of a run that nobody disturbs, by file; `sizes` are further arguments of `federation`."""
+) -> bytes:
+    """The last release of a run that nobody disturbs; `sizes` are further arguments of `federation`."""
     made = federation(folder, recordings, devices=devices, **sizes)
     try:
         made.listen()
         made.start("coordinator", *devices)
         made.finish()
         made.stop()
-        return tree(made.release)
+        return made.release.read_bytes()
     finally:
         made.end()
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Every file of a folder by the hash of its content."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}

@@ -13,7 +13,7 @@ import pytest
 from mekt import catalogue
 from mekt.errors import StateError
 from mekt.messages import Presence, Status
-from tests.federation import Federation, federation, tree, undisturbed_release
+from tests.federation import Federation, federation, undisturbed_release
 from tests.nursery import forked
 
 DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",)}
@@ -41,14 +41,14 @@ def ward(tmp_path: Path, recordings: Path) -> Iterator[Federation]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, recordings: Path) -> dict[str, str]:
-    """The release of a run whose disks have room, by file."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, recordings: Path) -> bytes:
+    """The release of a run whose disks have room."""
     return undisturbed_release(tmp_path_factory.mktemp("undisturbed"), recordings, **SMALL)
 
 
 @pytest.mark.parametrize("victim", ["coordinator", "pi-acc"])
 def test_whose_files_cannot_grow_ends_with_an_error_and_goes_on_when_they_can(
-    ward: Federation, undisturbed: dict[str, str], victim: str
+    ward: Federation, undisturbed: bytes, victim: str
 ) -> None:
     ward.start(*PARTS)
     meet(ward, victim)
@@ -59,13 +59,13 @@ def test_whose_files_cannot_grow_ends_with_an_error_and_goes_on_when_they_can(
     ward.start(victim)
     ward.finish()
     ward.stop()
-    assert tree(ward.release) == undisturbed
+    assert ward.release.read_bytes() == undisturbed
 
 
 @pytest.mark.parametrize("victim", ["coordinator", "pi-acc"])
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_a_disk_that_is_full_or_read_only_is_named(
-    ward: Federation, undisturbed: dict[str, str], victim: str, trouble: str
+    ward: Federation, undisturbed: bytes, victim: str, trouble: str
 ) -> None:
     with small_disk(ward.folder / victim / "state") as disk:
         ward.start(*PARTS)
@@ -86,7 +86,7 @@ def test_a_disk_that_is_full_or_read_only_is_named(
         ward.start(victim)
         ward.finish()
         ward.stop()
-        assert tree(ward.release) == undisturbed
+        assert ward.release.read_bytes() == undisturbed
 
 
 def meet(ward: Federation, victim: str) -> None:

@@ -20,9 +20,11 @@ MAY_IMPORT = {
     "bench": {"bench", "coordinator", "edge", "export", "sensors", "mekt"},
 }
 # What a wearable imports; of `export`, only these may be known to `edge`.
-LEAN_EXPORT = {"export.manifest", "export.release"}
+LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release"}
 LEAN = {
     *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
+    *("edge.broadcast", "edge.decisions", "edge.home_assistant", "edge.readers", "edge.recogniser", "edge.telling"),
+    *("edge.wearable", "edge.wearable_settings"),
     *("edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
     *LEAN_EXPORT,
     *(

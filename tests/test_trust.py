@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coordinator.authority import Authority
 from edge.audit import FOLDER, segments
+from export.bundle import pack, unpack
+from export.manifest import MANIFEST, SIGNATURE
 from mekt.credentials import tls_context
 from mekt.errors import LinkError, ReleaseError, SettingsError
 from mekt.identity import tls_settings
@@ -91,7 +93,7 @@ class Ward:
                 self.seen |= {(each / "cmdline").read_bytes(), (each / "comm").read_bytes()}
 
     def release(self, number: int) -> Path:
-        return self.folder / "coordinator" / "state" / "releases" / f"ward-{number:05d}"
+        return self.folder / "coordinator" / "state" / "releases" / f"ward-{number:05d}.zip"
 
 
 def login(ward: Ward, name: str) -> str:
@@ -260,16 +262,16 @@ def test_the_release_is_signed_and_a_wearable_takes_no_other(ward: Ward, tmp_pat
     older = ward.mekt(*infer, "--release", str(ward.release(1)), code=ReleaseError.exit_code)
     assert "is older than a release that was used here before" in older
 
-    forged = tmp_path / "forged"
-    shutil.copytree(ward.release(ROUNDS), forged)
-    manifest = forged / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"round":2', '"round":3').replace('"round": 2', '"round": 3'))
-    assert manifest.read_bytes() != (ward.release(ROUNDS) / "manifest.json").read_bytes()
+    forged = tmp_path / "forged.zip"
+    files = unpack(ward.release(ROUNDS).read_bytes())
+    manifest = files[MANIFEST].replace(b'"round": 2', b'"round": 3')
+    assert manifest != files[MANIFEST]
+    forged.write_bytes(pack({**files, MANIFEST: manifest}))
     assert "is not signed" in ward.mekt(*infer, "--release", str(forged), code=ReleaseError.exit_code)
     score = ("score", "--recordings", recording, "--trust", str(key))
     assert "is not signed" in ward.mekt(*score, "--release", str(forged), code=ReleaseError.exit_code)
-    shutil.copy(ward.release(ROUNDS) / "manifest.json", manifest)
-    (forged / "signature").unlink()
+    del files[SIGNATURE]
+    forged.write_bytes(pack(files))
     assert "is not signed" in ward.mekt(*infer, "--release", str(forged), code=ReleaseError.exit_code)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mekt.messages import Chunk, Offer, Presence, RoundOpen
-from tests.federation import ROOT, Federation, federation, tree, undisturbed_release
+from tests.federation import ROOT, Federation, federation, undisturbed_release
 from tests.lossy import LossyNetwork, why_not
 from tests.nursery import forked, with_clock
 from tests.weather import Weather
@@ -45,12 +45,12 @@ class Ward:
             for name, value in what.items():
                 setattr(each, name, value)
 
-    def ends_as(self, undisturbed: dict[str, str]) -> None:
+    def ends_as(self, undisturbed: bytes) -> None:
         """Listen until all rounds are over, and find the release of a run that nobody disturbed."""
         self.federation.finish()
         self.every(delay_s=0.0, cut_every_s=float("inf"), bytes_per_s=float("inf"))
         self.federation.stop()
-        assert tree(self.federation.release) == undisturbed
+        assert self.federation.release.read_bytes() == undisturbed
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Listen on until this is so."""
@@ -85,12 +85,12 @@ def ward(tmp_path: Path, recordings: Path) -> Iterator[Ward]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, recordings: Path) -> dict[str, str]:
-    """The release of a run that nobody disturbed, by file."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, recordings: Path) -> bytes:
+    """The release of a run that nobody disturbed."""
     return undisturbed_release(tmp_path_factory.mktemp("undisturbed"), recordings, **SMALL)
 
 
-def test_half_a_second_late_and_cut_again_and_again(ward: Ward, undisturbed: dict[str, str]) -> None:
+def test_half_a_second_late_and_cut_again_and_again(ward: Ward, undisturbed: bytes) -> None:
     ward.start()
     ward.federation.until(RoundOpen, state="open", round=0)
     ward.every(delay_s=0.5, cut_every_s=8.0)
@@ -98,10 +98,10 @@ def test_half_a_second_late_and_cut_again_and_again(ward: Ward, undisturbed: dic
     assert sum(each.cuts for each in ward.weather.values()) > 0
     ward.every(delay_s=0.0, cut_every_s=float("inf"))
     ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    assert ward.federation.release.read_bytes() == undisturbed
 
 
-def test_a_device_that_is_cut_off_in_the_middle_of_its_upload(ward: Ward, undisturbed: dict[str, str]) -> None:
+def test_a_device_that_is_cut_off_in_the_middle_of_its_upload(ward: Ward, undisturbed: bytes) -> None:
     ward.start()
     cut_off = ward.weather["pi-acc"]
     ward.federation.until(Presence, device="pi-acc", activity="training", round=0)
@@ -118,7 +118,7 @@ def test_a_device_that_is_cut_off_in_the_middle_of_its_upload(ward: Ward, undist
     ward.ends_as(undisturbed)
 
 
-def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturbed: dict[str, str]) -> None:
+def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturbed: bytes) -> None:
     ward.start()
     cut_off = ward.weather["coordinator"]
     ward.federation.until(Presence, device="pi-acc", activity="training", round=0)
@@ -130,7 +130,7 @@ def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturb
     ward.ends_as(undisturbed)
 
 
-def test_connections_that_stay_open_while_nothing_gets_through(ward: Ward, undisturbed: dict[str, str]) -> None:
+def test_connections_that_stay_open_while_nothing_gets_through(ward: Ward, undisturbed: bytes) -> None:
     ward.start()
     ward.federation.until(Presence, device="pi-acc", activity="training", round=0)
     before = {name: each.connections for name, each in ward.weather.items()}
@@ -143,7 +143,7 @@ def test_connections_that_stay_open_while_nothing_gets_through(ward: Ward, undis
     ward.ends_as(undisturbed)
 
 
-def test_every_client_is_there_twice(ward: Ward, undisturbed: dict[str, str]) -> None:
+def test_every_client_is_there_twice(ward: Ward, undisturbed: bytes) -> None:
     ward.start()
     for number in range(2):
         ward.federation.until(Presence, device="pi-acc", activity="training", round=number)
@@ -152,7 +152,7 @@ def test_every_client_is_there_twice(ward: Ward, undisturbed: dict[str, str]) ->
     ward.ends_as(undisturbed)
 
 
-def test_clocks_that_are_wrong_by_hours(ward: Ward, undisturbed: dict[str, str]) -> None:
+def test_clocks_that_are_wrong_by_hours(ward: Ward, undisturbed: bytes) -> None:
     """A board without a battery starts years back; another is a day ahead; the coordinator's is half a day off."""
     for name, hours in (("coordinator", 13.0), ("pi-acc", -3 * 365 * 24.0), ("pi-gyro", 24.0)):
         ward.federation.launch = with_clock(hours * 3600)
@@ -162,11 +162,11 @@ def test_clocks_that_are_wrong_by_hours(ward: Ward, undisturbed: dict[str, str])
     ward.federation.stop()
     stamps = {name: (ward.federation.folder / f"{name}.log").read_text().splitlines()[0].split()[0] for name in DEVICES}
     assert stamps["pi-acc"] < stamps["pi-gyro"], "their clocks were not what they were meant to be"
-    assert tree(ward.federation.release) == undisturbed
+    assert ward.federation.release.read_bytes() == undisturbed
 
 
 @pytest.mark.weather
-def test_thirty_two_kilobits_a_second(ward: Ward, undisturbed: dict[str, str]) -> None:
+def test_thirty_two_kilobits_a_second(ward: Ward, undisturbed: bytes) -> None:
     ward.federation.patience_s = LONG_PATIENCE_S
     ward.every(bytes_per_s=4000.0)
     ward.start()
@@ -174,7 +174,7 @@ def test_thirty_two_kilobits_a_second(ward: Ward, undisturbed: dict[str, str]) -
     carried = sum(each.up_bytes + each.down_bytes for each in ward.weather.values())
     ward.every(bytes_per_s=float("inf"))
     ward.federation.stop()
-    assert tree(ward.federation.release) == undisturbed
+    assert ward.federation.release.read_bytes() == undisturbed
     payload = sum(len(each.body.data) for _, each in ward.federation.heard if isinstance(each.body, Chunk))
     blobs = {(each.device, each.body.sha256) for _, each in ward.federation.heard if isinstance(each.body, Chunk)}
     print(f"\n{payload} bytes of chunks in {len(blobs)} blobs; {carried} bytes on three links")
@@ -191,7 +191,7 @@ def test_thirty_two_kilobits_a_second(ward: Ward, undisturbed: dict[str, str]) -
 @pytest.mark.skipif(why_not() != "", reason=why_not())
 @pytest.mark.parametrize(("loss", "delay_s"), [(0.3, 0.5)])
 def test_packets_that_are_lost_and_late(
-    loss: float, delay_s: float, tmp_path: Path, recordings: Path, undisturbed: dict[str, str]
+    loss: float, delay_s: float, tmp_path: Path, recordings: Path, undisturbed: bytes
 ) -> None:
     """Devices in a network namespace, TCP by the kernel; where the first login fails, they are started again."""
     with LossyNetwork(loss=loss, delay_s=delay_s, number=os.getpid() % 200) as network, ExitStack() as stack:
@@ -217,7 +217,7 @@ def test_packets_that_are_lost_and_late(
             f"\n{made.rounds} rounds in {time.monotonic() - began_s:.0f} s, {[each.starts for each in devices]} starts"
         )
         made.stop()
-        assert tree(made.release) == undisturbed
+        assert made.release.read_bytes() == undisturbed
     print(network.counts)
 
 

@@ -62,7 +62,7 @@ def test_a_round_opens_collects_learns_and_publishes(
     done = one.status(lambda status: status.phase == "finished")
     assert done.text == "all 2 rounds are done"
     assert [(report.round, report.devices) for report in done.reports] == [(0, ()), (1, BOTH), (2, BOTH)]
-    release = read_release(tmp_path / "state" / "releases" / done.reports[-1].release)
+    release = read_release(tmp_path / "state" / "releases" / f"{done.reports[-1].release}.zip")
     assert release.manifest.round == 2
     assert running.rejected == {}
     assert list((tmp_path / "state" / "blobs").iterdir()) == []

@@ -67,7 +67,7 @@ class Bench:
 
     def digests(self) -> dict[str, str]:
         """Of every file that the rounds left but manifests, which hold how torch rounded."""
-        paths = [*self.folder.glob("encoders-*"), *self.folder.glob("releases/*/*.onnx")]
+        paths = [*self.folder.glob("encoders-*"), *self.folder.glob("releases/*")]
         return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -95,7 +95,7 @@ def test_a_round_follows_the_devices_and_leaves_weights_and_a_release(make: Make
     assert set(first.metrics) == {"reconstruction", "transfer", *(f"weighted_f1/{n}" for n in ("acc", "gyro", FUSED))}
     assert (bench.folder / "encoders-00001.weights").exists() and (bench.folder / "encoders-00002.weights").exists()
     assert first.release == "ward-3-00001"
-    manifest = read_release(bench.learner.releases / second.release).manifest
+    manifest = read_release(bench.learner.releases / f"{second.release}.zip").manifest
     assert (manifest.federation, manifest.round, manifest.labels) == (FEDERATION, 2, bench.datasets.classes)
     assert set(manifest.classifiers) == {"acc", "gyro", FUSED}
     assert {name: manifest.metrics[name] for name in second.metrics} == second.metrics
@@ -201,7 +201,7 @@ def test_only_the_weights_that_a_restart_needs_are_kept(make: Make) -> None:
 
 def test_an_export_that_fails_costs_the_release_alone(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     sound, bench = make(), make()
-    (bench.learner.releases / "ward-3-00001").mkdir()
+    (bench.learner.releases / "ward-3-00001.zip").mkdir()
     assert bench.close(0).release == "" and "no release of this round" in caplog.text
     expected = sound.close(0)
     assert bench.close(1).release == "ward-3-00002"
@@ -226,7 +226,7 @@ def test_scores_that_fail_cost_the_scores_alone(
     report = bench.close(0)
     assert set(report.metrics) == {"reconstruction", "transfer"} and "failed; the round goes on" in caplog.text
     assert report.release == "ward-3-00001"
-    manifest = read_release(bench.learner.releases / report.release).manifest
+    manifest = read_release(bench.learner.releases / f"{report.release}.zip").manifest
     assert bool(manifest.classifiers) == (kind == "test")
     sound.close(0)
     assert bench.learner.knowledge(0) == sound.learner.knowledge(0)
@@ -404,7 +404,7 @@ def test_one_modality_and_three_with_frames_are_learned(make: Make, people: Path
     bench = make(read_datasets(settings_of(modalities=names, proxy_windows=12), people), method)
     report = bench.close(0)
     groups = set(names) | (set() if len(names) == 1 else {FUSED})
-    assert set(read_release(bench.learner.releases / report.release).manifest.classifiers) == groups
+    assert set(read_release(bench.learner.releases / f"{report.release}.zip").manifest.classifiers) == groups
     assert {f"weighted_f1/{name}" for name in groups} < set(report.metrics)
     assert set(bench.learner.knowledge(0)) == set(names)
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch import nn
 
+from export.bundle import unpack
 from export.layers import Floats
-from export.manifest import MANIFEST, FileEntry
+from export.manifest import MANIFEST, unpack_manifest
 from export.release import read_release
 from export.writer import LARGEST_DIFFERENCE, difference
 from mekt.encoders import Encoder, SignalConv
@@ -109,7 +110,7 @@ def test_equal_parts_give_equal_bytes_in_whatever_order_they_come(tmp_path: Path
         metrics=turned(again.metrics),
     )
     other.write(tmp_path / "other")
-    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
 # Unfaithful exports
@@ -212,31 +213,31 @@ def test_parts_that_do_not_fit_together_are_refused_and_leave_nothing(tmp_path: 
 def test_writing_again_what_is_there_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "release"
     PARTS.write(out)
-    before = {path: path.stat().st_mtime_ns for path in [out, *out.iterdir()]}
+    before = out.stat()
     PARTS.write(out)
-    assert {path: path.stat().st_mtime_ns for path in [out, *out.iterdir()]} == before
+    assert (out.stat().st_mtime_ns, out.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
 def test_another_release_is_never_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "release"
     PARTS.write(out)
-    before = contents(out)
+    before = out.read_bytes()
     with pytest.raises(ReleaseError, match=r"holds another release \(round 7\)"):
         replace(PARTS, metrics={"weighted_f1/acc": 0.9}).write(out)
-    assert contents(out) == before
+    assert out.read_bytes() == before
 
 
 def test_what_is_no_release_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"data")
     for out in (tmp_path, tmp_path / "precious"):
-        with pytest.raises(ReleaseError, match=r"expected the folder of a release|so it is no release"):
+        with pytest.raises(ReleaseError, match=r"expected the file of a release|not a release"):
             PARTS.write(out)
     assert contents(tmp_path) == {"precious": b"data"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StateError, match=r"ward-3: cannot be written"):
+    with pytest.raises(StateError, match=r"file: cannot be made a folder"):
         PARTS.write(tmp_path / "file" / "ward-3")
 
 
@@ -292,10 +293,10 @@ def test_killed_before_any_step_a_release_is_whole_or_not_there_and_is_written_a
         print(kills[False], kills[True], *sorted(os.listdir(out.parent)))
         """
     before, behind, *names = in_a_process_of_its_own(child, tmp_path / "release").split()
-    assert int(before) > 3 * len(contents(tmp_path / "release"))
+    assert int(before) >= 2
     assert int(behind) >= 1
     assert [name for name in names if not name.startswith("whole")] == ["release"]
-    assert contents(tmp_path / "release").keys() == {MANIFEST, *read_release(tmp_path / "release").models}
+    read_release(tmp_path / "release")
 
 
 def in_a_process_of_its_own(code: str, out: Path) -> str:
@@ -313,8 +314,17 @@ def in_a_process_of_its_own(code: str, out: Path) -> str:
     return done.stdout
 
 
-def test_what_is_on_disk_is_what_the_manifest_names(tmp_path: Path) -> None:
+def test_what_is_in_the_file_is_what_the_manifest_names(tmp_path: Path) -> None:
     manifest = PARTS.write(tmp_path / "release")
-    sizes = {path.name: path.stat().st_size for path in (tmp_path / "release").iterdir() if path.name != MANIFEST}
-    assert sizes == {name: each.size_bytes for name, each in manifest.files.items()}
-    assert all(isinstance(each, FileEntry) for each in manifest.files.values())
+    files = unpack((tmp_path / "release").read_bytes())
+    assert unpack_manifest(files.pop(MANIFEST)) == manifest
+    assert {name: len(data) for name, data in files.items()} == {
+        name: each.size_bytes for name, each in manifest.files.items()
+    }
+
+
+def test_what_an_interrupted_write_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".release.4711.tmp"
+    left.write_bytes(b"half")
+    PARTS.write(tmp_path / "release")
+    assert contents(tmp_path).keys() == {"release"}

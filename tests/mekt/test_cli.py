@@ -182,7 +182,7 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "some.npz", x=np.zeros(3))
     for command in (("infer", "--source"), ("score", "--recordings")):
         text = refused(6, command[0], "--release", tmp_path, command[1], tmp_path / "some.npz")
-        assert "manifest.json" in text
+        assert "expected the file of a release" in text
 
 
 def test_status_where_nobody_listens_and_without_a_name(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ def written(path: Path, text: str = "") -> Path:
 
 def test_releases_and_models_are_compared_and_nothing_that_is_half_written(tmp_path: Path) -> None:
     names = [
-        "state/releases/demo-00001/manifest.json",
-        "state/releases/demo-00001/encoder-acc.onnx",
+        "state/releases/demo-00001.zip",
+        "state/releases/demo-00002.zip",
         "state/encoders-00001.weights",
     ]
-    for name in (*names, "state/releases/.demo-00002.tmp/encoder-acc.onnx", "state/.encoders-2.7.tmp", "logs/x.log"):
+    for name in (*names, "state/releases/.demo-00003.zip.7.tmp", "state/.encoders-2.7.tmp", "logs/x.log"):
         written(tmp_path / name, name)
     written(tmp_path / "device-1" / "device.toml")
     (tmp_path / "device-1" / "state").mkdir()
@@ -52,9 +52,9 @@ def test_what_the_coordinator_was_at_is_seen_from_its_files(tmp_path: Path) -> N
     assert closing_step(tmp_path, 1) == "distilling"
     written(tmp_path / "encoders-00002.weights")
     assert closing_step(tmp_path, 1) == "classifying"
-    (tmp_path / "releases" / ".demo-00002.tmp").mkdir(parents=True)
-    assert closing_step(tmp_path, 1) == "exporting"
-    (tmp_path / "releases" / "demo-00002").mkdir()
+    written(tmp_path / "releases" / "demo-00001.zip")
+    assert closing_step(tmp_path, 1) == "classifying"
+    written(tmp_path / "releases" / "demo-00002.zip")
     assert closing_step(tmp_path, 1) == "reporting"
 
 
