@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results weather flood endurance drivers day fuzz clean broker
+.PHONY: help demo test check chaos bench results weather flood endurance drivers day shift fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,9 @@ drivers: $(READY_TO_TEST) ## sensors through real kernel drivers, in a small vir
 
 day: $(READY_TO_TEST) ## each sample of a simulated day of bad sensors accounted for; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.day $(ARGS)
+
+shift: $(READY_TO_TEST) ## errors of shifts in time that are found on UTD-MHAD; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.shift $(ARGS)
 
 # Its inputs are kept in fuzz-results, and a later run goes on from them. docs/proofs.md has what came of a long one.
 fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send

@@ -179,4 +179,4 @@ def _stream(path: Path, signal: Signal, time: TimeField | None, samples: Samples
             f"{path}: no row has numbers for {signal.name} in {', '.join(signal.fields)}; name other columns",
             catalogue.MODALITY_MISSING,
         )
-    return Stream(modality=signal.modality, t_s=t_s[sound], values=values[sound])
+    return Stream(modality=signal.modality, t_s=t_s[sound] - signal.latency_s, values=values[sound])

@@ -18,7 +18,7 @@ from sensors.iio_device import Device, Kernel, devices, failure, find
 from sensors.iio_poll import PollReader
 from sensors.iio_setup import NoBufferError
 from sensors.iio_wish import Channel, Wish
-from sensors.source import Item, SensedNames, named_once
+from sensors.source import Block, Item, Latency, SensedNames, named_once
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ class IioSettings:
     axis after axis: no rights needed), or "any": the buffer, and where it cannot be used, polled. `trigger` names what
     starts a sample, where the present trigger is not the right one. `mount_matrix` (nine numbers by rows) replaces the
     driver's. `ranges` are the largest values that are expected, each in its modality's unit, as in `{acc = 8}`: many
-    chips begin at 2 g, and people reach 8 when they fall. `root` and `nodes` are the kernel's folders.
+    chips begin at 2 g, and people reach 8 when they fall. Stamps are `latency_s` later than what they are of, such
+    as by the delay of the chip's filter. `root` and `nodes` are the kernel's folders.
     """
 
     kind: Literal["iio"] = "iio"
@@ -61,6 +62,7 @@ class IioSettings:
     trigger: Word = ""
     mount_matrix: Annotated[tuple[Annotated[float, Bounds(low=-10, high=10)], ...], Bounds(longest=9)] = ()
     ranges: dict[ModalityName, Positive] = field(default_factory=dict)
+    latency_s: Latency = 0.0
     root: Annotated[str, Bounds(shortest=1, longest=1000)] = ROOT
     nodes: Annotated[str, Bounds(shortest=1, longest=1000)] = NODES
 
@@ -153,7 +155,7 @@ class IioSource:
                 ' connected, name another trigger, or set access = "polled"',
                 catalogue.SENSOR_UNUSABLE,
             )
-        return items
+        return [each.earlier(self._settings.latency_s) if isinstance(each, Block) else each for each in items]
 
     def close(self) -> None:
         """Stop the device, and put back what was changed."""

@@ -24,7 +24,7 @@ from sensors.i2c import I2cDevice, Ioctl, Registers, buses
 from sensors.imu_source import ImuSource, Sensor
 from sensors.lsm6ds import Lsm6ds
 from sensors.mpu6050 import Mpu
-from sensors.source import Floats, SensedNames, named_once
+from sensors.source import Floats, Latency, SensedNames, named_once
 
 ChipName = Literal["mpu6050", "mpu6500", "mpu9250", "lsm6ds3", "lsm6dso", "adxl345"]
 UNITS: Mapping[Sensor, str] = {"acc": "g", "gyro": "rad/s"}
@@ -88,7 +88,8 @@ class ImuSettings:
     likewise the rotation in rad/s. The chip measures at that of its rates which is nearest to `rate_hz`, within
     +- `acc_range_g` and `gyro_range_dps` (degrees per second). `mounting` are the rows of a rotation matrix that turns
     the chip's axes into the body's. Without `fifo` each sample is asked for. `identity` is what a copy of the chip
-    answers instead of the chip's own identity.
+    answers instead of the chip's own identity. Times are `latency_s` later than what they are of, such as by the delay
+    of the chip's filter.
     """
 
     kind: Literal["imu"] = "imu"
@@ -102,6 +103,7 @@ class ImuSettings:
     mounting: Annotated[tuple[tuple[float, ...], ...], Bounds(longest=3)] = ()
     fifo: bool = True
     identity: Annotated[int, Bounds(low=0, high=0xFF)] | None = None
+    latency_s: Latency = 0.0
 
     def __post_init__(self) -> None:
         named_once(self.modalities)
@@ -146,7 +148,16 @@ class ImuSettings:
             if sensor is not None
         }
         mounting = rotation(self.mounting) if self.mounting else None
-        return ImuSource(device, chip, modalities, mounting=mounting, fifo=self.fifo, clock=clock, wait=wait)
+        return ImuSource(
+            device,
+            chip,
+            modalities,
+            mounting=mounting,
+            fifo=self.fifo,
+            latency_s=self.latency_s,
+            clock=clock,
+            wait=wait,
+        )
 
 
 def found(*, probe: bool = False, root: Path = Path("/"), ioctl: Ioctl = fcntl.ioctl) -> tuple[Found, ...]:

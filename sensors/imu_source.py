@@ -48,6 +48,7 @@ class ImuSource:
         *,
         mounting: Floats | None = None,
         fifo: bool = True,
+        latency_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wait: Wait = time.sleep,
     ) -> None:
@@ -59,13 +60,14 @@ class ImuSource:
             modalities: what each of its sensors is called, in the order in which blocks are given.
             mounting: a rotation (3, 3) that turns the chip's axes into the body's.
             fifo: whether the chip's FIFO is used.
+            latency_s: how much later a time is than what it is of.
             clock: the seconds in which times are told.
             wait: lets that many seconds of `clock` pass.
         """
         self.modalities = tuple(modalities.values())
         self._gap = Gap(modalities=tuple(each.name for each in self.modalities))
         self._device, self._chip, self._named, self._mounting = device, chip, dict(modalities), mounting
-        self._wants_fifo, self._clock, self._wait = fifo, clock, wait
+        self._wants_fifo, self._latency_s, self._clock, self._wait = fifo, latency_s, clock, wait
         self._watermark = max(1, min(round(BLOCK_S * chip.rate_hz), chip.capacity // 2))
         self._silent_s = max(SILENT_S, SILENT_PERIODS / chip.rate_hz)
         self._opened = False
@@ -216,7 +218,7 @@ class ImuSource:
             assert values is not None
             if self._mounting is not None:
                 values = (values @ self._mounting.T).astype(np.float32)
-            blocks.append(Block(modality=modality.name, t_s=t_s, values=values))
+            blocks.append(Block(modality=modality.name, t_s=t_s, values=values).earlier(self._latency_s))
         return blocks
 
     def _notice_losses(self, batch: Batch) -> None:

@@ -56,14 +56,15 @@ class Intake:
         if foreign_s is None:
             t_s = spread(len(values), signal.rate_hz, arrival_s, self._newest_s[signal.name])
             self._newest_s[signal.name] = arrival_s
-            return [Block(modality=signal.name, t_s=t_s, values=values)]
+            return [Block(modality=signal.name, t_s=t_s, values=values).earlier(signal.latency_s)]
         items: list[Item] = []
         begin = 0
         for piece in self._clocks[signal.name].placed(foreign_s, arrival_s):
             if piece.anew:
                 items.append(Gap(modalities=(signal.name,)))
             end = begin + len(piece.t_s)
-            items.append(Block(modality=signal.name, t_s=piece.t_s, values=values[begin:end]))
+            block = Block(modality=signal.name, t_s=piece.t_s, values=values[begin:end])
+            items.append(block.earlier(signal.latency_s))
             begin = end
         if begin < len(values):
             self._dropped.note("times that jump to and fro", count=len(values) - begin)

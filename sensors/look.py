@@ -22,6 +22,7 @@ from sensors.found import Found
 from sensors.meter import Figures, Meter
 from sensors.recording import write_recording
 from sensors.settings import SensorSettings
+from sensors.shift import Apart, Shift
 from sensors.source import Block, Floats, Gap, Item, Seconds, Source
 from sensors.stream import Recording, Segment, Stream
 
@@ -82,18 +83,25 @@ def run_watch(
         MektError: when the settings cannot work. A sensor that fails is told and opened again.
     """
     sources = sources_of(config, modalities)
-    meters = {each.name: Meter(each) for source in sources for each in source.modalities}
+    kinds = [each for source in sources for each in source.modalities]
+    meters = {each.name: Meter(each) for each in kinds}
+    bodies = [each for each in kinds if each.unit in ("g", "rad/s")][:1]
+    shifts = [Shift(body, camera) for body in bodies for camera in kinds if camera.is_frames]
     drawn, due_s = 0, 0.0
     for item, now_s in reading(sources, stop, seconds):
         if isinstance(item, Block):
             meters[item.modality].take(item, now_s)
+            for shift in shifts:
+                shift.take(item)
         elif isinstance(item, Gap):
             for name in item.modalities:
                 meters[name].gap()
+            for shift in shifts:
+                shift.gap(item.modalities)
         if now_s >= due_s:
             due_s = now_s + REDRAWN_S
-            drawn = _draw(meters, drawn, as_json=as_json, out=out)
-    _draw(meters, drawn, as_json=as_json, out=out)
+            drawn = _draw(meters, shifts, drawn, as_json=as_json, out=out)
+    _draw(meters, shifts, drawn, as_json=as_json, out=out)
     return 0
 
 
@@ -232,12 +240,13 @@ class _Kept:
             self._open = {}
 
 
-def _draw(meters: Mapping[str, Meter], drawn: int, *, as_json: bool, out: TextIO) -> int:
+def _draw(meters: Mapping[str, Meter], shifts: Sequence[Shift], drawn: int, *, as_json: bool, out: TextIO) -> int:
     """Show all meters, over the `drawn` lines before where it is a terminal; how many lines that were."""
     if as_json:
         print(json.dumps({name: plain(each.figures()) for name, each in meters.items()}), file=out, flush=True)
         return 0
     lines = [line for meter in meters.values() for line in _lines(meter)]
+    lines += [_apart(apart) for shift in shifts if (apart := shift.apart()) is not None]
     live = out.isatty()
     if live and drawn:
         out.write(UP.format(drawn))
@@ -258,6 +267,13 @@ def _words(each: Figures) -> str:
         f"{each.modality:<8} {each.rate_hz:7.2f} Hz of {each.nominal_hz:g}  jitter {each.jitter_ms:.1f} ms  "
         f"longest gap {each.gap_ms:.0f} ms  {each.missing} missing of {each.samples + each.missing}  "
         f"{each.low:.3g} to {each.high:.3g} {each.unit}"
+    )
+
+
+def _apart(each: Apart) -> str:
+    return (
+        f"{each.later} shows movements {each.shift_s:.2f} s after {each.earlier} does "
+        f"(agreement {each.agreement:.2f} over {each.seconds:.0f} s)"
     )
 
 

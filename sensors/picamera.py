@@ -24,7 +24,7 @@ from mekt.schema import Bounds
 from sensors.found import Found
 from sensors.frames import Crop, FrameSide, Rate, Shape, check_frames
 from sensors.miniatures import Miniatures
-from sensors.source import Block, Item
+from sensors.source import Block, Item, Latency
 from sensors.stamps import Stamps
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class PicameraSettings:
     `device` is its model (`imx708`) or, where two are alike, its place as libcamera tells it
     (`/base/axi/pcie@120000/rp1/i2c@80000/imx708@1a`); empty is the only one there is. `width`, `height` (pixels) and
     `fps` are what it is asked for. `crop` keeps a part of the frame, as shares of its width and height: left, top,
-    right, bottom. What is kept becomes `shape`: rows, columns.
+    right, bottom. What is kept becomes `shape`: rows, columns. Stamps are `latency_s` later than the moment that
+    a frame shows.
     """
 
     kind: Literal["picamera"] = "picamera"
@@ -60,6 +61,7 @@ class PicameraSettings:
     fps: Rate = 30.0
     crop: Crop = ()
     unit: Annotated[str, Bounds(longest=16)] = "1"
+    latency_s: Latency = 0.0
 
     def __post_init__(self) -> None:
         if self.width % 2 or self.height % 2:
@@ -195,7 +197,8 @@ class PicameraSource:
         self._sound_at_s = at_s = arrived_s
         if isinstance(stamp_ns, int):
             at_s = self._stamps.boottime(stamp_ns / 1e9, arrived_s, self._slept())
-        return (Block(modality=self._settings.modality, t_s=np.array([at_s]), values=image[None]),)
+        block = Block(modality=self._settings.modality, t_s=np.array([at_s]), values=image[None])
+        return (block.earlier(self._settings.latency_s),)
 
     def close(self) -> None:
         """Let the camera go; again without harm."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from mekt.modality import Modality, ModalityName
 from mekt.schema import Bounds
-from sensors.source import named_once
+from sensors.source import Latency, named_once
 
 MOST_CHANNELS = 64
 # One number each: a name, a column's number from 1, or a path such as `imu.acc.0`.
@@ -20,7 +20,8 @@ class Signal:
     """One modality out of foreign numbers: its channels are `fields`, each times its `scale`.
 
     `scale` turns what the sensor says into `unit`: one number for all channels, or one for each. Without `unit` it is
-    the one that Mekt uses for that name: g, rad/s, uT. `rate_hz` is nominal.
+    the one that Mekt uses for that name: g, rad/s, uT. `rate_hz` is nominal. Stamps, or arrivals where there are none,
+    are `latency_s` later than the samples.
     """
 
     name: ModalityName
@@ -28,6 +29,7 @@ class Signal:
     rate_hz: Annotated[float, Bounds(above=0, high=1e5)]
     scale: Annotated[tuple[Annotated[float, Bounds(low=-1e12, high=1e12)], ...], Bounds(shortest=1)] = (1.0,)
     unit: Annotated[str, Bounds(longest=16)] | None = None
+    latency_s: Latency = 0.0
 
     def __post_init__(self) -> None:
         if len(self.scale) not in (1, len(self.fields)):

@@ -15,6 +15,9 @@ from mekt.schema import Bounds
 
 # What the settings of every kind of source name.
 SensedNames = Annotated[tuple[ModalityName, ...], Bounds(shortest=1, longest=16)]
+# What they may say of a delay that no clock shows, of an exposure, a filter, a transport: by how much, at a constant, a
+# stamp is later than what it is of. Less than 0 where stamps come too early.
+Latency = Annotated[float, Bounds(low=-10, high=10)]
 Floats = NDArray[np.float32]
 Seconds = NDArray[np.float64]
 
@@ -40,6 +43,10 @@ class Block:
                 " a driver must give one time for each sample",
                 catalogue.SENSOR_UNUSABLE,
             )
+
+    def earlier(self, by_s: float) -> "Block":
+        """The same samples, taken so much earlier."""
+        return self if by_s == 0 else Block(modality=self.modality, t_s=self.t_s - by_s, values=self.values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ from sensors.jpeg import decoder
 from sensors.miniatures import Miniatures
 from sensors.numbering import Numbering
 from sensors.pixels import COMPRESSED, PREFERENCE, Content, Format
-from sensors.source import Block, Floats, Item
+from sensors.source import Block, Floats, Item, Latency
 from sensors.stamps import Stamps
 from sensors.videodev import LINUX, TROUBLE, Kernel, VideoDevice
 
@@ -49,7 +49,8 @@ class V4L2Settings:
     `content` says what its pixels are: `depth`, distances of which each step is `scale` of `unit` (0.001 m), 0 where
     nothing was seen; or `grey`, brightness from 0 to 1. `width`, `height` (pixels), `fps` and `format` are what it is
     asked for; it may give another size or rate. `crop` keeps a part of the frame, as shares of its width and height:
-    left, top, right, bottom. What is kept becomes `shape`: rows, columns.
+    left, top, right, bottom. What is kept becomes `shape`: rows, columns. Stamps are `latency_s` later than the moment
+    that a frame shows: most drivers stamp the end of its exposure or transfer.
     """
 
     kind: Literal["v4l2"] = "v4l2"
@@ -64,6 +65,7 @@ class V4L2Settings:
     crop: Crop = ()
     unit: Annotated[str, Bounds(longest=16)] | None = None
     scale: Annotated[float, Bounds(above=0, high=1000)] = 0.001
+    latency_s: Latency = 0.0
 
     def __post_init__(self) -> None:
         if NUMBERED.fullmatch(self.device):
@@ -175,7 +177,8 @@ class V4L2Source:
             raise _failed(stream.camera, OSError(f"it reports {events:#x} and has no frame"))
         if not images:
             return ()
-        return (Block(modality=self._settings.modality, t_s=np.array(taken_s), values=np.stack(images)),)
+        block = Block(modality=self._settings.modality, t_s=np.array(taken_s), values=np.stack(images))
+        return (block.earlier(self._settings.latency_s),)
 
     def close(self) -> None:
         """Let the camera go; again without harm."""

@@ -62,6 +62,12 @@ def test_a_time_column_is_in_its_unit_and_a_counter_goes_on(tmp_path: Path) -> N
     assert unwrapped.tolist() == pytest.approx([65.5, 65.52, 65.54])
 
 
+def test_of_two_signals_in_one_file_one_may_be_late(tmp_path: Path) -> None:
+    more = {"signals": [ACC, {"name": "hr", "fields": ["hr"], "rate_hz": 1, "latency_s": 2.5}], "time": {"field": "t"}}
+    found = streams(tmp_path, "t,x,y,hr\n3,1,1,60\n4,1,1,61\n", more)
+    assert (found["acc"].t_s.tolist(), found["hr"].t_s.tolist()) == ([3, 4], [0.5, 1.5])
+
+
 def test_signals_of_several_rates_share_a_file_with_empty_columns(tmp_path: Path) -> None:
     more = {"signals": [ACC, {"name": "hr", "fields": ["hr"], "rate_hz": 1}], "time": {"field": "t"}}
     found = streams(tmp_path, "t,x,y,hr\n0,1,1,\n0.1,1,1,60\n0.2,,,\n0.3,,,61\n0.4,1\n", more)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekt.modality import Modality, WindowSpec
+from sensors.grid import Grid, decide
 from sensors.source import Block, Gap, Item, Seconds
-from sensors.track import HOLE_PERIODS, HOLE_S, LAG_S, SLACK_S
+from sensors.track import HOLE_PERIODS, HOLE_S, LAG_S, SLACK_S, Track
 from sensors.windows import Window, Windower
 
 KINDS = {
@@ -105,6 +106,45 @@ def test_what_cannot_come_any_more_is_not_waited_for() -> None:
     assert fed(made, span("acc", 3, 3.5), span("mag", 3, 3.5)) == []
     assert fed(made, gap("depth")) == [(2.5, "am")]
     assert fed(made, span("acc", 3.5, 4), span("mag", 3.5, 4)) == [], "it may begin anew right there"
+
+
+def test_a_window_waits_only_for_what_would_be_preferred() -> None:
+    made = windower([{"acc"}, {"acc", "depth"}, {"depth"}])
+    fed(made, *(span(name, 0, 0.6) for name in KINDS))
+    assert fed(made, span("acc", 0.6, 2)) == [(0, "a"), (0.5, "a"), (1, "a")]
+
+
+def test_a_window_within_a_hole_is_not_waited_for_once_the_hole_is_known() -> None:
+    made = windower(EVERY_SET, LAG_S)
+    fed(made, *(span(name, 0, 3) for name in KINDS), span("acc", 3, 7), span("mag", 3, 7))
+    # Those at 4.5 s and later may have depth again.
+    assert fed(made, block("depth", 4.3)) == [(t_s, "am") for t_s in (2.5, 3, 3.5, 4)]
+
+
+def test_a_window_between_a_gap_and_what_comes_next_is_not_waited_for() -> None:
+    made = windower(EVERY_SET, LAG_S)
+    fed(made, *(span(name, 0, 3) for name in KINDS), span("acc", 3, 7), span("mag", 3, 7), gap("depth"))
+    assert fed(made, block("depth", 3.05)) == [(3, "am")]
+
+
+@given(
+    st.sampled_from([0.0, 0.1, 1e3 / 3, 1.7e9]),
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from([-SLACK_S, 0, SLACK_S]), st.integers(-2, 2)), max_size=30),
+)
+def test_windows_are_those_that_a_look_at_each_of_them_finds_however_times_are_rounded(
+    origin_s: float, places: list[tuple[int, float, int]]
+) -> None:
+    kind, stride_s = KINDS["acc"], 0.1
+    track, grid = Track(kind, 3, LAG_S), Grid(origin_s=origin_s, stride_s=stride_s)
+    t_s = [grid.start_s(place) + slack_s for place, slack_s, _ in sorted(places)]
+    for row, (_, _, steps) in enumerate(sorted(places)):
+        for _ in range(abs(steps)):
+            t_s[row] = math.nextafter(t_s[row], math.copysign(math.inf, steps))
+    track.append(np.array(t_s), np.zeros((len(t_s), 1), np.float32))
+    made = decide(grid, {"acc": track}, [frozenset({"acc"})], 0, -math.inf)
+    windows = np.arange(made.stop)
+    assert made.windows.tolist() == windows[track.covers(grid.starts_s(windows))].tolist()
+    assert not track.covers(grid.starts_s(np.arange(made.stop, 50))).any()
 
 
 def test_at_the_end_all_is_given_that_waited() -> None:

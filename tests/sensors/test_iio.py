@@ -252,6 +252,15 @@ def test_the_mount_matrix_of_the_settings_replaces_the_drivers(mpu6050: Tree) ->
 # Time
 
 
+def test_samples_are_of_a_known_latency_before_their_stamps(mpu6050: Tree) -> None:
+    source = mpu6050.source(modalities=("acc", "gyro"), access="buffer", latency_s=0.0085)
+    source.open()
+    now_s = mpu6050.clock.now_s
+    mpu6050.send(mpu6050_sample((1, 2, 3), (4, 5, 6), now_s))
+    for block in blocks(source.read(0)).values():
+        np.testing.assert_allclose(block.t_s, [now_s - 0.0085], rtol=0, atol=1e-6)
+
+
 def test_stamps_of_the_wall_clock_become_monotonic_where_the_clock_cannot_be_chosen(mpu6050: Tree) -> None:
     mpu6050.kernel.refused["current_timestamp_clock"] = errno.EINVAL
     source = mpu6050.source(modalities=("acc", "gyro"), access="buffer")

@@ -205,6 +205,17 @@ def test_a_reader_that_comes_too_late_gets_a_gap_and_then_sound_samples(
     assert np.abs(second.t_s - taken_s).max() < 0.025
 
 
+def test_times_are_earlier_by_a_known_latency(tmp_path: Path) -> None:
+    told = []
+    for latency_s in (0.0, 0.0085):
+        bench, fake = Bench(tmp_path / str(latency_s)), MPU.make()
+        bench.plug(MPU.address, fake)
+        source = on(bench, MPU.settings(latency_s=latency_s), MPU.address)
+        source.open()
+        told.append(seen(read_for(source, bench, 2), "acc", MPU.acc_g).t_s)
+    np.testing.assert_allclose(told[0] - told[1], 0.0085, atol=1e-9)
+
+
 def test_samples_that_are_lost_without_a_word_from_the_chip_are_noticed_by_their_times(tmp_path: Path) -> None:
     bench, fake = Bench(tmp_path), FakeMpu()
     bench.plug(0x68, fake)

@@ -1,5 +1,7 @@
 """Foreign samples into blocks: scaled, timed, and nothing but numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +44,14 @@ def test_times_are_in_their_unit_and_placed_on_our_clock() -> None:
     intake = Intake([ACC], MS, Dropped("s"))
     assert times(intake.take(ACC, samples([[1, 1]] * 2, [5000, 5100]), 80.0)) == [[79.9, 80.0]]
     assert times(intake.take(ACC, samples([[1, 1]], [5200]), 80.1)) == [[80.1]]
+
+
+def test_times_are_earlier_by_a_signals_known_latency_with_stamps_and_without() -> None:
+    slow = replace(ACC, latency_s=0.25)
+    stamped, bare = Intake([slow], MS, Dropped("s")), Intake([slow], None, Dropped("s"))
+    assert times(stamped.take(slow, samples([[1, 1]] * 2, [5000, 5100]), 80.0)) == [[79.65, 79.75]]
+    assert times(bare.take(slow, samples([[1, 1]] * 2), 80.0)) == [[79.65, 79.75]]
+    assert times(bare.take(slow, samples([[1, 1]] * 2), 80.2)) == [[79.85, 79.95]], "it does not add up"
 
 
 def test_before_the_samples_of_a_clock_that_was_set_stands_a_gap() -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from sensors.look import reading, run_record, run_watch, show_list, sources_of
 from sensors.recording import read_recording, write_recording
 from sensors.simulator import MODALITIES, simulate
 from sensors.source import Block, Gap, Item
+from sensors.stream import Recording, Segment, Stream
+from tests.sensors.test_shift import ACC as SHIFT_ACC
+from tests.sensors.test_shift import DEPTH as SHIFT_DEPTH
+from tests.sensors.test_shift import sensed
 
 ACC = MODALITIES["acc"]
 
@@ -178,3 +183,22 @@ def test_what_was_found_is_shown_as_settings_and_as_json() -> None:
     out = io.StringIO()
     show_list([], as_json=False, out=out)
     assert "No sensor is here" in out.getvalue()
+
+
+def test_a_camera_that_shows_movements_late_is_told(tmp_path: Path) -> None:
+    path, out = tmp_path / "device.toml", io.StringIO()
+    tables = []
+    for kind in (SHIFT_ACC, SHIFT_DEPTH):
+        blocks = [each for each in sensed(3, 120, late_s=0.3) if each.modality == kind.name]
+        t_s, values = (np.concatenate([getattr(each, part) for each in blocks]) for part in ("t_s", "values"))
+        stream = Stream(modality=kind, t_s=t_s, values=values)
+        segment = Segment(name="s", streams={kind.name: stream})
+        write_recording(tmp_path / f"{kind.name}.npz", Recording(name="r", segments=(segment,), label_names={}))
+        tables.append(
+            f'[[sensors]]\nkind = "replay"\nspeed = 1e6\nrecordings = ["{kind.name}.npz"]\n'
+            f'modalities = ["{kind.name}"]\n'
+        )
+    path.write_text("".join(tables))
+    run_watch(path, modalities=(), seconds=None, as_json=False, out=out, stop=Stop())
+    last = out.getvalue().splitlines()[-1]
+    assert re.fullmatch(r"depth shows movements 0\.(28|30|32) s after acc does \(agreement 0\.\d\d over \d+ s\)", last)

@@ -201,6 +201,14 @@ def test_a_frame_has_the_instant_of_the_sensor_on_the_monotonic_clock(slept_s: f
     assert at_s == pytest.approx(1000.07)
 
 
+def test_a_frame_shows_what_was_a_known_latency_before_its_stamp() -> None:
+    world = World()
+    world.frames.append((1000.1, 51, round((1000.07 + SLEPT_S) * 1e9)))
+    opened = source(world, latency_s=0.02)
+    opened.open()
+    assert read(opened)[0][0] == pytest.approx(1000.05)
+
+
 @pytest.mark.parametrize("stamp", [None, 0, 10**20, -5, "soon"])
 def test_a_stamp_that_cannot_be_gives_way_to_the_moment_of_arrival(stamp: object) -> None:
     world = World()

@@ -323,6 +323,15 @@ def test_stamps_of_another_clock_are_mapped_onto_the_monotonic_one(kernel: Video
     assert times == pytest.approx([1000.1 + number * PERIOD_S for number in range(30)], abs=2e-3)
 
 
+def test_frames_show_what_was_a_known_latency_before_their_stamps(kernel: VideoKernel) -> None:
+    camera = small_camera()
+    film(camera, [1000] * 3)
+    kernel.plug(camera)
+    opened = source(kernel, latency_s=0.025)
+    opened.open()
+    assert read(opened, 3)[0] == pytest.approx([1000.075 + number * PERIOD_S for number in range(3)], abs=2e-6)
+
+
 def test_stamps_that_are_nonsense_give_way_to_the_moments_of_arrival(kernel: VideoKernel) -> None:
     camera = small_camera()
     film(camera, [1000] * 5)
