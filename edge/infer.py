@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
-from edge.recogniser import Recognised, Recogniser
+from edge.recogniser import Recognised, Recogniser, usable
 from edge.turns import Turns
 from export.manifest import Manifest
 from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import SensorError
-from mekt.modality import Modality
 from mekt.schema import Bounds
 from mekt.settings import read_toml
 from sensors.recording import read_recording
@@ -164,30 +163,3 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
             catalogue.MODALITY_MISSING,
         )
     return Turns(sources)
-
-
-def usable(
-    sensed_modalities: Iterable[Modality], manifest: Manifest, modalities: Collection[str] | None = None
-) -> list[str]:
-    """What is sensed, the release knows, and the user wants.
-
-    Raises:
-        SensorError: when something wanted is not sensed, or does not have the shape and unit that the release knows.
-    """
-    sensed = {each.name: each for each in sensed_modalities}
-    if modalities is not None:
-        if missing := sorted(set(modalities) - sensed.keys()):
-            raise SensorError(
-                f"the source has no {', '.join(missing)}; it has {', '.join(sensed)}: name these",
-                catalogue.MODALITY_MISSING,
-            )
-        sensed = {name: sensed[name] for name in modalities}
-    for trained in manifest.modalities:
-        given = sensed.get(trained.name, trained)
-        if (given.shape, given.unit) != (trained.shape, trained.unit):
-            raise SensorError(
-                f"{given.name}: the source gives {given.shape} in {given.unit!r}, the release was trained on "
-                f"{trained.shape} in {trained.unit!r}; use the sensor that it was trained for, or leave it out",
-                catalogue.MODALITY_UNLIKE,
-            )
-    return [each.name for each in manifest.modalities if each.name in sensed]

@@ -1,11 +1,15 @@
 """A release at work on streams: items of sources in, of each window the class probabilities out."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edge.runtime import Decisions, Runtime
+from export.manifest import Manifest
 from export.release import Release
+from mekt import catalogue
+from mekt.errors import SensorError
+from mekt.modality import Modality
 from sensors.source import Floats, Gap, Item
 from sensors.windows import Windower
 
@@ -39,7 +43,7 @@ class Recogniser:
         self._runtime = Runtime(release, list(modalities))
         sets = [self._runtime.takes(each) for each in self._runtime.classifiers]
         self._kinds = [each for each in self.manifest.modalities if any(each.name in names for names in sets)]
-        self._windower = Windower(self._kinds, self.manifest.window, sets=sets, wait_s=WAIT_S)
+        self._windower = Windower(self._kinds, self.manifest.window, sets=sets, wait_s=WAIT_S, rated=False)
         # At first it is as if all that the release knows had been used.
         self._used = frozenset(each.name for each in self.manifest.modalities)
         self._note(sets[0])
@@ -69,3 +73,30 @@ class Recogniser:
         unused = ", ".join(each.name for each in self.manifest.modalities if each.name not in self._used)
         named = ", ".join(used)
         self._say(f"without {unused}: classifying by {named} alone" if unused else f"classifying by {named} again")
+
+
+def usable(
+    sensed_modalities: Iterable[Modality], manifest: Manifest, modalities: Collection[str] | None = None
+) -> list[str]:
+    """What is sensed, the release knows, and the user wants.
+
+    Raises:
+        SensorError: when something wanted is not sensed, or does not have the shape and unit that the release knows.
+    """
+    sensed = {each.name: each for each in sensed_modalities}
+    if modalities is not None:
+        if missing := sorted(set(modalities) - sensed.keys()):
+            raise SensorError(
+                f"the source has no {', '.join(missing)}; it has {', '.join(sensed)}: name these",
+                catalogue.MODALITY_MISSING,
+            )
+        sensed = {name: sensed[name] for name in modalities}
+    for trained in manifest.modalities:
+        given = sensed.get(trained.name, trained)
+        if (given.shape, given.unit) != (trained.shape, trained.unit):
+            raise SensorError(
+                f"{given.name}: the source gives {given.shape} in {given.unit!r}, the release was trained on "
+                f"{trained.shape} in {trained.unit!r}; use the sensor that it was trained for, or leave it out",
+                catalogue.MODALITY_UNLIKE,
+            )
+    return [each.name for each in manifest.modalities if each.name in sensed]

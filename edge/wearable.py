@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from edge.decisions import Decider, Decision
 from edge.home_assistant import HomeAssistant
-from edge.infer import usable
 from edge.readers import RETRY_S, Readers, Sensed, SourceEnded
-from edge.recogniser import WAIT_S, Recognised, Recogniser
+from edge.recogniser import WAIT_S, Recognised, Recogniser, usable
 from edge.runtime import Decisions
 from edge.telling import Told
 from edge.wearable_settings import WearableSettings, read_wearable
