@@ -71,6 +71,17 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.set_defaults(run=_sensing)
     command.add_argument("--json", action="store_true", help="JSON instead of the tables")
     command.add_argument("--quick", action="store_true", help="two minutes of simulated time, not an hour")
+    text = "Whether a wearable's decisions are better than single windows, on HAPT and UR Fall."
+    command = within.add_parser("decide", parents=parents, help=text, description=text)
+    command.set_defaults(run=_decide)
+    command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA, or ../shared/data)")
+    command.add_argument("--json", action="store_true", help="JSON instead of the table")
+    command.add_argument("--quick", action="store_true", help="learn for one round only")
+    text = "What a wearable takes: memory, start, processor."
+    command = within.add_parser("infer", parents=parents, help=text, description=text)
+    command.set_defaults(run=_infer)
+    command.add_argument("--json", action="store_true", help="JSON instead of the tables")
+    command.add_argument("--quick", action="store_true", help="fewer starts, seconds instead of minutes")
     text = "Say which methods and protocols there are."
     command = within.add_parser("list", parents=parents, help=text, description=text)
     command.set_defaults(run=show)
@@ -88,6 +99,19 @@ def _sensing(options: argparse.Namespace) -> int:
     from bench.sensing import show_sensing
 
     return show_sensing(as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
+def _decide(options: argparse.Namespace) -> int:
+    from bench.commands import data_folder
+    from bench.decide import show_decide
+
+    return show_decide(data_folder(options.data), as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
+def _infer(options: argparse.Namespace) -> int:
+    from bench.wearable import show_infer
+
+    return show_infer(as_json=options.json, quick=options.quick, out=sys.stdout)
 
 
 def defaults(name: str, *, quick: bool) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def run_bench(options: argparse.Namespace) -> int:
         MektError: when it cannot begin, or what was made cannot be kept.
     """
     wanted = wanted_of(options)
-    data = _data(options.data)
+    data = data_folder(options.data)
     experiment = EXPERIMENTS[options.bench](wanted)
     shelf, code = Shelf(options.out), code_fingerprint()
     # Seconds are compared only when they were taken side by side.
@@ -109,7 +109,7 @@ def _check(what: str, named: Sequence[str], known: Sequence[str]) -> None:
         )
 
 
-def _data(named: Path | None) -> Path:
+def data_folder(named: Path | None) -> Path:
     """The folder of all recordings.
 
     Raises:

@@ -137,6 +137,15 @@ def read_arena(
     )
 
 
+def read_test(protocol: ProtocolSpec, rotation: int, data: Path) -> dict[str, Recording]:
+    """The recordings of a rotation's test as they are, by name.
+
+    Raises:
+        SensorError: when one is not there or cannot be read.
+    """
+    return {name: _read(protocol, data, name) for name in protocol.rotations[rotation].test}
+
+
 def _devices(
     protocol: ProtocolSpec,
     roles: Roles,

@@ -64,7 +64,7 @@ def said(config: Path, **more: Any) -> list[dict[str, Any]]:
 
 
 def test_every_window_is_decided_on_and_told_as_json(release: Path) -> None:
-    lines = said(settled(release.parent))
+    lines = said(settled(release.parent, "[decide]", "least_s = 1"))
     assert len(lines) == WINDOWS
     assert all(each["modalities"] == ["acc", "gyro"] and each["latency_ms"] > 0 for each in lines)
     assert lines[0]["activity"] is None, "nothing is sure before the minimum duration"
@@ -242,7 +242,7 @@ def test_it_ends_when_it_is_asked_to_though_nothing_is_sensed(release: Path) -> 
 
 def test_silence_is_told_once_as_not_sure(release: Path, caplog: pytest.LogCaptureFixture) -> None:
     stop = Stop()
-    decide = DecideSettings(gap_s=0.1, least_s=0, smooth_s=0, enter=0.3, leave=0.1)
+    decide = DecideSettings(gap_s=0.1, least_s=0, stay_s=0, enter=0.3, leave=0.1)
     body = Body(steps=[{"s": 4.0}, *[{"wait": threading.Event()}] * 1000])
     keeper = OneRelease(read_release(release))
     heard: list[Told] = []
