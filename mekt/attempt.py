@@ -213,10 +213,31 @@ def _settings(role: str, file: str) -> dict[str, Any]:
         return _federation(path)
     if role == "edge":
         settings = importlib.import_module("edge.settings").read_device(path)
+    elif "release" in importlib.import_module("mekt.settings").read_table(path):
+        settings = importlib.import_module("edge.wearable_settings").read_wearable(path)
     else:
         source = importlib.import_module("edge.infer").SourceSettings
         settings = importlib.import_module("mekt.settings").read_toml(path, source)
     return {"sensors": [list(each.modalities) for each in settings.sensors]}
+
+
+def _release(file: str) -> dict[str, Any]:
+    """What a wearable's release says of itself, loaded with what its sensors give; nothing is written."""
+    settings = importlib.import_module("edge.wearable_settings").read_wearable(Path(file))
+    trust = None
+    if settings.release.trust is not None:
+        trust = importlib.import_module("mekt.identity").KeptTrust(Path(settings.release.trust)).trust
+    release = importlib.import_module("export.release").read_release(Path(settings.release.file), trust)
+    names = [name for each in settings.sensors for name in each.modalities]
+    runtime = importlib.import_module("edge.runtime").Runtime(release, names)
+    manifest = release.manifest
+    return {
+        "federation": manifest.federation,
+        "round": manifest.round,
+        "classes": list(manifest.labels),
+        "modalities": list(runtime.takes(runtime.classifiers[0])),
+        "unknown": settings.decide.unknown(manifest.labels),
+    }
 
 
 def _federation(path: Path) -> dict[str, Any]:
@@ -256,7 +277,12 @@ def _sensor(file: str, index: str, limit_s: str) -> dict[str, Any]:
     return {"samples": samples}
 
 
-KINDS: dict[str, Callable[..., dict[str, Any]]] = {"import": _import, "settings": _settings, "sensor": _sensor}
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "import": _import,
+    "settings": _settings,
+    "sensor": _sensor,
+    "release": _release,
+}
 
 
 if __name__ == "__main__":
