@@ -41,8 +41,9 @@ check: test ## the same as test
 chaos: $(READY) broker ## fifty-two kills of a federation's parts, and all must end as if nobody had; four minutes
 	@$(VENV)/bin/mekt chaos --kills 52 --rounds 13 $(ARGS)
 
-bench: $(READY_TO_BENCH) ## what a round takes, by method and part, in seconds and as ratios
+bench: $(READY_TO_BENCH) ## what a round takes by part, and inference on a wearable, as ratios
 	@$(VENV)/bin/mekt bench speed $(ARGS)
+	@$(VENV)/bin/mekt bench wearable
 
 # Interrupted, it goes on where it was: runs that are done are kept in bench-results.
 results: $(READY_TO_BENCH) ## all that docs/results.md records; takes many hours on two cores

@@ -71,13 +71,19 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.set_defaults(run=_sensing)
     command.add_argument("--json", action="store_true", help="JSON instead of the tables")
     command.add_argument("--quick", action="store_true", help="two minutes of simulated time, not an hour")
+    text = "What inference takes on a wearable: torch, ONNX, 8 bits and steps, in turns on one thread."
+    command = within.add_parser("wearable", parents=parents, help=text, description=text)
+    command.set_defaults(run=_wearable)
+    command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
+    command.add_argument("--json", action="store_true", help="JSON instead of the tables")
+    command.add_argument("--quick", action="store_true", help="few runs, which say little")
     text = "Whether a wearable's decisions are better than single windows, on HAPT and UR Fall."
     command = within.add_parser("decide", parents=parents, help=text, description=text)
     command.set_defaults(run=_decide)
-    command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA, or ../shared/data)")
+    command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
     command.add_argument("--json", action="store_true", help="JSON instead of the table")
     command.add_argument("--quick", action="store_true", help="learn for one round only")
-    text = "What a wearable takes: memory, start, processor."
+    text = "What the daemon of a wearable takes: memory, start, processor."
     command = within.add_parser("infer", parents=parents, help=text, description=text)
     command.set_defaults(run=_infer)
     command.add_argument("--json", action="store_true", help="JSON instead of the tables")
@@ -101,15 +107,21 @@ def _sensing(options: argparse.Namespace) -> int:
     return show_sensing(as_json=options.json, quick=options.quick, out=sys.stdout)
 
 
+def _wearable(options: argparse.Namespace) -> int:
+    # Only here, as it needs onnxruntime, which nothing else does.
+    from bench.wearable import show_wearable
+
+    return show_wearable(data=options.data, as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
 def _decide(options: argparse.Namespace) -> int:
-    from bench.commands import data_folder
     from bench.decide import show_decide
 
-    return show_decide(data_folder(options.data), as_json=options.json, quick=options.quick, out=sys.stdout)
+    return show_decide(options.data, as_json=options.json, quick=options.quick, out=sys.stdout)
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from bench.wearable import show_infer
+    from bench.streaming import show_infer
 
     return show_infer(as_json=options.json, quick=options.quick, out=sys.stdout)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.contenders.bounds import PooledAutoencoder
 from bench.engine import plan_for
 from bench.offers import PROTOCOLS
-from bench.protocol import ProtocolSpec, read_arena, read_test
+from bench.protocol import ProtocolSpec, data_folder, read_arena, read_test
 from coordinator.classifier import fit_classifier
 from edge.decisions import AlarmSettings, Decider, DecideSettings, Decision
 from mekt.plan import Method
@@ -207,13 +207,14 @@ def _falls(how: str, played: Sequence[Played], told: Sequence[bool]) -> Falls:
     return Falls(how=how, falls=sum(fell), of_falls=len(fell), daily=sum(daily), of_daily=len(daily))
 
 
-def show_decide(data: Path, *, as_json: bool, quick: bool, out: TextIO) -> int:
+def show_decide(data: Path | None, *, as_json: bool, quick: bool, out: TextIO) -> int:
     """Print what decisions make of single windows.
 
     Raises:
         SensorError: when recordings are missing.
     """
-    outcomes = [measure(name, data, rounds=1 if quick else ROUNDS) for name in DECIDED]
+    folder = data_folder(data)
+    outcomes = [measure(name, folder, rounds=1 if quick else ROUNDS) for name in DECIDED]
     if as_json:
         print(json.dumps([plain(each) for each in outcomes]), file=out)
         return 0

@@ -19,6 +19,8 @@ from mekt.files import make_folder
 from mekt.schema import build
 
 END_S = 3.0
+# A signal that comes just before a wait without an end is heard only after it.
+LOOK_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +76,10 @@ def run_cells(cells: Sequence[Cell], *, command: Sequence[str], jobs: int, logs:
                 started += 1
                 workers.append(_Worker(command, logs / f"worker-{started}.log", heard))
                 yield workers[-1].give(waiting.popleft())
-            worker, line = heard.get()
+            try:
+                worker, line = heard.get(timeout=LOOK_S)
+            except queue.Empty:
+                continue
             if worker not in workers:
                 continue
             event = worker.event(line)

@@ -1,5 +1,6 @@
 """A protocol: which recordings are whose and what for, in several rotations; and one of them read as an arena."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.arena import Arena, Device
+from bench.cells import ROOT
 from bench.choice import Choice, Rows, even
 from coordinator.datasets import datasets_of
 from mekt import catalogue
@@ -71,6 +73,21 @@ class ProtocolSpec:
     architecture: Architecture = "conv"
     method: Mapping[str, int] = field(default_factory=dict)
     prepare: Callable[[Recording], Recording] = lambda recording: recording
+
+
+def data_folder(named: Path | None) -> Path:
+    """The folder of all recordings.
+
+    Raises:
+        SettingsError: when it is not there.
+    """
+    path = named or Path(os.environ.get("MEKT_DATA") or ROOT.parent / "shared" / "data")
+    if not path.is_dir():
+        raise SettingsError(
+            f"--data: no folder {path}; name the recordings' folder with --data DIR or MEKT_DATA",
+            catalogue.DATA_FOLDER_UNFIT,
+        )
+    return path.absolute()
 
 
 def read_arena(

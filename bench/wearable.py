@@ -1,333 +1,338 @@
-"""What a wearable takes on this machine: memory, time to the first decision, processor: `mekt bench infer`.
+"""What inference takes on a wearable: torch, the exported encoder, in 8 bits and in steps, in turns on one thread.
 
-Each figure is that of a process as a user would start it, side by side with a bare one that does the least: it imports
-onnxruntime and numpy and holds the same sessions. Encoders have the architecture that the product has, and are not
-trained; that changes no figure here. The source plays a simulated body in real time, 50 Hz.
+Encoders are not trained, since no latency depends on that; a classifier is fitted to what they give, so that it can be
+told what other forms lose. Signals are HAPT's where its recordings are, else the simulator's, frames the simulator's.
 """
 
+import itertools
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 import torch
 
+from bench.protocols import hapt
+from bench.tables import number
+from coordinator.classifier import fit_classifier
+from export.int8 import int8_of
+from export.latency import in_turns, zeros
+from export.layers import Floats
+from export.operations import operations
 from export.release import Release, read_release
+from export.session import session
+from export.steps import step_of
+from export.trial import Trial
 from export.writer import write_release
-from mekt.broker import Broker
+from mekt.blobs import blob_ref
 from mekt.encoders import Encoder, SplitAutoencoder
-from mekt.modality import Scaling, WindowSpec
-from mekt.plan import BlobRef, Method, Plan
+from mekt.modality import Modality, WindowSpec
+from mekt.plan import Architecture, Method, Plan
 from mekt.schema import plain
 from sensors.layouts import ACC, GYRO
-from sensors.recording import write_recording
-from sensors.simulator import simulate
+from sensors.normalise import RunningStatistics
+from sensors.recording import read_recording
+from sensors.simulator import DEPTH, simulate
+from sensors.stream import Recording, class_names
+from sensors.windows import WindowSet, windows_of
 
-LABELS = ("sitting", "standing", "walking", "lying", "fall")
-SPEC = WindowSpec(window_s=2.56, stride_s=1.28)
-STARTS = 15
-SHORT_S = 10.0
-WARM_S, LIVE_S, QUICK_LIVE_S = 12.0, 120.0, 10.0
 ROOT = Path(__file__).parents[1]
-TICKS = os.sysconf("SC_CLK_TCK")
-# What a bare process does. Its arguments: the release, how many windows to run, and statements about session options.
-BARE = """
-import json, sys, time, zipfile
-import numpy as np
-import onnxruntime as ort
-options = ort.SessionOptions()
-options.log_severity_level = 4
-exec(sys.argv[3])
-files = zipfile.ZipFile(sys.argv[1])
-names = [name for name in files.namelist() if name.endswith(".onnx")]
-sessions = [ort.InferenceSession(files.read(name), options, providers=["CPUExecutionProvider"]) for name in names]
-print("ready", flush=True)
-feeds = []
-for session in sessions:
-    entry = session.get_inputs()[0]
-    shape = [each if isinstance(each, int) else 1 if place == 0 else 128 for place, each in enumerate(entry.shape)]
-    feeds.append({entry.name: np.zeros(shape, np.float32)})
-took_s, began_s = [], time.process_time()
-for _ in range(int(sys.argv[2])):
-    one_s = time.perf_counter()
-    for session, feed in zip(sessions, feeds):
-        session.run(None, feed)
-    took_s.append(time.perf_counter() - one_s)
-    time.sleep(0.02)
-busy_s = time.process_time() - began_s
-print(json.dumps([1000 * float(np.median(took_s)), 1000 * busy_s / len(took_s)]) if took_s else "", flush=True)
-time.sleep(3600)
-"""
-OURS = (
-    "options.intra_op_num_threads = options.inter_op_num_threads = 1; "
-    "options.add_session_config_entry('session.intra_op.allow_spinning', '0')"
-)
-# What can be told to onnxruntime, each beside what the product tells it.
-OPTIONS = {
-    "as the product has it": OURS,
-    "onnxruntime's own defaults": "pass",
-    "two threads": "options.intra_op_num_threads = 2; options.inter_op_num_threads = 1",
-    "without the arena": f"{OURS}; options.enable_cpu_mem_arena = False",
-    "without the memory pattern": f"{OURS}; options.enable_mem_pattern = False",
-    "without either": f"{OURS}; options.enable_cpu_mem_arena = options.enable_mem_pattern = False",
-    "basic optimisation": f"{OURS}; options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC",
-    "no optimisation": f"{OURS}; options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL",
-}
-SETTINGS = """
-repeat_s = 60
-[[sensors]]
-kind = "replay"
-modalities = ["acc", "gyro"]
-recordings = ["body.npz"]
-live = true
-[release]
-file = "release.zip"
-[decide.alarms]
-fall = { threshold = 0.5 }
-"""
-# As fast as it is read: the first decision then waits for no time to pass.
-AT_ONCE = SETTINGS.replace("live = true", "speed = 1e6").replace("body.npz", "short.npz")
-TOLD = """
-[broker]
-port = %d
-[publish]
-topic = "home/anna"
-[home_assistant]
-id = "anna"
-name = "Anna's watch"
-"""
+WINDOW = WindowSpec(window_s=2.56, stride_s=1.28)
+RUNS, TAIL = 1000, 10_000
+QUICK_RUNS, QUICK_TAIL = 30, 100
+SIMULATED_S = 600.0
+FUSED = Modality(name="imu", shape=(6,), rate_hz=50.0, unit="g, rad/s")
+LARGE = Modality(name="large", shape=(48, 64), rate_hz=DEPTH.rate_hz, unit="m")
+CAMERAS = (DEPTH, LARGE)
+SIGNALS: tuple[Architecture, ...] = ("conv", "ordered", "narrow", "lstm")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Running:
-    """One process at work: resident memory, processor seconds an hour, how often its threads wake up a second."""
+class Form:
+    """One way to compute an embedding: its file, what it computes, how long (median, tenth and ninetieth percent)."""
 
-    what: str
-    resident_mb: float
-    cpu_s_per_h: float
-    wakes_per_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """From the start of a process to its first word, medians: on the clock, and of the processor."""
-
-    what: str
-    wall_s: float
-    busy_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Option:
-    """One way to make sessions: milliseconds of a window, in all and of the processor, and resident memory."""
-
-    what: str
+    size_bytes: int
+    operations: int
     median_ms: float
-    busy_ms: float
-    resident_mb: float
+    low_ms: float
+    high_ms: float
+    f1_lost: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """All of it."""
+    """An encoder: one window by torch (`eager`), as exported, in 8 bits, and one step of `new` of a window's samples.
 
-    running: tuple[Running, ...]
-    starts: tuple[Start, ...]
-    options: tuple[Option, ...]
+    `shipped` is what a wearable runs; `tail` is its p99 / median, `busy_tail` that of the processor's time alone.
+    """
 
-
-def measure(folder: Path, *, quick: bool = False) -> Figures:
-    """Everything, in `folder`, which is empty."""
-    make_release(folder / "release.zip")
-    live_s = QUICK_LIVE_S if quick else LIVE_S
-    write_recording(folder / "body.npz", simulate(1, duration_s=WARM_S + live_s + 60))
-    write_recording(folder / "short.npz", simulate(1, duration_s=SHORT_S))
-    (folder / "plain.toml").write_text(SETTINGS)
-    (folder / "at-once.toml").write_text(AT_ONCE)
-    release = str(folder / "release.zip")
-    bare = [sys.executable, "-c", BARE, release, "0", OURS]
-    lines = [sys.executable, "-m", "mekt", "infer", "--config"]
-    starts = {"bare": bare, "mekt infer": [*lines, str(folder / "at-once.toml")]}
-    with Broker(folder / "broker") as broker:
-        (folder / "told.toml").write_text(SETTINGS + TOLD % broker.port)
-        commands = {
-            "bare": bare,
-            "mekt infer": [*lines, str(folder / "plain.toml")],
-            "mekt infer, MQTT, Home Assistant": [*lines, str(folder / "told.toml")],
-        }
-        running = tuple(_running(what, command, folder, live_s) for what, command in commands.items())
-    return Figures(
-        running=running,
-        starts=tuple(_starts(starts, folder, 3 if quick else STARTS)),
-        options=tuple(_option(what, release, text, folder, 50 if quick else 500) for what, text in OPTIONS.items()),
-    )
+    encoder: str
+    window: tuple[int, ...]
+    eager_ms: float
+    fp32: Form
+    int8: Form
+    step: Form
+    shipped: str
+    new: float
+    tail: float
+    busy_tail: float
 
 
-def make_release(path: Path) -> Release:
-    """A release of acc and gyro, encoders as the product has them, not trained."""
-    kinds = (ACC, GYRO)
-    plan = Plan(
-        seed=0,
-        rounds=1,
-        window=SPEC,
-        modalities=kinds,
-        scaling={each.name: Scaling(mean=(0.0,) * each.channels, std=(1.0,) * each.channels) for each in kinds},
-        proxy={each.name: BlobRef(sha256=bytes(32), size_bytes=1) for each in kinds},
-        proxy_windows=8,
-        method=Method(knowledge_rows=1),
-    )
-    torch.manual_seed(0)
-    model = SplitAutoencoder(plan, {each.name: "conv" for each in kinds})
-    encoders = {name: each for name, each in model.encoders.items() if isinstance(each, Encoder)}
-    rng = np.random.default_rng(0)
-    groups = {"acc": ("acc",), "gyro": ("gyro",), "fused": ("acc", "gyro")}
-    write_release(
-        path,
-        plan=plan,
-        federation="bench",
-        round=1,
-        encoders=encoders,
-        classifiers={
-            name: (
-                names,
-                rng.normal(size=(len(LABELS), plan.method.embedding * len(names))).astype(np.float32),
-                np.zeros(len(LABELS), np.float32),
-            )
-            for name, names in groups.items()
-        },
-        labels=LABELS,
-        windows={each.name: rng.normal(size=(4, *SPEC.shape(each))).astype(np.float32) for each in kinds},
-        metrics={},
-    )
-    return read_release(path)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Windows:
+    """Windows of all modalities, as sensed: to calibrate on, to fit a classifier to, to judge forms by."""
 
+    calibration: WindowSet
+    fitted: WindowSet
+    judged: WindowSet
+    classes: tuple[str, ...]
 
-@contextmanager
-def _process(command: Sequence[str], folder: Path) -> "Iterator[subprocess.Popen[str]]":
-    """A process of its own, with what is compiled kept from one to the next, as where it is installed."""
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    env = kept | {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    def with_one(self, name: str, make: Callable[[Mapping[str, Floats]], Floats]) -> "Windows":
+        """With one more modality, made of the others."""
 
+        def extended(given: WindowSet) -> WindowSet:
+            return WindowSet(arrays={**given.arrays, name: make(given.arrays)}, labels=given.labels)
 
-def _running(what: str, command: Sequence[str], folder: Path, live_s: float) -> Running:
-    with _process(command, folder) as process:
-        # What this one compiles is in the memory of no later one.
-        time.sleep(WARM_S / 2)
-    with _process(command, folder) as process:
-        time.sleep(WARM_S)
-        before = _used(process.pid)
-        time.sleep(live_s)
-        after = _used(process.pid)
-        return Running(
-            what=what,
-            resident_mb=_resident_mb(process.pid),
-            cpu_s_per_h=3600 * (after[0] - before[0]) / live_s,
-            wakes_per_s=(after[1] - before[1]) / live_s,
+        return replace(
+            self,
+            calibration=extended(self.calibration),
+            fitted=extended(self.fitted),
+            judged=extended(self.judged),
         )
 
 
-def _starts(commands: Mapping[str, Sequence[str]], folder: Path, count: int) -> Iterator[Start]:
-    """In turn, so that what else the machine does meets all of them alike; the first of each makes what is compiled."""
-    taken: dict[str, list[tuple[float, float]]] = {what: [] for what in commands}
-    for _ in range(count + 1):
-        for what, command in commands.items():
-            began_s = time.perf_counter()
-            with _process(command, folder) as process:
-                assert process.stdout is not None and process.stdout.readline(), f"{what} says nothing"
-                taken[what].append((time.perf_counter() - began_s, _used(process.pid)[0]))
-    for what, all_of_it in taken.items():
-        walls, busy = zip(*all_of_it[1:], strict=True)
-        yield Start(what=what, wall_s=statistics.median(walls), busy_s=statistics.median(busy))
+def measure(modality: Modality, architecture: Architecture, windows: Windows, *, runs: int, tail: int) -> Figures:
+    """All of one encoder, in one process, in turns."""
+    encoder, release = _release(modality, architecture, windows)
+    [entry] = release.manifest.encoders
+    model = release.models[entry.file]
+    name = modality.name
+    x = entry.scaling.normalise(windows.judged.arrays[name])
+    how, int8 = int8_of(model, name, entry.scaling.normalise(windows.calibration.arrays[name]))
+    step = step_of(entry, WINDOW, model)
+    assert step is not None, "these windows are long enough"
+    trial = Trial(release, windows.judged.arrays, windows.judged.labels)
+    lost = {"int8": trial.of_model(name, int8), "step": trial.of_step(entry, step)}
+    shapes = {name: (1, step.takes, *modality.shape), **{each: (1, *shape) for each, shape in step.state.items()}}
+    state = {**zeros(shapes), name: x[:1, -step.takes :]}
+    one = torch.from_numpy(x[:1])
+
+    def eager() -> None:
+        with torch.inference_mode():
+            encoder(one)
+
+    calls = {
+        "eager": eager,
+        "fp32": _call(model, {name: x[:1]}),
+        "int8": _call(int8, {name: x[:1]}),
+        "step": _call(step.model, state),
+    }
+    times_ms = in_turns(calls, runs)
+    forms = {
+        each: Form(
+            size_bytes=len(data),
+            operations=operations(data, shapes) if each == "step" else entry.operations,
+            median_ms=statistics.median(times_ms[each]),
+            low_ms=float(np.quantile(times_ms[each], 0.1)),
+            high_ms=float(np.quantile(times_ms[each], 0.9)),
+            f1_lost=max(lost[each].values(), default=None) if each in lost else None,
+        )
+        for each, data in {"fp32": model, "int8": int8, "step": step.model}.items()
+    }
+    shipped = "int8" if forms["int8"].median_ms <= forms["fp32"].median_ms else "fp32"
+    best = {"fp32": model, "int8": int8}[shipped]
+    return Figures(
+        encoder=f"{entry.architecture} {how}",
+        window=x.shape[1:],
+        eager_ms=statistics.median(times_ms["eager"]),
+        **forms,
+        shipped=shipped,
+        new=step.samples / x.shape[1],
+        tail=_tail(best, name, x, tail, time.perf_counter_ns),
+        busy_tail=_tail(best, name, x, tail, time.thread_time_ns),
+    )
 
 
-def _option(what: str, release: str, text: str, folder: Path, windows: int) -> Option:
-    command = [sys.executable, "-c", BARE, release, str(windows), text]
-    with _process([*command[:4], "1", text], folder) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.readline()
-    with _process(command, folder) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        median_ms, busy_ms = json.loads(process.stdout.readline())
-        return Option(what=what, median_ms=median_ms, busy_ms=busy_ms, resident_mb=_resident_mb(process.pid))
+def _call(model: bytes, x: dict[str, Floats]) -> Callable[[], object]:
+    run = session(model, "bench")
+    return lambda: run.run(None, x)
 
 
-def _resident_mb(pid: int) -> float:
-    [line] = [each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmRSS")]
-    return int(line.split()[1]) / 1024
+def _tail(model: bytes, name: str, x: Floats, count: int, clock_ns: Callable[[], int]) -> float:
+    """The 99th percentile of so many windows' latencies, as a multiple of the median; one window after the other."""
+    run = session(model, "bench")
+    windows = itertools.cycle([{name: x[row : row + 1]} for row in range(len(x))])
+    [times_ms] = in_turns({"": lambda: run.run(None, next(windows))}, count, clock_ns).values()
+    return float(np.quantile(times_ms, 0.99) / statistics.median(times_ms))
 
 
-def _used(pid: int) -> tuple[float, int]:
-    """Processor seconds, and how often a thread has waited."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    waits = 0
-    for task in Path(f"/proc/{pid}/task").glob("*/status"):
-        [line] = [each for each in task.read_text().splitlines() if each.startswith("voluntary")]
-        waits += int(line.split()[1])
-    return (int(fields[11]) + int(fields[12])) / TICKS, waits
+def _release(modality: Modality, architecture: Architecture, windows: Windows) -> tuple[Encoder, Release]:
+    """An encoder as its first weights have it, and its release with a classifier that is fitted to it."""
+    name = modality.name
+    statistics_ = RunningStatistics(modality)
+    statistics_.update(windows.calibration.arrays[name])
+    scaling = statistics_.scaling()
+    plan = Plan(
+        seed=1,
+        rounds=1,
+        window=WINDOW,
+        modalities=(modality,),
+        scaling={name: scaling},
+        proxy={name: blob_ref(b"-")},
+        proxy_windows=len(windows.calibration),
+        method=Method(),
+    )
+    encoder = SplitAutoencoder(plan, {name: architecture}).encoders[name]
+    assert isinstance(encoder, Encoder)
+    known = windows.fitted.select(windows.fitted.labels >= 0)
+    with torch.inference_mode():
+        embeddings = encoder.eval()(torch.from_numpy(scaling.normalise(known.arrays[name])))[1].numpy()
+    fitted = fit_classifier(embeddings, known.labels, len(windows.classes))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "release.zip"
+        write_release(
+            out,
+            plan=plan,
+            federation="bench",
+            round=1,
+            encoders={name: encoder},
+            classifiers={name: ((name,), fitted.weight, fitted.bias)},
+            labels=windows.classes,
+            windows={name: windows.calibration.arrays[name]},
+            metrics={},
+        )
+        return encoder, read_release(out)
 
 
-def show_infer(*, as_json: bool, quick: bool, out: TextIO) -> int:
-    """Print what it takes."""
-    with tempfile.TemporaryDirectory() as place:
-        figures = measure(Path(place), quick=quick)
+def signals(data: Path | None) -> Windows:
+    """Windows of acc, and of acc and gyro side by side: HAPT's people where they are, else simulated ones."""
+    names = ("acc", "gyro")
+    data = data or Path(os.environ.get("MEKT_DATA") or ROOT.parent / "shared" / "data")
+    if hapt.locate(data, hapt.person(1)).is_file():
+        people = ((25, 25), (21, 24), (26, 30))
+        played = [[read_recording(hapt.locate(data, each), names) for each in hapt.people(*some)] for some in people]
+    else:
+        played = [[simulate(each, duration_s=SIMULATED_S, modalities=names)] for each in range(3)]
+    windows = _windows(played, (ACC, GYRO))
+    return windows.with_one("imu", lambda arrays: np.concatenate([arrays["acc"], arrays["gyro"]], axis=2))
+
+
+def frames() -> Windows:
+    """Windows of a simulated depth camera, and of one with twice as many pixels each way."""
+    windows = _windows([[simulate(each, duration_s=SIMULATED_S, modalities=("depth",))] for each in range(3)], (DEPTH,))
+    return windows.with_one("large", lambda arrays: arrays["depth"].repeat(2, axis=2).repeat(2, axis=3))
+
+
+def _windows(played: Sequence[Sequence[Recording]], modalities: Sequence[Modality]) -> Windows:
+    classes = class_names([recording for some in played for recording in some])
+    sets = [windows_of(some, modalities, WINDOW, classes) for some in played]
+    return Windows(calibration=sets[0], fitted=sets[1], judged=sets[2], classes=classes)
+
+
+def show_wearable(*, data: Path | None, as_json: bool, quick: bool, out: TextIO) -> int:
+    """Print it of every encoder, on one core."""
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    runs, tail = (QUICK_RUNS, QUICK_TAIL) if quick else (RUNS, TAIL)
+    of_signals, of_frames = signals(data), frames()
+    cases = [(modality, each, of_signals) for modality in (ACC, FUSED) for each in SIGNALS]
+    cases += [(modality, "conv", of_frames) for modality in CAMERAS]
+    figures = [measure(modality, each, windows, runs=runs, tail=tail) for modality, each, windows in cases]
     if as_json:
-        print(json.dumps(plain(figures)), file=out)
+        print(json.dumps({"wearable": [plain(each) for each in figures]}), file=out)
         return 0
-    print("\n\n".join("\n".join(each) for each in tables(figures)), file=out)
+    print("\n".join([*_windows_table(figures), "", *_steps_table(figures)]), file=out)
     return 0
 
 
-def tables(figures: Figures) -> list[list[str]]:
-    """Markdown."""
-    bare, first = figures.running[0], figures.starts[0]
-    running = [
+def _windows_table(figures: Sequence[Figures]) -> list[str]:
+    head = (
+        "encoder",
+        "window",
+        "torch (us)",
+        "fp32 (us)",
+        "ratio",
+        "int8 (us)",
+        "ratio",
+        "F1 lost",
+        "fp32 (kB)",
+        "int8 (kB)",
+    )
+    rows = [
         (
-            each.what,
-            f"{each.resident_mb:.1f} MB",
-            f"{each.resident_mb / bare.resident_mb:.2f}",
-            f"{each.cpu_s_per_h:.0f} s",
-            f"{each.wakes_per_s:.1f}",
+            each.encoder,
+            " x ".join(map(str, each.window)),
+            _us(each.eager_ms),
+            _spread(each.fp32),
+            f"{each.fp32.median_ms / each.eager_ms:.2f}",
+            _spread(each.int8),
+            f"{each.int8.median_ms / each.eager_ms:.2f}",
+            _lost(each.int8),
+            number(each.fp32.size_bytes / 1000),
+            number(each.int8.size_bytes / 1000),
+            each.shipped,
+            f"{each.tail:.1f}",
+            f"{each.busy_tail:.1f}",
         )
-        for each in figures.running
-    ]
-    starts = [
-        (
-            each.what,
-            f"{each.wall_s:.2f} s",
-            f"{each.wall_s / first.wall_s:.2f}",
-            f"{each.busy_s:.2f} s",
-            f"{each.busy_s / first.busy_s:.2f}",
-        )
-        for each in figures.starts
-    ]
-    options = [
-        (each.what, f"{each.median_ms:.2f} ms", f"{each.busy_ms:.2f} ms", f"{each.resident_mb:.1f} MB")
-        for each in figures.options
+        for each in figures
     ]
     return [
-        _table(("while streaming", "resident", "x bare", "processor an hour", "wake-ups a second"), running),
-        _table(("to the first word", "time", "x bare", "processor", "x bare"), starts),
-        _table(("sessions", "a window, median", "processor", "resident"), options),
+        *_table((*head, "shipped", "p99 / median", "of the processor"), rows),
+        "",
+        "- Medians of runs in turns on one thread, the middle eight tenths of them, ratios to torch. `shipped` is the "
+        "smallest that is not slower; F1 lost is weighted F1 of a classifier on encoders that were not trained.",
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+def _steps_table(figures: Sequence[Figures]) -> list[str]:
+    head = (
+        "encoder",
+        "window",
+        "new",
+        "window (k ops)",
+        "step (k ops)",
+        "cheaper",
+        "window (us)",
+        "step (us)",
+        "cheaper",
+    )
+    rows = [
+        (
+            each.encoder.split()[0],
+            " x ".join(map(str, each.window)),
+            f"{each.new:.1%}",
+            number(each.fp32.operations / 1000),
+            number(each.step.operations / 1000),
+            f"{each.fp32.operations / each.step.operations:.1f} x",
+            _us(each.fp32.median_ms),
+            _spread(each.step),
+            f"{each.fp32.median_ms / each.step.median_ms:.1f} x",
+            _lost(each.step),
+        )
+        for each in figures
+    ]
+    return _table((*head, "F1 lost"), rows)
+
+
+def _us(milliseconds: float) -> str:
+    return number(1000 * milliseconds)
+
+
+def _spread(form: Form) -> str:
+    return f"{_us(form.median_ms)} ({_us(form.low_ms)}-{_us(form.high_ms)})"
+
+
+def _lost(form: Form) -> str:
+    return "-" if form.f1_lost is None else f"{form.f1_lost:+.4f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]

@@ -25,6 +25,7 @@ from coordinator.ledger import Delivery, Ledger
 from coordinator.registrar import Registrar, open_authority
 from coordinator.round import NEXT
 from coordinator.settings import FederationSettings, TrustSettings, read_federation
+from coordinator.shipping import PROMOTION, Shipping
 from coordinator.standing import Fleet, status_of
 from coordinator.summing import PHASES, STEPS, Summing, settled_of
 from mekt import catalogue
@@ -36,6 +37,7 @@ from mekt.messages import (
     Body,
     Chunk,
     Envelope,
+    Fitness,
     Keys,
     Offer,
     Presence,
@@ -115,6 +117,9 @@ class Coordinator:
             learner=learner, ledger=self._ledger, blobs=self._blobs, rounds=settings.rounds, inbox=self._inbox
         )
         self._downstream = Downstream(datasets.blobs.values())
+        registrar = self._registrar
+        sign = None if registrar is None else lambda manifest: registrar.sign("release", manifest)
+        self._shipping = Shipping(settings, base, folder, downstream=self._downstream, sign=sign, inbox=self._inbox)
         self._intake = Intake(self._plan, self._rules)
         self._summing = Summing(settings.federation, self._plan, self._ledger) if self._rules.secure else None
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
@@ -147,6 +152,7 @@ class Coordinator:
             self._closing.leave(STOP_S)
             self._link.stop(STOP_S)
             self._ledger.close()
+            self._shipping.close()
             if self._registrar is not None:
                 self._registrar.close()
 
@@ -197,6 +203,7 @@ class Coordinator:
                 # It may be a broker that has forgotten everything.
                 self._fleet.connected(time.monotonic())
                 self._announce()
+                self._shipping.forget()
                 self._statuses.forget()
             case Disconnected(reason=reason):
                 log.warning("the broker is away: %s", reason)
@@ -204,6 +211,8 @@ class Coordinator:
                 envelope = self._post.open(event)
                 if envelope is not None:
                     self._receive(envelope)
+            case JobDone(name=name, error=error) if name == PROMOTION:
+                self._shipping.promoted(error)
             case JobDone(error=BaseException() as error):
                 raise error
             case JobDone(result=(Closed() as closed, knowledge)):
@@ -217,7 +226,8 @@ class Coordinator:
         device, number, now_s = envelope.device, envelope.round, time.monotonic()
         if self._fleet.is_back(device, envelope.body):
             self._intake.ask_again(device)
-        if not isinstance(envelope.body, Presence | Request):
+        # A wearable says no presence; what it asks for may come any number of times.
+        if not isinstance(envelope.body, Presence | Request | Fitness) and device not in self._shipping:
             trouble = self._fleet.heard(device, envelope.sequence, now_s)
             if trouble is not None:
                 self._post.note(trouble)
@@ -230,6 +240,8 @@ class Coordinator:
                 self._on_chunk(device, chunk)
             case Want() as want:
                 self._on_want(device, want)
+            case Fitness() as fitness:
+                self._on_fitness(device, fitness, now_s)
             case (Keys() | Shares() | Unmasking()) as word if self._summing is not None:
                 self._on_step(self._summing, device, number, word)
             case Request() | Renewal() as request if self._registrar is not None:
@@ -252,6 +264,18 @@ class Coordinator:
             self._post.reject("twin", f"{device}: two processes say that they are it; end one, or rename it")
         if event is not None:
             self._advance(event)
+        self._remind(device, now_s)
+
+    def _on_fitness(self, device: str, fitness: Fitness, now_s: float) -> None:
+        try:
+            self._shipping.heard(device, fitness)
+        except WireError as error:
+            self._post.reject("too-many-devices", str(error))
+            return
+        self._remind(device, now_s)
+
+    def _remind(self, device: str, now_s: float) -> None:
+        """Tell a device that was heard when it is time for another certificate."""
         reminder = None if self._registrar is None else self._registrar.reminder(device, now_s)
         if reminder is not None:
             self._answer(device, self._state.round, reminder)
@@ -336,6 +360,7 @@ class Coordinator:
                 self._answer(device, self._state.round, want)
         if not self._announced:
             self._announce()
+        self._ship(now_s)
         self._say_status(now_s)
 
     def _advance(self, event: rounds.Event) -> None:
@@ -380,6 +405,15 @@ class Coordinator:
         word = announcement(self._state, self._rules, self._plan, self._downstream.knowledge, time.monotonic(), summing)
         self._announced = self._post.send(word, "all", round=self._state.round, retain=True)
 
+    def _ship(self, now_s: float) -> None:
+        """Say which release wearables are to run, retained, when that has changed."""
+        if self._state.phase == "finished" and self._closing.reports:
+            self._shipping.finished(self._closing.reports[-1].release)
+        self._shipping.on_time(now_s)
+        word = self._shipping.due()
+        if word is not None and self._post.send(word, "all", retain=True):
+            self._shipping.announced(word)
+
     def _say_status(self, now_s: float) -> None:
         if not self._statuses.may_come(now_s):
             return
@@ -391,6 +425,7 @@ class Coordinator:
             share_learned=self._closing.share_done,
             reports=self._closing.reports,
             trouble=self._post.trouble,
+            rollout=self._shipping.status,
         )
         if self._statuses.is_due(status, now_s):
             self._post.send(status, "all", round=self._state.round, retain=True)

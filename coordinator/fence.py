@@ -136,13 +136,14 @@ def access(authority: Authority) -> str:
         f"topic write {root}/down/+/+",
         f"topic write {root}/round",
         f"topic write {root}/status",
+        f"topic write {root}/rollout",
     ]
     for name in names:
         if name.startswith("watch:"):
             lines += ["", f"user {name}", f"topic read {root}/status", f"topic read {root}/up/+/presence"]
     lines += ["", "# Every device, under the name in its certificate and no other."]
     lines += [f"pattern write {root}/up/%u/{kind}" for kind in up]
-    lines += [f"pattern read {root}/down/%u/+", f"pattern read {root}/round"]
+    lines += [f"pattern read {root}/{what}" for what in ("down/%u/+", "round", "rollout")]
     lines += ["", "# Who has but a token: a request, and the answer to it."]
     lines += [f"pattern write {root}/enroll/%u/request", f"pattern read {root}/enroll/%u/answer"]
     return "\n".join(lines) + "\n"

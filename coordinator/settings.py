@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+from coordinator.rollout import RolloutRules
 from coordinator.round import RoundRules
 from mekt import catalogue
 from mekt.errors import SettingsError
@@ -55,6 +56,7 @@ class FederationSettings:
     architectures: dict[ModalityName, Architecture] = field(default_factory=dict)
     method: Method = field(default_factory=Method)
     round: RoundRules = field(default_factory=RoundRules)
+    rollout: RolloutRules = field(default_factory=RolloutRules)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     trust: TrustSettings | None = None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from coordinator.round import DeviceOffline, DeviceOnline, Phase, RoundRules, RoundState
 from mekt import catalogue
 from mekt.errors import WireError
-from mekt.messages import Body, Finding, Presence, RoundReport, Status, Trouble
+from mekt.messages import Body, Finding, Presence, RolloutStatus, RoundReport, Status, Trouble
 
 LONGEST_TEXT = 500
 # How much of the text may go to the names of devices.
@@ -154,6 +154,7 @@ def status_of(
     share_learned: float,
     reports: tuple[RoundReport, ...],
     trouble: Mapping[Trouble, int],
+    rollout: RolloutStatus | None = None,
 ) -> Status:
     """The status at `now_s`. `seen_at_s`: when each device was last heard; `share_learned`: of the distillation."""
     return Status(
@@ -165,6 +166,7 @@ def status_of(
         reports=_newest(reports),
         text=_text(state, rules, now_s, seen_at_s, share_learned)[:LONGEST_TEXT],
         trouble={name: trouble[name] for name in sorted(trouble)},
+        rollout=rollout,
     )
 
 

@@ -34,7 +34,7 @@ from edge.contents import read, words
 from mekt import catalogue
 from mekt.errors import StateError
 from mekt.files import make_folder, write_atomically
-from mekt.messages import Offer, Presence, Want
+from mekt.messages import Fitness, Offer, Presence, Want
 from mekt.outgoing import Message
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ MODE = 0o600
 # Of so many blobs it is known what they are knowledge of; of older ones a chunk's entry has the hash alone.
 BLOBS_REMEMBERED = 256
 # Of these, an entry may be lost by a power cut; of all others, none.
-PASSING = (Presence, Want)
+PASSING = (Presence, Want, Fitness)
 # Entries that are about the log itself; all others are messages.
 BEGINS, CONTINUES, REPAIR, GAP = "begin", "continue", "repair", "gap"
 OWN_KINDS = (BEGINS, CONTINUES, REPAIR, GAP)

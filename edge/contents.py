@@ -7,6 +7,7 @@ from mekt.errors import WireError
 from mekt.messages import (
     Chunk,
     Envelope,
+    Fitness,
     Keys,
     Offer,
     Presence,
@@ -57,6 +58,8 @@ def words(envelope: Envelope, modality_of: Mapping[str, str], *, is_will: bool =
             of = modality_of.get(chunk.sha256.hex())
             what = "knowledge" if of is None else f"knowledge of {of}"
             return f"{what}: chunk {chunk.index + 1} of {chunk.count} of blob {chunk.sha256.hex()[:SHORT]}"
+        case Fitness() as fitness:
+            return f"fitness: {_fitness(fitness)}"
         case Request():
             return "certificate request: this device's public key, and the token's secret"
         case Renewal():
@@ -72,6 +75,18 @@ def _presence(presence: Presence) -> str:
     done = f" {presence.progress:.0%}" if presence.progress else ""
     traffic = f"{presence.up_bytes} bytes up and {presence.down_bytes} down"
     return f"{presence.activity}{done}; has {senses}; {_count(presence.windows, 'window')}; {traffic}"
+
+
+def _fitness(fitness: Fitness) -> str:
+    runs = "no release" if fitness.running is None else f"release {fitness.running.hex()[:SHORT]}"
+    why = f" ({fitness.why})" if fitness.why else ""
+    measured = (
+        (fitness.agreement_percent, "% of windows as before"),
+        (fitness.latency_us, " us for a window"),
+        (fitness.memory_mb, " MB of memory"),
+    )
+    figures = "".join(f"; {figure}{unit}" for figure, unit in measured if figure is not None)
+    return f"runs {runs}; rollout {fitness.number}: {fitness.state}{why}{figures}"
 
 
 def _others(shares: Mapping[str, Mapping[str, bytes]]) -> str:

@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 from edge.recogniser import Recognised, Recogniser, usable
-from edge.turns import Turns
+from edge.turns import Together, Turns
 from export.manifest import Manifest
 from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.schema import Bounds
 from mekt.settings import read_toml
+from sensors.csv import CsvSettings
 from sensors.recording import read_recording
-from sensors.replay import ReplaySource
+from sensors.replay import ReplaySettings, ReplaySource
 from sensors.settings import SensorSettings
+from sensors.simulator import SimulatorSettings
 from sensors.source import Source
 
 READ_S = 1.0
+# What is played may come in no order but that of its times, unless it is played in real time.
+Played = ReplaySettings | CsvSettings | SimulatorSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,11 +119,8 @@ def verdicts(
         ReleaseError: when no classifier suffices for what the source senses.
         SensorError: when the source fails or does not fit the release.
     """
-    recogniser = Recogniser(
-        release,
-        usable(source.modalities, release.manifest, modalities),
-        lambda words: print(words, file=err, flush=True),
-    )
+    sensed = usable(source.modalities, release.manifest, modalities)
+    recogniser = Recogniser(release, sensed, lambda words: print(words, file=err, flush=True))
     source.open()
     try:
         while (items := source.read(READ_S)) is not None:
@@ -150,8 +151,10 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
 
     sources: list[Source] = []
     if path.suffix == ".toml":
-        sensors = read_toml(path, SourceSettings).sensors
-        sources = [each.source(path.parent) for each in sensors if useful(each.modalities)]
+        sensors = tuple(each for each in read_toml(path, SourceSettings).sensors if useful(each.modalities))
+        sources = [each.source(path.parent) for each in sensors]
+        if sources and not any(isinstance(each, Played) and not each.live for each in sensors):
+            return Together(sources)
     else:
         recording = read_recording(path, modalities)
         if names := useful(each.name for each in recording.modalities):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from export.manifest import ClassifierEntry, EncoderEntry
 from export.release import Release
+from export.session import session
 from mekt import catalogue
 from mekt.errors import ReleaseError, SensorError
 from sensors.source import Floats
@@ -126,8 +126,8 @@ class Runtime:
         return self._run(entry.file, entry.scaling.normalise(windows))
 
     def _run(self, file: str, x: Floats) -> Floats:
-        session = self._sessions[file]
-        [result] = session.run(None, {session.get_inputs()[0].name: x.astype(np.float32, copy=False)})
+        model = self._sessions[file]
+        [result] = model.run(None, {model.get_inputs()[0].name: x.astype(np.float32, copy=False)})
         output: Floats = result
         return output
 
@@ -161,20 +161,10 @@ class Runtime:
 
 
 def _session(release: Release, file: str) -> Any:
-    """A session of one thread that sleeps between runs: the fastest for models this small, and the thriftiest."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(release.models[file], options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ReleaseError(
-            f"{release.path}: {file} cannot be loaded by onnxruntime {onnxruntime.__version__} ({error}); "
-            "install a newer onnxruntime, or export the release again",
-            catalogue.RELEASE_DOES_NOT_RUN,
-        ) from error
+        return session(release.models[file], file)
+    except ReleaseError as error:
+        raise ReleaseError(f"{release.path}: {error}", error.entry) from error
 
 
 def _ranked(release: Release) -> list[tuple[str, ClassifierEntry]]:

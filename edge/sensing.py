@@ -16,6 +16,8 @@ from mekt.errors import SensorError, StateError
 from mekt.modality import Modality, WindowSpec
 from mekt.process import memory_bytes
 from mekt.schema import plain
+from sensors.faults import FaultySource
+from sensors.replay import ReplaySource
 from sensors.rows import discard
 from sensors.seal import Seal
 from sensors.source import Block, Item, Source
@@ -33,13 +35,15 @@ LOST_S, LOST_SAMPLES = 30.0, 10
 MEMORY_SHARE = 0.5
 # Windows that are made together, once resampled in float64 and once as they are kept.
 COPIES = 4
+# Sources that a restart plays from the beginning; faults are given to recordings alone.
+PLAYED = (ReplaySource, FaultySource)
 
 
 class Sensing:
     """Reads `sources` until `stop` and keeps the windows of `modalities` in `folder`. Any thread may ask what is there.
 
-    What is there from before a restart is taken up; with `windows.whole_source`, when the same is sensed again, it is
-    not.
+    What is there from before a restart is taken up; when the same is sensed again it is not: when all sources are
+    recordings, or with `windows.whole_source`.
 
     Sources that have none of the modalities are left alone. Each of the others has a thread of its own, so that none
     waits for another; with `windows.whole_source` they take turns by their samples' times instead, and the same
@@ -90,6 +94,7 @@ class Sensing:
         useful = [source for source in sources if names & {each.name for each in source.modalities}]
         groups = [useful] if windows.whole_source and useful else [[source] for source in useful]
         self._open_groups = len(groups)
+        self._again = windows.whole_source or (bool(useful) and all(isinstance(each, PLAYED) for each in useful))
         self._threads = [threading.Thread(target=self._read, args=(group,), daemon=True) for group in groups]
 
     def start(self, after: "Sensing | None" = None) -> None:
@@ -183,7 +188,7 @@ class Sensing:
             most_age_s=self._windows.most_age_s,
             seal=self._seal,
             # Whatever is there of such a source is sensed again; the rest is of another time.
-            afresh=self._whole_source or name != "all",
+            afresh=self._again or name != "all",
         )
         return _Kept(modalities, self._spec, self._windows, store)
 

@@ -29,7 +29,7 @@ class PrivateWindows:
     `encrypt` by the key in `key_file` or by one that is made (`sensors.seal`). After a restart they are taken up.
 
     With `whole_source` it first waits for the end of a source that ends, such as a replay: a run is then repeatable. A
-    restart begins such a source, and its windows, anew.
+    restart begins such a source, and its windows, anew; as it does where all sources are recordings.
 
     Windows that are worse than one of the `worst_` are counted and not learned from (`sensors.quality`); all are kept
     unless set. `ranges` are the two ends, in a modality's unit, beyond which its sensor gives nothing.

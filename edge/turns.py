@@ -1,10 +1,14 @@
-"""Several sources as one: they take turns by the times of their samples, so that what comes out is in order."""
+"""Several sources as one: played ones take turns by the times of their samples; of live ones all comes as it comes."""
 
 import collections
 import contextlib
 from collections.abc import Sequence
 
+from sensors.lasting import Lasting
 from sensors.source import Gap, Item, Source
+
+# How long each of several live sources is waited for in turn.
+MOMENT_S = 0.02
 
 # Where a source is: in which stretch between gaps, and at what time within it.
 Position = tuple[int, float]
@@ -57,6 +61,38 @@ class Turns:
         for feed in self._feeds:
             feed.items.clear()
             feed.source.close()
+
+
+class Together:
+    """A source that gives what live `sources` give, as it comes, and ends when all have ended.
+
+    None keeps the others waiting; one that fails is opened again.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.modalities = tuple(modality for source in sources for modality in source.modalities)
+        self._sources = [Lasting(source) for source in sources]
+        self._left = list(self._sources)
+
+    def open(self) -> None:
+        """Each is opened when it can be."""
+        self._left = list(self._sources)
+
+    def read(self, timeout_s: float) -> Sequence[Item] | None:
+        """What has come, each being waited for in turn, for a moment; None when all have ended."""
+        items: list[Item] = []
+        for source in list(self._left):
+            given = source.read(min(timeout_s, MOMENT_S))
+            if given is None:
+                self._left.remove(source)
+                source.close()
+            items.extend(given or ())
+        return items if self._left or items else None
+
+    def close(self) -> None:
+        """Close every source."""
+        for source in self._sources:
+            source.close()
 
 
 class _Feed:

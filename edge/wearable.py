@@ -31,6 +31,7 @@ from edge.readers import RETRY_S, Readers, Sensed, SourceEnded
 from edge.recogniser import WAIT_S, Recognised, Recogniser, usable
 from edge.runtime import Decisions
 from edge.telling import Told
+from edge.turns import Turns
 from edge.wearable_settings import WearableSettings, read_wearable
 from export.release import Release, read_trusted_release
 from mekt import catalogue
@@ -67,6 +68,9 @@ class Keeper(Protocol):
     def look(self, now_s: float) -> Release | None:
         """Asked between windows and while waiting: another release to run from now on, or None."""
 
+    def sensed(self) -> None:
+        """The sensors gave something, whether or not a window comes of it."""
+
     def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
         """One window, what was said of it, and how long that took."""
 
@@ -91,6 +95,9 @@ class OneRelease:
         """No other."""
         return None
 
+    def sensed(self) -> None:
+        """Nobody wants to know."""
+
     def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
         """Nobody wants to know."""
 
@@ -111,7 +118,8 @@ def run_wearable(
 ) -> int:
     """Run what the settings file `config` describes until `stop` or the end of all sources; the exit code.
 
-    Decisions go to `callback` too, on the thread that calls this. `keeper` stands for `[release]`.
+    Decisions go to `callback` too, on the thread that calls this. `keeper` stands for `[release]` or `[updates]`. Where
+    the first release is still to come over the air, it is waited for.
 
     Raises:
         SettingsError: when the settings cannot work, with this release or at all.
@@ -119,16 +127,24 @@ def run_wearable(
         SensorError: when no sensor has what the release knows, or one gives it in another shape or unit.
     """
     settings = read_wearable(config)
+    if keeper is None and settings.updates is not None:
+        # Only here: it brings along what it takes to speak to a broker.
+        from edge.updates import Keeper as Updates
+
+        keeper = updates = Updates(settings.updates, config.parent)
+        if not updates.wait(stop):
+            updates.close()
+            return 0
     if keeper is None:
+        assert settings.release is not None, "one of both is there"
         trust = settings.release.trust
         keeper = OneRelease(read_trusted_release(Path(settings.release.file), None if trust is None else Path(trust)))
     told: list[Callable[[Told], None]] = [] if callback is None else [callback]
     if settings.stdout:
         stream = sys.stdout if out is None else out
         told.append(lambda each: print(each.json_line(), file=stream, flush=True))
-    loop = Wearable(settings, config.parent, keeper, stop, told)
     try:
-        loop.run()
+        Wearable(settings, config.parent, keeper, stop, told).run()
     finally:
         keeper.close()
     return 0
@@ -206,6 +222,7 @@ class Wearable:
     def _take(self, event: Any) -> None:
         match event:
             case Sensed(items=items):
+                self._keeper.sensed()
                 for item in items:
                     self._recognise(self._recogniser.feed(item))
             case SourceEnded():
@@ -302,7 +319,7 @@ class Wearable:
                 catalogue.MODALITY_MISSING,
             )
         anew = chosen != self._chosen
-        sources = [each.source(self._base) for each in chosen] if anew else self._sources
+        sources = _sources(chosen, self._base) if anew else self._sources
         sensed = usable([each for source in sources for each in source.modalities], release.manifest)
         recogniser = Recogniser(release, sensed, log.warning)
         manifest = release.manifest
@@ -342,6 +359,15 @@ class Wearable:
             self._readers.start()
         if self._broadcast is not None:
             self._broadcast.renew(self._home)
+
+
+def _sources(sensors: Sequence[Settings], base: Path) -> list[Source]:
+    """Live ones each for itself; what is played, but in real time, has no order but that of its times."""
+    played = [each for each in sensors if getattr(each, "live", None) is False]
+    sources = [each.source(base) for each in sensors if each not in played]
+    if len(played) > 1:
+        return [*sources, Turns([each.source(base) for each in played])]
+    return [*sources, *(each.source(base) for each in played)]
 
 
 def _named(release: Release) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from edge.decisions import DecideSettings
+from edge.update_settings import UpdateSettings
 from mekt.login import BrokerSettings, FilePath, located
 from mekt.schema import Bounds
 from mekt.settings import read_toml
@@ -43,14 +44,16 @@ class HomeAssistantSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WearableSettings:
-    """All about a wearable. What it says goes to standard output and, where that is named, to the broker.
+    """All about a wearable. It runs one `release`, or those that come by `updates`.
 
+    What it says goes to standard output and, where that is named, to the broker.
     It says something when that has changed, and again after `repeat_s`; with 0, after every window. Without `[broker]`
     the broker is on this machine.
     """
 
     sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
-    release: ReleaseSettings
+    release: ReleaseSettings | None = None
+    updates: UpdateSettings | None = None
     decide: DecideSettings = field(default_factory=DecideSettings)
     repeat_s: Annotated[float, Bounds(low=0, high=3600)] = 60.0
     stdout: bool = True
@@ -62,6 +65,8 @@ class WearableSettings:
         names = [name for each in self.sensors for name in each.modalities]
         if len(set(names)) != len(names):
             raise ValueError("sensors: two of them give the same modality; name each once")
+        if (self.release is None) == (self.updates is None):
+            raise ValueError("release: name its file, or with [updates] where it comes from over the air; one of both")
         if self.broker is not None and self.publish is None and self.home_assistant is None:
             raise ValueError("broker: nothing is sent there; add [publish] or [home_assistant], or leave it out")
 
@@ -74,6 +79,8 @@ def read_wearable(path: Path) -> WearableSettings:
     """
     settings = read_toml(path, WearableSettings)
     base, release = path.parent, settings.release
-    trust = None if release.trust is None else str(base / release.trust)
+    if release is not None:
+        trust = None if release.trust is None else str(base / release.trust)
+        release = ReleaseSettings(file=str(base / release.file), trust=trust)
     broker = None if settings.broker is None else located(settings.broker, base)
-    return replace(settings, release=ReleaseSettings(file=str(base / release.file), trust=trust), broker=broker)
+    return replace(settings, release=release, broker=broker)

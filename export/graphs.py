@@ -1,4 +1,4 @@
-"""Encoders and classifiers as ONNX models: the same layers in the same order as in mekt/encoders.py, no tracing.
+"""Encoders and classifiers as ONNX models: the layers of mekt/encoders.py, no tracing.
 
 Shapes: B windows, T samples, C channels, frames of (Y, X) pixels, F features, D embedding width, K classes.
 An encoder maps its modality's normalised window to `embedding` (B, D), a classifier `embeddings` (B, sum of D) to
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.layers import Graph
+from export.layers import Floats, Graph
 from mekt.encoders import (
     CONV_KERNELS,
     FRAME_CHANNELS,
@@ -26,6 +26,7 @@ from mekt.encoders import (
 EMBEDDING = "embedding"
 EMBEDDINGS = "embeddings"
 PROBABILITIES = "probabilities"
+FIRST = "backbone.convolutions.0"
 
 
 def encoder_model(modality: str, encoder: Encoder) -> bytes:
@@ -35,19 +36,25 @@ def encoder_model(modality: str, encoder: Encoder) -> bytes:
         ReleaseError: when the encoder has weights that the export does not know.
     """
     weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in encoder.state_dict().items()}
+    if isinstance(encoder.backbone, FrameConv):
+        weights |= _apart(weights.pop(f"{FIRST}.weight"))
     graph = Graph(weights)
     hidden = graph.relu(graph.linear(_features(graph, modality, encoder), "to_hidden"))
-    graph.linear(hidden, "to_embedding")
+    embedding = graph.linear(hidden, "to_embedding")
     dimensions: tuple[int | str, ...] = ("B", "T", *encoder.sizes.shape)
-    return graph.model(f"encoder_{modality}", x=(modality, dimensions), y=(EMBEDDING, ("B", encoder.sizes.embedding)))
+    return graph.model(
+        f"encoder_{modality}", {modality: dimensions}, {EMBEDDING: (embedding, ("B", encoder.sizes.embedding))}
+    )
 
 
 def classifier_model(name: str, weight_KD: NDArray[np.floating[Any]], bias_K: NDArray[np.floating[Any]]) -> bytes:
     """The ONNX model of a linear classifier: input `embeddings` (B, sum of D), output `probabilities` (B, K)."""
     graph = Graph({"linear.weight": weight_KD.astype(np.float32), "linear.bias": bias_K.astype(np.float32)})
-    graph.node("Softmax", graph.linear(EMBEDDINGS, "linear"), axis=1)
+    probabilities = graph.node("Softmax", graph.linear(EMBEDDINGS, "linear"), axis=1)
     classes, width = weight_KD.shape
-    return graph.model(f"classifier_{name}", x=(EMBEDDINGS, ("B", width)), y=(PROBABILITIES, ("B", classes)))
+    return graph.model(
+        f"classifier_{name}", {EMBEDDINGS: ("B", width)}, {PROBABILITIES: (probabilities, ("B", classes))}
+    )
 
 
 def _features(graph: Graph, x: str, encoder: Encoder) -> str:
@@ -58,6 +65,15 @@ def _features(graph: Graph, x: str, encoder: Encoder) -> str:
             return signal_lstm(graph, x)
         case FrameConv():
             return frame_conv(graph, x, encoder.sizes.shape, encoder.backbone.stretches)
+
+
+def _apart(weight: Floats) -> dict[str, Floats]:
+    """The first layer's weights of a frame, and of the window's mean frame, from which it differs by MOTION_GAIN times.
+
+    The layer is linear: w (x - mean) is w x - w mean, and the mean frame need be seen once.
+    """
+    seen, moving = weight[:, :1], np.float32(MOTION_GAIN) * weight[:, 1:]
+    return {f"{FIRST}.of_frames": seen + moving, f"{FIRST}.of_mean": -moving}
 
 
 def signal_conv(graph: Graph, x_BTC: str, stretches: int) -> str:
@@ -75,12 +91,10 @@ def signal_lstm(graph: Graph, x_BTC: str) -> str:
 
 def frame_conv(graph: Graph, x_BTYX: str, shape: tuple[int, ...], stretches: int) -> str:
     """FrameConv: (B, T, Y, X) -> (B, width); `shape` is (Y, X)."""
-    still = graph.node("ReduceMean", x_BTYX, axes=[1], keepdims=1)
-    gain = graph.constant("motion_gain", np.array(MOTION_GAIN, np.float32))
-    motion = graph.node("Mul", graph.node("Sub", x_BTYX, still), gain)
     each_frame = graph.constant("each_frame", np.array([-1, 1, *shape]))
-    frames = graph.node("Concat", *(graph.node("Reshape", each, each_frame) for each in (x_BTYX, motion)), axis=1)
-    for index in range(len(FRAME_CHANNELS)):
+    frames = graph.node("Reshape", x_BTYX, each_frame)
+    frames = graph.relu(graph.moving_conv(frames, x_BTYX, FIRST))
+    for index in range(1, len(FRAME_CHANNELS)):
         frames = graph.relu(graph.conv(frames, f"backbone.convolutions.{index}", stride=2, padding=1))
     features = graph.relu(graph.linear(graph.node("Flatten", frames, axis=1), "backbone.to_features"))
     batch_and_time = graph.node("Shape", x_BTYX, start=0, end=2)

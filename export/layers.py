@@ -36,10 +36,27 @@ class Graph:
         self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=name, **attributes))
         return name
 
+    def several(self, operator: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """One ONNX operator and its first outputs."""
+        names = [f"{operator.lower()}_{len(self._nodes)}_{place}" for place in range(outputs)]
+        self._nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], **attributes))
+        return names
+
+    def weight(self, name: str) -> str:
+        """A weight as it stands."""
+        return self.constant(name, self._weight(name))
+
     def constant(self, name: str, values: NDArray[Any]) -> str:
         """A tensor that the graph carries."""
         self._tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
+
+    def cut(self, x: str, axis: int, first: int, end: int) -> str:
+        """The entries `first` to `end` of an axis."""
+        places = {"first": first, "end": end, "axis": axis}
+        return self.node(
+            "Slice", x, *(self.constant(f"cut_{len(self._nodes)}_{k}", np.array([v])) for k, v in places.items())
+        )
 
     def conv(self, x: str, layer: str, *, stride: int, padding: int) -> str:
         """nn.Conv1d or nn.Conv2d, told by the weight: (B, C, ...) -> (B, F, ...)."""
@@ -48,8 +65,8 @@ class Graph:
         return self.node(
             "Conv",
             x,
-            self.constant(f"{layer}.weight", weight),
-            self.constant(f"{layer}.bias", self._weight(f"{layer}.bias")),
+            self.weight(f"{layer}.weight"),
+            self.weight(f"{layer}.bias"),
             kernel_shape=list(weight.shape[2:]),
             strides=[stride] * axes,
             pads=[padding] * 2 * axes,
@@ -57,13 +74,42 @@ class Graph:
 
     def linear(self, x_BC: str, layer: str) -> str:
         """nn.Linear: (B, C) -> (B, F)."""
-        weight = self.constant(f"{layer}.weight", self._weight(f"{layer}.weight"))
-        bias = self.constant(f"{layer}.bias", self._weight(f"{layer}.bias"))
-        return self.node("Gemm", x_BC, weight, bias, transB=1)
+        return self.node("Gemm", x_BC, self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias"), transB=1)
 
     def relu(self, x: str) -> str:
         """Negative values become 0."""
         return self.node("Relu", x)
+
+    def moving_conv(self, x_SYX: str, x_BTYX: str, layer: str) -> str:
+        """A convolution that sees frames and the mean frames of their windows apart: (S, 1, Y, X) -> (S, F, Y', X').
+
+        `x_SYX` are frames of the windows `x_BTYX`, of each the same number; the layer's weights are called `of_frames`
+        and `of_mean`.
+        """
+        kernel = list(self._weights[f"{layer}.of_mean"].shape[2:])
+        attributes: dict[str, Any] = {"kernel_shape": kernel, "strides": [2, 2], "pads": [kernel[0] // 2] * 4}
+        of_frames, bias, of_mean = (self.weight(f"{layer}.{each}") for each in ("of_frames", "bias", "of_mean"))
+        frames = self.node("Conv", x_SYX, of_frames, bias, **attributes)
+        mean = self.node("Conv", self._mean_frame(x_BTYX), of_mean, **attributes)
+        # By window, so that each has its own mean's.
+        shape = self.node("Shape", mean, start=1, end=4)
+        windows = self.node("Shape", x_BTYX, start=0, end=1)
+        rest = self.constant(f"{layer}.rest", np.array([-1]))
+        by_window = self.node("Reshape", frames, self.node("Concat", windows, rest, shape, axis=0))
+        one = self.constant(f"{layer}.one", np.array([1]))
+        moving = self.node("Add", by_window, self.node("Unsqueeze", mean, one))
+        return self.node("Reshape", moving, self.node("Concat", rest, shape, axis=0))
+
+    def _mean_frame(self, x_BTYX: str) -> str:
+        """The mean frame of each window, (B, 1, Y, X); as a product with ones, in a fraction of ReduceMean's time."""
+        flat = self.node("Reshape", x_BTYX, self.constant("flat", np.array([0, 0, -1])))
+        samples = self.node("Shape", x_BTYX, start=1, end=2)
+        row = self.node("Concat", self.constant("row", np.array([1])), samples, axis=0)
+        ones = self.node("ConstantOfShape", row, value=numpy_helper.from_array(np.ones(1, np.float32)))
+        mean = self.node("Div", self.node("MatMul", ones, flat), self.node("Cast", samples, to=TensorProto.FLOAT))
+        frame = self.node("Shape", x_BTYX, start=2, end=4)
+        shape = self.node("Concat", self.constant("each_mean", np.array([0, 1])), frame, axis=0)
+        return self.node("Reshape", mean, shape)
 
     def lstm(self, x_BTC: str, layer: str, *, layers: int) -> str:
         """The last hidden state of nn.LSTM(batch_first=True) of any number of layers: (B, T, C) -> (B, H)."""
@@ -95,8 +141,12 @@ class Graph:
         most = self.node("ReduceMax", x_BCT, axes=[2], keepdims=0)
         return self.node("Concat", *means, most, axis=1)
 
-    def model(self, name: str, *, x: tuple[str, Sequence[int | str]], y: tuple[str, Sequence[int | str]]) -> bytes:
-        """The finished model with input and output (name, dimensions); equal weights give equal bytes.
+    def model(
+        self, name: str, x: Mapping[str, Sequence[int | str]], y: Mapping[str, tuple[str, Sequence[int | str]]]
+    ) -> bytes:
+        """The finished model; equal weights give equal bytes.
+
+        `x` are the inputs' dimensions, `y` for each output what computes it and its dimensions.
 
         Raises:
             ReleaseError: when a weight was left out, so that the graph cannot compute what the module does.
@@ -107,13 +157,15 @@ class Graph:
                 f"{name}: the export does not know the weights {', '.join(left_out)}; extend export/",
                 catalogue.RELEASE_NOT_MADE,
             )
-        last = self._nodes[-1]
-        last.output[-1] = y[0]
+        called = {computed: output for output, (computed, _) in y.items()}
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [called.get(each, each) for each in names]
         graph = helper.make_graph(
             self._nodes,
             name,
-            [helper.make_tensor_value_info(x[0], TensorProto.FLOAT, list(x[1]))],
-            [helper.make_tensor_value_info(y[0], TensorProto.FLOAT, list(y[1]))],
+            [helper.make_tensor_value_info(each, TensorProto.FLOAT, list(sizes)) for each, sizes in x.items()],
+            [helper.make_tensor_value_info(each, TensorProto.FLOAT, list(sizes)) for each, (_, sizes) in y.items()],
             self._tensors,
         )
         opsets = [helper.make_opsetid("", OPSET)]

@@ -8,25 +8,28 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from mekt import catalogue
 from mekt.errors import ReleaseError
 from mekt.modality import LARGEST_WINDOW_VALUES, Modality, ModalityName, Scaling, WindowSpec
-from mekt.schema import Bounds, Count, Name, SchemaError, build, plain
+from mekt.schema import Bounds, Count, Name, Positive, SchemaError, build, plain
 
-FORMAT = 1
+FORMAT = 2
 # The coordinator's signature on the bytes of the manifest (mekt.signature); where there is no authority, there is none.
 SIGNATURE = "signature"
 MANIFEST = "manifest.json"
 LARGEST_RELEASE_BYTES = 1 << 28
 SUFFIX = ".zip"
+# Another form of an encoder is kept only if it costs no classifier more weighted F1 than this.
+MOST_F1_LOST = 0.005
 
 Sha256 = Annotated[str, Bounds(pattern=r"[0-9a-f]{64}")]
 Width = Annotated[int, Bounds(low=1, high=1024)]
 # Printable: both are written to terminals and into lines of text.
 Label = Annotated[str, Bounds(pattern=r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,64}")]
 Metric = Annotated[str, Bounds(pattern=r"[\x21-\x7e]{1,64}")]
+F1Lost = Annotated[dict[Name, Annotated[float, Bounds(low=-1, high=MOST_F1_LOST)]], Bounds(shortest=1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,15 +41,72 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Int8Form:
+    """An encoder in whole numbers of 8 bits, in the place of `EncoderEntry.file`: weights alone ("dynamic"), or all.
+
+    `f1_lost` is by how much weighted F1 falls, per classifier that uses the encoder, with this form in its place.
+    """
+
+    file: Name
+    how: Literal["static", "dynamic"]
+    f1_lost: F1Lost
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepForm:
+    """An encoder of a stream: of its newest samples, and a state, the embedding of the window that ends with them.
+
+    The model takes the modality (1, `takes`, ...), normalised: the newest samples, of which `samples` are new since the
+    step before, and every state (1, *shape) by its name. It gives `embedding` (1, D), and every new state by its name
+    behind `next_`. A stream begins with states of zeros, before its first sample were zeros, and what is given is a
+    window's embedding once `history` samples were seen. `operations` are the multiply-adds of one step.
+    """
+
+    file: Name
+    samples: Count
+    takes: Count
+    history: Count
+    state: Annotated[dict[Name, Annotated[tuple[Count, ...], Bounds(shortest=1, longest=4)]], Bounds(longest=8)]
+    operations: Count
+    f1_lost: F1Lost
+
+    def __post_init__(self) -> None:
+        if sum(math.prod(shape) for shape in self.state.values()) > LARGEST_WINDOW_VALUES:
+            raise ValueError(f"state: holds more than {LARGEST_WINDOW_VALUES} values")
+        if not self.samples <= self.takes <= self.history:
+            raise ValueError("takes: expected at least the samples that are new, at most those of the history")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """Milliseconds of one window, or one step, through each file: medians on one thread of `machine`."""
+
+    machine: Label
+    onnxruntime: Label
+    latency_ms: dict[Name, Positive]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderEntry:
-    """An encoder: the modality that it takes, scaled by `scaling`, and the embedding width that it gives."""
+    """An encoder: the modality that it takes, scaled by `scaling`, and the embedding width that it gives.
+
+    `operations` are the multiply-adds of one window. `int8` and `step` are other forms of it, in a finished release.
+    """
 
     modality: Modality
     scaling: Scaling
     architecture: Annotated[str, Bounds(shortest=1, longest=32)]
     embedding: Width
     parameters: Count
+    operations: Count
     file: Name
+    int8: Int8Form | None = None
+    step: StepForm | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of all its forms, the encoder as it was trained first."""
+        return (self.file, *(form.file for form in (self.int8, self.step) if form is not None))
 
     def __post_init__(self) -> None:
         if not len(self.scaling.mean) == len(self.scaling.std) == self.modality.channels:
@@ -63,13 +123,16 @@ class ClassifierEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """All about a release. `labels` names the classes by index; `parity` is per file the largest difference to torch.
+    """All about a release. `labels` names the classes by index.
+
+    `parity` is the largest difference to torch, per encoder and classifier as they were trained. `measured` is there in
+    a finished release.
 
     Raises:
         ValueError: when the parts do not agree with each other.
     """
 
-    format: Annotated[int, Bounds(low=1)] = FORMAT
+    format: Annotated[int, Bounds(low=FORMAT)] = FORMAT
     federation: Name
     round: Annotated[int, Bounds(low=0, high=1_000_000_000)]
     opset: Annotated[int, Bounds(low=1, high=1000)]
@@ -80,6 +143,7 @@ class Manifest:
     files: dict[Name, FileEntry]
     metrics: Annotated[dict[Metric, float], Bounds(longest=256)]
     parity: dict[Name, Annotated[float, Bounds(low=0)]]
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         names = [each.modality.name for each in self.encoders]
@@ -97,15 +161,37 @@ class Manifest:
             raise ValueError("labels: a name occurs twice")
         if self.classifiers and not self.labels:
             raise ValueError("labels: the classifiers have none")
-        used = [each.file for each in self.encoders] + [each.file for each in self.classifiers.values()]
+        for each in self.encoders:
+            if each.step is not None and each.step.takes > self.window.samples(each.modality):
+                raise ValueError(f"{each.step.file}: takes more samples than a window has")
+            users = self.users(each.modality.name)
+            for form in (each.int8, each.step):
+                if form is not None and set(form.f1_lost) != users:
+                    raise ValueError(f"{form.file}: f1_lost: expected exactly one number for each of {sorted(users)}")
+        models = [each.file for each in self.classifiers.values()]
+        used = [file for each in self.encoders for file in each.files] + models
         if len(set(used)) != len(used) or set(used) != set(self.files) or self.files.keys() & {MANIFEST, SIGNATURE}:
-            raise ValueError("files: expected exactly one entry for each encoder and classifier")
-        if set(self.parity) != set(self.files):
-            raise ValueError("parity: expected exactly one number for each file")
+            raise ValueError("files: expected exactly one entry for each form of an encoder and each classifier")
+        if set(self.parity) != {*models, *(each.file for each in self.encoders)}:
+            raise ValueError("parity: expected exactly one number for each encoder and classifier")
+        if self.measured is not None and set(self.measured.latency_ms) != set(self.files):
+            raise ValueError("measured.latency_ms: expected exactly one number for each file")
 
     def encoder(self, modality: str) -> EncoderEntry | None:
         """The encoder of this modality, or None when the release has none."""
         return next((each for each in self.encoders if each.modality.name == modality), None)
+
+    def users(self, modality: str) -> set[str]:
+        """The classifiers that use the encoder of this modality."""
+        return {name for name, each in self.classifiers.items() if modality in each.modalities}
+
+    def file_to_run(self, encoder: EncoderEntry) -> str:
+        """The file that gives whole windows' embeddings best: the smallest that is not slower, as trained in doubt."""
+        if self.measured is None or encoder.int8 is None:
+            return encoder.file
+        latency_ms = self.measured.latency_ms
+        fast = [each for each in (encoder.file, encoder.int8.file) if latency_ms[each] <= latency_ms[encoder.file]]
+        return min(fast, key=lambda each: self.files[each].size_bytes)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from export.bundle import pack
@@ -25,7 +24,9 @@ from export.manifest import (
     Manifest,
     pack_manifest,
 )
+from export.operations import operations
 from export.release import read_release
+from export.session import session
 from mekt import catalogue
 from mekt.encoders import Encoder
 from mekt.errors import ReleaseError
@@ -82,7 +83,7 @@ def write_release(
             round=round,
             opset=OPSET,
             window=plan.window,
-            encoders=tuple(_entry(plan, name, encoder) for name, encoder in trained.items()),
+            encoders=tuple(_entry(plan, name, each, models[_file("encoder", name)]) for name, each in trained.items()),
             classifiers={
                 name: ClassifierEntry(modalities=tuple(modalities), file=_file("classifier", name))
                 for name, (modalities, _, _) in classifiers.items()
@@ -148,7 +149,7 @@ def _fit_together(
             )
 
 
-def _entry(plan: Plan, name: str, encoder: Encoder) -> EncoderEntry:
+def _entry(plan: Plan, name: str, encoder: Encoder, model: bytes) -> EncoderEntry:
     modality = plan.modality(name)
     assert modality is not None, "checked before"
     return EncoderEntry(
@@ -157,6 +158,7 @@ def _entry(plan: Plan, name: str, encoder: Encoder) -> EncoderEntry:
         architecture="conv" if modality.is_frames else encoder.sizes.architecture,
         embedding=encoder.sizes.embedding,
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        operations=operations(model, {name: (1, *plan.window.shape(modality))}),
         file=_file("encoder", name),
     )
 
@@ -179,7 +181,7 @@ def _parity(
 
     A classifier is run as a wearable would, on the embeddings of the exported encoders.
     """
-    sessions = {name: _session(data) for name, data in models.items()}
+    sessions = {file: session(model, file) for file, model in models.items()}
     worst = dict.fromkeys(models, 0.0)
     for size in BATCHES:
         rows = np.unique(np.linspace(0, len(next(iter(windows.values()))) - 1, size).astype(np.intp))
@@ -215,12 +217,6 @@ def difference(exported_ND: Floats, trained_ND: Floats) -> float:
 def _worse(one: float, other: float) -> float:
     """The larger one; NaN is worse than any number."""
     return float(np.maximum(one, other))
-
-
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _must_be_the_same(out: Path, manifest: Manifest) -> None:

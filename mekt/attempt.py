@@ -3,6 +3,7 @@
     python -m mekt.attempt import MODULE          imports it and has it compute something
     python -m mekt.attempt settings ROLE FILE     reads a settings file and looks for the recordings that it names
     python -m mekt.attempt sensor FILE INDEX S    opens one of its sensors and reads for at most S seconds
+    python -m mekt.attempt release NEW OLD MB S   tries a release on the windows that it reads (`edge.selftest`)
 
 The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "number": n},
 where the number is 0 for an exception that is none of Mekt's.
@@ -71,18 +72,20 @@ Outcome = Done | Refused | Died | Hung
 class Attempt:
     """A process at work, which does not outlive this one. Several may run at a time; each has to be waited for."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, given: bytes = b"") -> None:
+        """Begin with it; what is `given` it can read from its standard input."""
         # It shall import what this process would import, wherever this one has that from.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         self._began_s = time.monotonic()
         self._process = subprocess.Popen(
             leashed([sys.executable, "-P", "-m", "mekt.attempt", *words]),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
         )
+        self._given: bytes | None = given or None
 
     def outcome(self, limit_s: float) -> Outcome:
         """What came of it, at most `limit_s` from its start; then it is ended, and whatever it has started.
@@ -99,18 +102,26 @@ class Attempt:
             self._end()
         return _outcome(said, self._process.returncode)
 
+    def stop(self) -> None:
+        """End it, and whatever it has started, while another thread waits for its outcome."""
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def _answer(self, limit_s: float, least_s: float) -> bytes | None:
         """All that it has said, once it has ended; None where it has not by `limit_s` from its start."""
         try:
-            said, _ = self._process.communicate(timeout=max(least_s, self._began_s + limit_s - time.monotonic()))
+            # What is given once is sent on by itself when this goes on.
+            given, self._given = self._given, None
+            left_s = max(least_s, self._began_s + limit_s - time.monotonic())
+            said, _ = self._process.communicate(given, timeout=left_s)
         except subprocess.TimeoutExpired:
             return None
         return said
 
     def _end(self) -> None:
         if self._process.poll() is None:
-            with contextlib.suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self.stop()
             self._process.communicate()
 
 
@@ -213,31 +224,12 @@ def _settings(role: str, file: str) -> dict[str, Any]:
         return _federation(path)
     if role == "edge":
         settings = importlib.import_module("edge.settings").read_device(path)
-    elif "release" in importlib.import_module("mekt.settings").read_table(path):
+    elif importlib.import_module("mekt.settings").read_table(path).keys() & {"release", "updates"}:
         settings = importlib.import_module("edge.wearable_settings").read_wearable(path)
     else:
         source = importlib.import_module("edge.infer").SourceSettings
         settings = importlib.import_module("mekt.settings").read_toml(path, source)
     return {"sensors": [list(each.modalities) for each in settings.sensors]}
-
-
-def _release(file: str) -> dict[str, Any]:
-    """What a wearable's release says of itself, loaded with what its sensors give; nothing is written."""
-    settings = importlib.import_module("edge.wearable_settings").read_wearable(Path(file))
-    trust = None
-    if settings.release.trust is not None:
-        trust = importlib.import_module("mekt.identity").KeptTrust(Path(settings.release.trust)).trust
-    release = importlib.import_module("export.release").read_release(Path(settings.release.file), trust)
-    names = [name for each in settings.sensors for name in each.modalities]
-    runtime = importlib.import_module("edge.runtime").Runtime(release, names)
-    manifest = release.manifest
-    return {
-        "federation": manifest.federation,
-        "round": manifest.round,
-        "classes": list(manifest.labels),
-        "modalities": list(runtime.takes(runtime.classifiers[0])),
-        "unknown": settings.decide.unknown(manifest.labels),
-    }
 
 
 def _federation(path: Path) -> dict[str, Any]:
@@ -277,11 +269,38 @@ def _sensor(file: str, index: str, limit_s: str) -> dict[str, Any]:
     return {"samples": samples}
 
 
+def _wearable(file: str) -> dict[str, Any]:
+    """What a wearable's release says of itself, loaded with what its sensors give; nothing is written."""
+    settings = importlib.import_module("edge.wearable_settings").read_wearable(Path(file))
+    assert settings.release is not None, "it has one"
+    trust = None
+    if settings.release.trust is not None:
+        trust = importlib.import_module("mekt.identity").KeptTrust(Path(settings.release.trust)).trust
+    release = importlib.import_module("export.release").read_release(Path(settings.release.file), trust)
+    names = [name for each in settings.sensors for name in each.modalities]
+    runtime = importlib.import_module("edge.runtime").Runtime(release, names)
+    manifest = release.manifest
+    return {
+        "federation": manifest.federation,
+        "round": manifest.round,
+        "classes": list(manifest.labels),
+        "modalities": list(runtime.takes(runtime.classifiers[0])),
+        "unknown": settings.decide.unknown(manifest.labels),
+    }
+
+
+def _release(new: str, old: str, memory_mb: str, limit_s: str) -> dict[str, Any]:
+    given = sys.stdin.buffer.read()
+    facts: dict[str, Any] = importlib.import_module("edge.selftest").tried(new, old, memory_mb, limit_s, given)
+    return facts
+
+
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "import": _import,
     "settings": _settings,
     "sensor": _sensor,
     "release": _release,
+    "wearable": _wearable,
 }
 
 

@@ -85,6 +85,11 @@ class Fetch:
         """Blobs that are not complete yet."""
         return tuple(assembly.ref for assembly in self._open.values())
 
+    @property
+    def arrived(self) -> int:
+        """How many chunks have come of blobs that are not complete."""
+        return sum(len(assembly.parts) for assembly in self._open.values())
+
     def want(self, ref: BlobRef) -> None:
         """Begin to fetch a blob; a blob that is being fetched goes on.
 

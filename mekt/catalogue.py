@@ -419,7 +419,7 @@ SENSOR = Entry(
     500,
     "A sensor or a recording cannot be read.",
     "Its driver, its connection or its file, as the message says.",
-    "Check the device or the path that the message names; `mekt doctor` tries every sensor.",
+    "Check the device or the path that the message names; `mekt sensors check` looks at every sensor.",
 )
 RECORDING_MISSING = Entry(
     501,
@@ -574,6 +574,24 @@ RELEASE_REPLAYED = Entry(
     "The release is older than one that was used here before.",
     "Somebody put an old release in the place of a newer one.",
     "Take the newest one. To go back on purpose, remove the file beside the key that ends in `.newest-release`.",
+)
+RELEASE_UNKNOWN = Entry(
+    612,
+    "The coordinator has no release of this name.",
+    "It is misspelt, its round is not over yet, or its export failed.",
+    "Choose one that `mekt release list` names.",
+)
+ROLLOUT_UNDER_WAY = Entry(
+    613,
+    "A release is on its way to wearables, or there already.",
+    "One release at a time is tried; the message names it.",
+    "Wait for its end, which `mekt status` tells, or end it with `mekt release promote --now` or `mekt release stop`.",
+)
+NO_ROLLOUT = Entry(
+    614,
+    "There is no release that could be taken back.",
+    "None was promoted, it was taken back already, or no other was on all wearables before it.",
+    "See `mekt release list`; to bring wearables another one, promote it.",
 )
 
 # 7: state on disk

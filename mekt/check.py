@@ -1,8 +1,9 @@
-"""One thing that `mekt doctor` has looked at: a mark, what was seen, and what to do about it. Pure."""
+"""One thing that was looked at: a mark, what was seen, and what to do about it; and a report of several."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from mekt.catalogue import Entry
 from mekt.errors import MektError
@@ -76,6 +77,26 @@ def refused(
     """It will not work for the reason in `text`; the remedy stands behind the last semicolon, as Mekt words errors."""
     seen, _, advice = text.rpartition("; ")
     return failed(name, seen or text, advice if seen else remedy, family, entry)
+
+
+def report(
+    name: str, checks: Iterable[Check], *, as_json: bool, out: TextIO, about: Mapping[str, str] | None = None
+) -> int:
+    """Print a line for each check as soon as it is known, then how it went with `name`; the exit code.
+
+    As JSON it is one object with all of it, and with what `about` has.
+    """
+    told: list[Check] = []
+    for check in checks:
+        told.append(check)
+        if not as_json:
+            print(check.line(), file=out, flush=True)
+    code = exit_code(told)
+    if as_json:
+        print(json.dumps({**(about or {}), "exit_code": code, "checks": [each.plain() for each in told]}), file=out)
+    else:
+        print(f"{name}: {summary(told)}", file=out)
+    return code
 
 
 def exit_code(checks: Iterable[Check]) -> int:

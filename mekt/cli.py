@@ -15,7 +15,7 @@ from mekt.process import log_to_stderr
 PARTS = {
     "daemons": ("coordinator", "edge"),
     "trust": ("ca", "enroll", "device", "broker"),
-    "releases": ("infer", "score"),
+    "releases": ("infer", "score", "release"),
     "sensors": ("sensors",),
     "questions": ("status", "audit", "doctor", "explain"),
     "trials": ("demo", "chaos", "bench"),

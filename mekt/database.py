@@ -130,6 +130,9 @@ class Database:
             self.damaged(found[0] if found else "it cannot be checked")
         for schema in range(version, len(steps)):
             with self.transaction():
+                # Another process may have taken this step meanwhile.
+                if self.row("PRAGMA user_version") != (schema,):
+                    continue
                 for statement in steps[schema]:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {schema + 1}")

@@ -4,7 +4,6 @@ It goes from the inside out: interpreter, packages, settings, memory and disk, c
 hang is tried in a process of its own. All of it ends within `WHOLE_S`, nothing is left behind, no secret is shown.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, TextIO
 
 from mekt import catalogue
 from mekt.attempt import Attempt, Died, Done, Hung, Refused
-from mekt.check import REACH, VISIT, Check, Role, exit_code, failed, ok, refused, skipped, summary, warning
+from mekt.check import REACH, VISIT, Check, Role, failed, ok, refused, report, skipped, warning
 from mekt.errors import MektError, MissingPackageError, ReleaseError, SensorError, SettingsError
 from mekt.login import BrokerSettings, located
 from mekt.machine import check_clock, check_memory, check_state
@@ -94,17 +93,8 @@ def run_doctor(
     elif host is not None or port is not None:
         broker = BrokerSettings(host=host or "127.0.0.1", port=port or 1883, plain_text_allowed=True)
         question = Question(role=role, broker=broker, beside_daemon=beside_daemon)
-    checks: list[Check] = []
-    for check in examine(question, first):
-        checks.append(check)
-        if not as_json:
-            print(check.line(), file=out, flush=True)
-    code, what = exit_code(checks), question.role or "unknown"
-    if as_json:
-        print(json.dumps({"role": what, "exit_code": code, "checks": [each.plain() for each in checks]}), file=out)
-    else:
-        print(f"{what}: {summary(checks)}", file=out)
-    return code
+    what = question.role or "unknown"
+    return report(what, examine(question, first), as_json=as_json, out=out, about={"role": what})
 
 
 def read_question(config: Path, *, beside_daemon: bool = False) -> tuple[Question, Check | None]:
@@ -203,7 +193,7 @@ def _release(question: Question, *, valid: bool) -> Check:
     """Whether the release is whole, and onnxruntime runs it here with what the sensors give."""
     if not valid:
         return skipped("release", "the settings are not valid or not read")
-    match Attempt("release", str(question.config)).outcome(SETTINGS_S):
+    match Attempt("wearable", str(question.config)).outcome(SETTINGS_S):
         case Done(facts=facts) if facts["unknown"]:
             seen = f"has no class {', '.join(facts['unknown'])}; it has {', '.join(facts['classes'])}"
             return failed("release", seen, "name these in [decide]", SettingsError, catalogue.CHOICE_UNKNOWN)
@@ -323,7 +313,9 @@ def _sensor(name: str, modalities: str, attempt: Attempt, limit_s: float) -> Che
             samples: dict[str, int] = facts["samples"]
             if silent := [each for each, count in samples.items() if count == 0]:
                 seen = f"opened, but {', '.join(silent)} gave no sample within {SAMPLES_S:g} s"
-                return warning(name, seen, "look whether it is switched on and measures; a slow one may need longer")
+                return warning(
+                    name, seen, "look whether it is switched on and measures; `mekt sensors check` tells more"
+                )
             return ok(name, ", ".join(f"{count} samples of {each}" for each, count in samples.items()))
         case Refused(problem=problem, exit_code=code, entry=entry) if code in FAMILIES:
             return refused(name, f"{modalities}: {problem}", FAMILIES[code], entry=entry)

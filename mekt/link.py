@@ -84,6 +84,14 @@ class Link:
             self.stop(timeout_s=1.0)
             raise error
 
+    def begin(self) -> None:
+        """Start without waiting: for whoever works without a broker as well. `start` is not called then.
+
+        Raises:
+            MektError: when the witness forbids the will; nothing was started then.
+        """
+        self._session.start(0.0)
+
     @property
     def is_connected(self) -> bool:
         """True between an accepted login and the loss of the connection; a silent loss takes two keep-alives to see."""

@@ -29,6 +29,7 @@ LARGEST_ROUND = 2**31 - 1
 REPORTS_KEPT = 50
 FINDINGS_KEPT = 16
 SCORES_KEPT = 64
+RELEASES_TOLD = 16
 LONGEST_SENTENCE = 240
 # Of a P-256 key, with the longest name: 330 and 700 bytes.
 LARGEST_REQUEST, LARGEST_CERTIFICATE = 512, 1024
@@ -88,6 +89,33 @@ Share = Annotated[bytes, Bounds(shortest=SHARE_BYTES, longest=SHARE_BYTES)]
 # How many rounds ago something was learned; 0 in this one.
 Age = Annotated[int, Bounds(low=0, high=LARGEST_ROUND)]
 Activity = Literal["idle", "fetching", "sensing", "training", "sending"]
+# A federation's name, and the round.
+ReleaseName = Annotated[str, Bounds(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")]
+RolloutNumber = Annotated[int, Bounds(low=0, high=2**31 - 1)]
+RolloutShare = Annotated[float, Bounds(low=0, high=1)]
+# How far a wearable is with a release that was announced; the last three are its last word on it.
+FitnessState = Literal["running", "fetching", "testing", "trial", "good", "refused", "rolled-back"]
+# To a share of the wearables, or to all; all have said their last word on it; or it was stopped.
+RolloutState = Literal["canary", "everybody", "done", "stopped"]
+# Why it does not use it, and all that it can say of that.
+Unfit = Literal[
+    "",
+    "damaged",  # not the bytes that were announced, or no release
+    "unsigned",  # without the coordinator's signature
+    "replayed",  # signed, and older than one that was used here
+    "too-new",  # of a format that this Mekt does not know
+    "too-large",  # more than may be fetched, or kept, here
+    "unfit",  # for other sensors than there are
+    "does-not-run",  # an error while it was loaded, or while it worked
+    "disagrees",  # with the release before it, on windows of this device
+    "unsure",  # of its classes, on windows of this device
+    "slow",  # to say what a window shows
+    "memory",  # takes too much of it
+    "crashed",  # the process ended during the trial
+    "silent",  # said nothing during the trial
+    "untested",  # too few windows came to test it on
+    "disk",  # the disk does not take it
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -281,10 +309,64 @@ class RoundReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """The coordinator's word on the release that wearables are to run, retained: the zip of `release` is the `blob`.
+
+    `number` is this rollout's, from 1 on: it stays while the share grows, and the next rollout has a larger one.
+    Which wearables take part is what `mekt.share.takes_part` says; with `share` 1.0 it is all of them, with 0 nobody:
+    the release was taken back, and there is none before it.
+    """
+
+    release: ReleaseName
+    blob: BlobRef
+    number: Annotated[int, Bounds(low=1, high=2**31 - 1)]
+    share: RolloutShare
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitness:
+    """A wearable's word on the release that it runs and on the one that rollout `number` brings it, retained.
+
+    `running`: the SHA-256 of the zip at work, if one is; `number`: 0 before the first rollout. `why` is there exactly
+    where the release is "refused" or "rolled-back". What was not measured is left out: how many of the windows got the
+    same class by both releases, the median time for a window, the resident memory in 1024 * 1024 bytes.
+    """
+
+    running: Sha256 | None = None
+    number: RolloutNumber
+    state: FitnessState
+    why: Unfit = ""
+    agreement_percent: Annotated[int, Bounds(low=0, high=100)] | None = None
+    latency_us: Annotated[int, Bounds(low=0, high=10_000_000)] | None = None
+    memory_mb: Annotated[int, Bounds(low=0, high=65_535)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.state in ("refused", "rolled-back")) != bool(self.why):
+            raise ValueError(f"why: {self.why!r} does not go with {self.state!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutStatus:
+    """Where the newest rollout stands, in words too.
+
+    `wearables`: how many run which release; `states`: how many of those that take part are how far with this one.
+    """
+
+    release: ReleaseName
+    number: RolloutNumber
+    share: RolloutShare
+    state: RolloutState
+    wearables: Annotated[dict[ReleaseName, Count], Bounds(longest=RELEASES_TOLD)]
+    states: Annotated[dict[FitnessState, Count], Bounds(longest=8)]
+    text: Annotated[str, Bounds(longest=300)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
     """What an operator wants to know, retained: where the round stands, in words too, and the latest reports.
 
-    `trouble` counts the messages that something was wrong with since the coordinator started.
+    `trouble` counts the messages that something was wrong with since the coordinator started. `rollout` is there once a
+    release was shipped to wearables.
     """
 
     phase: Label
@@ -295,6 +377,7 @@ class Status:
     reports: Annotated[tuple[RoundReport, ...], Bounds(longest=REPORTS_KEPT)]
     text: Annotated[str, Bounds(longest=500)]
     trouble: Annotated[dict[Trouble, Count], Bounds(longest=32)] = field(default_factory=dict)
+    rollout: RolloutStatus | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -342,6 +425,8 @@ Body = (
     | Keys
     | Shares
     | Unmasking
+    | Rollout
+    | Fitness
 )
 
 # kind -> body, the largest message in bytes, and the directions in which it may travel.
@@ -360,6 +445,8 @@ KINDS: dict[str, tuple[type[Body], int, tuple[Direction, ...]]] = {
     # Of 16 modalities with 31 devices of the longest names.
     "shares": (Shares, 80 * 1024, ("up", "down")),
     "unmasking": (Unmasking, 64 * 1024, ("up",)),
+    "rollout": (Rollout, 2048, ("all",)),
+    "fitness": (Fitness, 2048, ("up",)),
 }
 KIND_OF: dict[type[Body], str] = {body: kind for kind, (body, _, _) in KINDS.items()}
 LONG_KINDS = ("round", "status")

@@ -14,7 +14,7 @@ from mekt.errors import LinkError, SettingsError
 from mekt.messages import KINDS
 from mekt.outgoing import PACKET_OVERHEAD_BYTES
 from mekt.session import UNSUPPORTED_PROTOCOL
-from mekt.topics import Topic, for_coordinator, for_device
+from mekt.topics import Topic, for_coordinator, for_device, for_wearable
 from mekt.visit import Guest, Visit
 
 # The largest message that has to pass, with room for the status of a federation of many devices.
@@ -23,6 +23,8 @@ assert KINDS["chunk"][1] + PACKET_OVERHEAD_BYTES <= LEAST_PACKET_BYTES, "a chunk
 RETAINED_S = 1.5
 # No kind of message is called this, so what is sent under it is dropped by the topic alone.
 NO_KIND = "doctor"
+# What a wearable says.
+WEARABLE_KINDS = ("fitness", "want", "renewal")
 # Stands for any device where the coordinator's permissions are tried.
 NOBODY = "mekt-doctor"
 CLIENT_ID_REFUSED = 133
@@ -130,8 +132,9 @@ def _delivery(visit: Visit) -> Check:
 
 
 def _permissions(guest: Guest, visit: Visit) -> Iterator[Check]:
-    if guest.role == "wearable":
-        yield from (skipped(name, "a wearable neither hears nor says anything") for name in ("publish", "subscribe"))
+    if guest.role == "wearable" and not guest.federation:
+        why = "a wearable that takes no updates neither hears nor says anything"
+        yield from (skipped(name, why) for name in ("publish", "subscribe"))
     elif not guest.federation:
         why = "the federation's name is not known; name a settings file with --config"
         yield from (skipped(name, why) for name in ("publish", "subscribe"))
@@ -145,6 +148,8 @@ def _permissions(guest: Guest, visit: Visit) -> Iterator[Check]:
 def _heard(guest: Guest) -> tuple[str, ...]:
     if guest.role == "edge":
         return for_device(guest.federation, guest.device)
+    if guest.role == "wearable":
+        return for_wearable(guest.federation, guest.device)
     return for_coordinator(guest.federation)
 
 
@@ -152,7 +157,7 @@ def _said(guest: Guest) -> list[str]:
     """Every topic that the daemon publishes under; for all devices stands one that nobody is."""
     topics = []
     for kind, (_, _, directions) in KINDS.items():
-        if guest.role == "edge" and "up" in directions:
+        if "up" in directions and (guest.role == "edge" or (guest.role == "wearable" and kind in WEARABLE_KINDS)):
             topics.append(Topic(federation=guest.federation, direction="up", kind=kind, device=guest.device))
         if guest.role == "coordinator" and "all" in directions:
             topics.append(Topic(federation=guest.federation, direction="all", kind=kind))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mekt.errors import LinkError, WireError
 from mekt.link import Link, Received
-from mekt.messages import KIND_OF, Body, Envelope, RoundOpen, Trouble, decode, encode, unsigned
+from mekt.messages import KIND_OF, Body, Envelope, Rollout, RoundOpen, Trouble, decode, encode, unsigned
 from mekt.signature import Purpose, Refusal, Trust
 from mekt.topics import Direction, Topic, parse_topic
 
@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # Causes told apart; a peer cannot fill the memory by inventing more.
 MOST_CAUSES = 256
+# What the coordinator signs, and for what purpose.
+SIGNED: dict[type[Body], Purpose] = {RoundOpen: "round", Rollout: "rollout"}
 REFUSALS: dict[Refusal, str] = {
     "unsigned": "an announcement without the coordinator's signature; somebody else may have made it",
     "replayed": "an announcement that is older than one that was seen; somebody may have kept it",
@@ -56,8 +58,8 @@ class Post:
             body=body,
         )
         topic = Topic(federation=self.federation, direction=direction, kind=KIND_OF[type(body)], device=device)
-        if self.sign is not None and isinstance(body, RoundOpen):
-            envelope = replace(envelope, signature=self.sign("round", unsigned(envelope)))
+        if self.sign is not None and type(body) in SIGNED:
+            envelope = replace(envelope, signature=self.sign(SIGNED[type(body)], unsigned(envelope)))
         return str(topic), encode(envelope)
 
     def send(self, body: Body, direction: Direction, *, device: str = "", round: int = 0, retain: bool = False) -> bool:
@@ -85,15 +87,16 @@ class Post:
             self.reject("malformed", f"{topic.device or 'coordinator'}, {topic.kind}: {error}")
             return None
         if refusal is not None:
-            self.reject(refusal, f"round {envelope.round + 1}: {REFUSALS[refusal]}")
+            self.reject(refusal, f"{envelope.kind}: {REFUSALS[refusal]}")
             return None
         return envelope
 
     def _refusal(self, envelope: Envelope) -> Refusal | None:
-        """Why a round's announcement is not taken for the coordinator's newest; None where it is, or nobody checks."""
-        if self.trust is None or not isinstance(envelope.body, RoundOpen):
+        """Why an announcement is not taken for the coordinator's newest; None where it is, or nobody checks."""
+        purpose = SIGNED.get(type(envelope.body))
+        if self.trust is None or purpose is None:
             return None
-        return self.trust.refusal("round", unsigned(envelope), envelope.signature)
+        return self.trust.refusal(purpose, unsigned(envelope), envelope.signature)
 
     def note(self, trouble: Trouble) -> None:
         """Count what was taken in spite of something, and did no harm."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from mekt import ed25519
 
-Purpose = Literal["round", "release"]
+Purpose = Literal["round", "release", "rollout"]
 NUMBER_BYTES = 8
 SIGNATURE_BYTES = NUMBER_BYTES + ed25519.SIGNATURE_BYTES
 # Why a signature is refused.

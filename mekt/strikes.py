@@ -15,12 +15,14 @@ from mekt.messages import (
     Answer,
     Chunk,
     Envelope,
+    Fitness,
     Keys,
     Offer,
     Presence,
     Receipt,
     Renewal,
     Request,
+    Rollout,
     RoundOpen,
     Shares,
     Status,
@@ -225,5 +227,5 @@ def is_work(envelope: Envelope) -> bool:
             return phase in ("distilling", "finished")
         case RoundOpen(state=state):
             return state == "finished"
-        case Request() | Renewal() | Answer():
+        case Request() | Renewal() | Answer() | Rollout() | Fitness():
             return False

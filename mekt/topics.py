@@ -2,7 +2,8 @@
 
 mekt/1/<federation>/round                     retained    coordinator -> all
 mekt/1/<federation>/status                    retained    coordinator -> all
-mekt/1/<federation>/up/<device>/<kind>                    device -> coordinator  (presence is retained)
+mekt/1/<federation>/rollout                   retained    coordinator -> all
+mekt/1/<federation>/up/<device>/<kind>                    device -> coordinator  (presence and fitness are)
 mekt/1/<federation>/down/<device>/<kind>                  coordinator -> device
 mekt/1/<federation>/enroll/enroll:<device>/<kind>         both ways, while the device has no certificate of its own yet
 """
@@ -60,6 +61,11 @@ def for_coordinator(federation: str) -> tuple[str, ...]:
 def for_device(federation: str, device: str) -> tuple[str, ...]:
     """What a device subscribes to: the round, and what is meant for it alone."""
     return (f"{ROOT}/{federation}/round", f"{ROOT}/{federation}/down/{device}/+")
+
+
+def for_wearable(federation: str, device: str) -> tuple[str, ...]:
+    """What a wearable subscribes to: the release that it is to run, and what is meant for it alone."""
+    return (f"{ROOT}/{federation}/rollout", f"{ROOT}/{federation}/down/{device}/+")
 
 
 def for_applicant(federation: str, device: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from mekt import catalogue
 from mekt.errors import LinkError
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
-from mekt.messages import Presence, Privacy, Status
+from mekt.messages import Presence, Privacy, RolloutStatus, Status
 from mekt.post import Post, one_line
 from mekt.schema import plain
 from mekt.topics import for_watcher
@@ -51,6 +51,8 @@ class View:
                 f"  {name:<16} {state:<14} round {number + 1:<4} {each.windows:>6} windows  "
                 f"{kilobytes(each.up_bytes)} up  {kilobytes(each.down_bytes)} down  {modalities}{spent(each.privacy)}"
             )
+        if self.status is not None and self.status.rollout is not None:
+            lines += rollout_lines(self.status.rollout)
         if self.status is not None and self.status.trouble:
             told = ", ".join(f"{name} {count}" for name, count in sorted(self.status.trouble.items()))
             lines.append(f"  messages that something was wrong with: {told} (docs/errors.md)")
@@ -137,6 +139,15 @@ def show_status(broker: BrokerSettings, federation: str, *, as_json: bool, out: 
         )
     print(json.dumps(view.plain()) if as_json else "\n".join(view.lines()), file=out)
     return 0
+
+
+def rollout_lines(rollout: RolloutStatus) -> list[str]:
+    """Which release wearables are to run, how far they are with it, and what they run."""
+    lines = [f"rollout {rollout.number}: {one_line(rollout.text)}"]
+    for what, counts in (("how far", rollout.states), ("running", rollout.wearables)):
+        if counts:
+            lines.append(f"  wearables, {what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return lines
 
 
 def finding_lines(status: Status) -> list[str]:

@@ -1,6 +1,7 @@
 """Analog Devices ADXL345: registers, FIFO, self test.
 
-Source: ADXL345 data sheet, rev. E. Each read of the six data registers takes one sample out of the FIFO, which holds 32
+Source: ADXL345 data sheet, rev. E; its identity, rates and the size of a count are in Linux too
+(drivers/iio/accel/adxl345_core.c). Each read of the six data registers takes one sample out of the FIFO, which holds 32
 and, in stream mode, always the newest ones; the chip needs 5 us between two reads, less than it takes to address it
 (section "FIFO").
 """
@@ -42,8 +43,8 @@ ACC_RANGES = {2: 0, 4: 1, 8: 2, 16: 3}
 # With full resolution a count has the same size in all ranges (table 1).
 COUNT_G = 1 / 256
 SETTLE_S = 0.05
-# Self test at 100 Hz in the largest range (section "Using self-test"), where counts are those of table 15: change at
-# 2.5 V, times the factor for 3.3 V, the supply of nearly all boards (table 14).
+# Self test at 100 Hz, the slowest rate at which its limits hold, in the largest range, in full resolution (section
+# "Self-test"): change in counts at 2.5 V (table 15), times the factor for 3.3 V, the supply of nearly all boards (14).
 TEST_RATE_HZ, TEST_SAMPLES, TEST_SKIP = 100.0, 32, 8
 TEST_COUNTS = ((50.0, 540.0), (-540.0, -50.0), (75.0, 875.0))
 SUPPLY_FACTORS = (1.77, 1.77, 1.47)

@@ -1,17 +1,24 @@
 """The newest samples of one stream, at a cost per sample that does not depend on how many are kept."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from sensors.source import Floats, Seconds
 
 
 class SampleBuffer:
-    """Samples in ascending order of time: appended at one end, forgotten at the other."""
+    """Samples in ascending order of time: appended at one end, forgotten at the other.
+
+    Each frame is an array by itself that nobody changes any more: windows share frames, and none of them is moved.
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         """`shape`: that of one sample."""
+        self._are_frames = len(shape) == 2
         self._t_s = np.empty(0)
-        self._values = np.empty((0, *shape), dtype=np.float32)
+        self._values: NDArray[Any] = np.empty(0, object) if self._are_frames else np.empty((0, *shape), np.float32)
         self._begin = 0
         self._end = 0
 
@@ -24,8 +31,8 @@ class SampleBuffer:
         return self._t_s[self._begin : self._end]
 
     @property
-    def values(self) -> Floats:
-        """Values (n, *shape); a view until the next change."""
+    def values(self) -> NDArray[Any]:
+        """Values (n, C), of frames (n,) arrays (Y, X); a view until the next change."""
         return self._values[self._begin : self._end]
 
     @property
@@ -44,26 +51,32 @@ class SampleBuffer:
         if self._end + count > len(self._t_s):
             self._make_room(count)
         self._t_s[self._end : self._end + count] = t_s
-        self._values[self._end : self._end + count] = values
+        if self._are_frames:
+            for row, frame in enumerate(values, self._end):
+                self._values[row] = np.array(frame, dtype=np.float32, order="C")
+        else:
+            self._values[self._end : self._end + count] = values
         self._end += count
 
     def forget_before(self, instant_s: float) -> None:
         """Drop what lies before `instant_s`, but for the one sample that interpolation there needs."""
         last = int(np.searchsorted(self.t_s, instant_s, side="right")) - 1
-        self._begin += max(0, last)
+        self._forget(max(0, last))
 
     def keep_newest(self, count: int) -> None:
         """Drop all but the newest `count` samples."""
-        self._begin = max(self._begin, self._end - count)
+        self._forget(max(0, len(self) - count))
+
+    def _forget(self, count: int) -> None:
+        if self._are_frames:
+            self._values[self._begin : self._begin + count] = None
+        self._begin += count
 
     def _make_room(self, count: int) -> None:
-        """Move what is there to the front, of another array where half of it would be full or nearly all empty."""
-        kept, size = len(self), len(self._t_s)
-        t_s, values = self._t_s, self._values
-        if kept + count > size // 2 or size > 8 * (kept + count):
-            size = 2 * (kept + count)
-            t_s, values = np.empty(size), np.empty((size, *values.shape[1:]), dtype=np.float32)
-        # Within one array the two places do not overlap: what is there lies in the second half.
+        """Move what is there to the front of other arrays, half of which stay empty."""
+        kept = len(self)
+        size = 2 * (kept + count)
+        t_s, values = np.empty(size), np.empty((size, *self._values.shape[1:]), dtype=self._values.dtype)
         t_s[:kept], values[:kept] = self.t_s, self.values
         self._t_s, self._values = t_s, values
         self._begin, self._end = 0, kept

@@ -5,6 +5,7 @@ Where the kernel has a driver for the chip, use that: it knows interrupts. This 
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -148,11 +149,13 @@ class ImuSettings:
             if sensor is not None
         }
         mounting = rotation(self.mounting) if self.mounting else None
+        reach: dict[Sensor, float] = {"acc": self.acc_range_g, "gyro": math.radians(self.gyro_range_dps)}
         return ImuSource(
             device,
             chip,
             modalities,
             mounting=mounting,
+            ranges={sensor: reach[sensor] for sensor in modalities},
             fifo=self.fifo,
             latency_s=self.latency_s,
             clock=clock,

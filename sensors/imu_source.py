@@ -47,6 +47,7 @@ class ImuSource:
         modalities: Mapping[Sensor, Modality],
         *,
         mounting: Floats | None = None,
+        ranges: Mapping[Sensor, float] | None = None,
         fifo: bool = True,
         latency_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -59,6 +60,7 @@ class ImuSource:
             chip: what speaks to it.
             modalities: what each of its sensors is called, in the order in which blocks are given.
             mounting: a rotation (3, 3) that turns the chip's axes into the body's.
+            ranges: how far each of its sensors reaches, in the modality's unit.
             fifo: whether the chip's FIFO is used.
             latency_s: how much later a time is than what it is of.
             clock: the seconds in which times are told.
@@ -67,6 +69,7 @@ class ImuSource:
         self.modalities = tuple(modalities.values())
         self._gap = Gap(modalities=tuple(each.name for each in self.modalities))
         self._device, self._chip, self._named, self._mounting = device, chip, dict(modalities), mounting
+        self._ranges = dict(ranges or {})
         self._wants_fifo, self._latency_s, self._clock, self._wait = fifo, latency_s, clock, wait
         self._watermark = max(1, min(round(BLOCK_S * chip.rate_hz), chip.capacity // 2))
         self._silent_s = max(SILENT_S, SILENT_PERIODS / chip.rate_hz)
@@ -107,6 +110,10 @@ class ImuSource:
                 self._chip.stop()
         self._opened = False
         self._device.close()
+
+    def ranges(self) -> Mapping[str, float]:
+        """How far each modality reaches, in its unit."""
+        return {self._named[sensor].name: reach for sensor, reach in self._ranges.items()}
 
     def self_test(self) -> SelfTest:
         """The chip's self test, for whoever installs it: it takes some seconds, in which it has to lie still.

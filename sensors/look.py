@@ -19,6 +19,7 @@ from mekt.process import Stop
 from mekt.schema import Bounds, SchemaError, build, plain
 from mekt.settings import read_table, refusal
 from sensors.found import Found
+from sensors.lasting import Lasting
 from sensors.meter import Figures, Meter
 from sensors.recording import write_recording
 from sensors.settings import SensorSettings
@@ -29,7 +30,6 @@ from sensors.stream import Recording, Segment, Stream
 log = logging.getLogger(__name__)
 
 READ_S = 0.05
-RETRY_S = 1.0
 REDRAWN_S = 0.5
 # What a terminal does to draw over the lines above.
 UP, CLEAR = "\x1b[{}A", "\x1b[K"
@@ -43,12 +43,11 @@ class _Sensors:
     sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
 
 
-def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
-    """The sources that a settings file describes, or those that give one of these modalities.
+def tables_of(config: Path, modalities: Sequence[str] = ()) -> list[tuple[int, SensorSettings]]:
+    """The `[[sensors]]` tables of a settings file with their places in it, or those that give one of these modalities.
 
     Raises:
-        SettingsError: when the file is none, or no source gives what is asked for.
-        SensorError: when a source can never give what its settings say.
+        SettingsError: when the file is none, or no sensor gives what is asked for.
     """
     try:
         sensors = build(_Sensors, {"sensors": read_table(config).get("sensors", ())}).sensors
@@ -60,7 +59,17 @@ def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
             f"{config}: no sensor gives {', '.join(unknown)}; there are {', '.join(there)}", catalogue.CHOICE_UNKNOWN
         )
     wanted = set(modalities or there)
-    return [each.source(config.parent) for each in sensors if wanted & set(each.modalities)]
+    return [(index, each) for index, each in enumerate(sensors) if wanted & set(each.modalities)]
+
+
+def sources_of(config: Path, modalities: Sequence[str] = ()) -> list[Source]:
+    """The sources that a settings file describes, or those that give one of these modalities.
+
+    Raises:
+        SettingsError: when the file is none, or no source gives what is asked for.
+        SensorError: when a source can never give what its settings say.
+    """
+    return [each.source(config.parent) for _, each in tables_of(config, modalities)]
 
 
 def show_list(found: Sequence[Found], *, as_json: bool, out: TextIO) -> int:
@@ -147,50 +156,21 @@ def reading(
 
     A source that fails is told, closed, and opened again a while later, which is a gap.
     """
-    turns = {index: _Turn(source) for index, source in enumerate(sources)}
+    turns = {index: Lasting(source) for index, source in enumerate(sources)}
     began_s = clock()
     try:
         while turns and not stop.requested and (seconds is None or clock() - began_s < seconds):
             for index, turn in list(turns.items()):
-                items = turn.read(clock())
+                items = turn.read(READ_S)
                 if items is None:
-                    turn.source.close()
+                    turn.close()
                     del turns[index]
                 for item in items or ():
                     yield item, clock()
                 yield None, clock()
     finally:
         for turn in turns.values():
-            turn.source.close()
-
-
-class _Turn:
-    """One source, opened when it can be."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._is_open = False
-        self._retry_at_s = -np.inf
-        self._problem = ""
-
-    def read(self, now_s: float) -> Sequence[Item] | None:
-        if not self._is_open and now_s < self._retry_at_s:
-            time.sleep(READ_S)
-            return ()
-        try:
-            if not self._is_open:
-                self.source.open()
-                self._is_open = True
-            items = self.source.read(READ_S)
-        except SensorError as error:
-            if str(error) != self._problem:
-                log.error("%s; trying again every %g s", error, RETRY_S)
-            self._problem = str(error)
-            self.source.close()
-            was_open, self._is_open, self._retry_at_s = self._is_open, False, now_s + RETRY_S
-            return (Gap(modalities=tuple(each.name for each in self.source.modalities)),) if was_open else ()
-        self._problem = "" if items else self._problem
-        return items
+            turn.close()
 
 
 class _Kept:

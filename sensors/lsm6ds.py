@@ -1,8 +1,8 @@
 """ST LSM6DS3 (LSM6DS3TR-C, LSM6DSL) and LSM6DSO (LSM6DSOX): registers, FIFO, self test.
 
-Sources: LSM6DS3 data sheet, DocID026899, and application note AN4650, DocID027415 rev. 5; LSM6DSL data sheet,
-DocID028475 rev. 7 (DSL); LSM6DSO data sheet, DS12140 rev. 2 (DSO), and application note AN5192. Their control and
-output registers are alike, their FIFOs are not:
+Sources: LSM6DS3 data sheet, DocID026899; LSM6DSL data sheet, DocID028475 rev. 7 (DSL); LSM6DSO data sheet, DS12140
+rev. 2 (DSO); ST's examples `lsm6ds3tr_c_self_test.c` and `lsm6dso_self_test.c` (EX); Linux, drivers/iio/imu/st_lsm6dsx
+(Linux). Their control and output registers are alike, their FIFOs are not:
 
 - LSM6DS3: words of 16 bits, for each instant those of the gyroscope and then those of the accelerometer (DSL, section
   5.5.6). When it overruns, the oldest words go. What remains may begin anywhere, so it is emptied; the chip also says
@@ -61,13 +61,17 @@ GYRO_RANGES = {125: 0x2, 250: 0x0, 500: 0x4, 1000: 0x8, 2000: 0xC}
 # Of one count (section "Mechanical characteristics"): mg at 2 g, and mdps at a range of 125 degrees per second. The
 # ranges of the gyroscope are a little larger than they are called: 250 is 32768 x 8.75 mdps.
 ACC_COUNT_MG, GYRO_COUNT_MDPS = 0.061, 4.375
-RESET_TRIES, RESET_S, SETTLE_S = 10, 0.005, 0.12
-# Self test: accelerometer at 52 Hz and 4 g, gyroscope at 208 Hz and 2000 degrees per second; the longer of the waits
-# that AN4650 and AN5192 ask for, then the mean of so many samples after the first.
+RESET_TRIES, RESET_S = 10, 0.005
+# Until the filters have settled: the gyroscope needs up to 192 ms, which are 5 samples at 26 Hz (Linux,
+# `samples_to_discard` of the LSM6DSM; the others are taken to need no more).
+SETTLE_S = 0.2
+# Self test: accelerometer at 52 Hz and 4 g, gyroscope at 208 Hz and 2000 degrees per second; the mean of so many
+# samples after the first (EX, whose waits are of 50 to 200 ms).
 ACC_TEST_RATE_HZ, GYRO_TEST_RATE_HZ = 52.0, 208.0
 ACC_TEST_S, GYRO_START_S, GYRO_TEST_S = 0.2, 0.8, 0.06
 TEST_SAMPLES, TEST_SKIP = 5, 1
-# Limits of the change, as amounts (section "Mechanical characteristics", Vst); those of the gyroscope at 2000.
+# Limits of the change, as amounts (DSO, table 2, Vst, "full-scale independent" for acceleration; EX has the same and
+# those of the LSM6DS3); those of the gyroscope at 2000.
 GYRO_TEST_DPS = (150.0, 700.0)
 
 
@@ -172,7 +176,7 @@ class Lsm6ds:
         self._registers.write(CTRL2_G, 0)
 
     def self_test(self) -> SelfTest:
-        """What the built-in forces change, one sensor after the other (AN4650 and AN5192, section "Self-test")."""
+        """What the built-in forces change, one sensor after the other (EX)."""
         write, wait = self._registers.write, self._wait
         wish = Wish(acc=True, gyro=False, rate_hz=ACC_TEST_RATE_HZ, acc_range_g=4, gyro_range_dps=2000)
         chip = Lsm6ds(self._registers, self._model, wish, wait)

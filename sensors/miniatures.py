@@ -25,6 +25,7 @@ class Miniatures:
         shape: Sequence[int],
         crop: Sequence[float],
         scale: float,
+        bits: int = 16,
     ) -> None:
         """What to make of what.
 
@@ -36,6 +37,7 @@ class Miniatures:
             shape: rows and columns of what they become.
             crop: the part that is kept.
             scale: of a step of depth.
+            bits: of a sample that is stored in 16.
 
         Raises:
             ValueError: when frames like these cannot become that.
@@ -43,6 +45,7 @@ class Miniatures:
         """
         self._size, self._shape, self._crop = size, pair(shape), crop
         self._content, self._scale = content, scale
+        self._white = min(LAYOUTS[name].white, (1 << bits) - 1) if name != COMPRESSED else 255
         self._reduction = Reduction(size, self._shape, crop)
         self._decode: Decoder | None = None
         if name == COMPRESSED:
@@ -67,10 +70,10 @@ class Miniatures:
                 # A decoder that was asked for less gives always the same less.
                 self._decoded = (grey.shape[0], grey.shape[1])
                 self._reduction = Reduction(self._decoded, self._shape, self._crop)
-            return self._reduction.grey([(grey, 1.0)], 255)
+            return self._reduction.grey([(grey, 1.0)], self._white)
         if len(data) < self._least_bytes:
             return None
         planes = self._layout.planes(data, width, height, self._stride)
         if self._content == "depth":
             return self._reduction.depth(planes[0][0], self._scale)
-        return self._reduction.grey(planes, self._layout.white)
+        return self._reduction.grey(planes, self._white)

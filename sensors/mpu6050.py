@@ -1,15 +1,19 @@
 """InvenSense MPU-6050, MPU-6500 and MPU-9250: registers, FIFO, self test. The compass of the last is left alone.
 
 Sources: "MPU-6000 and MPU-6050 Register Map and Descriptions", RM-MPU-6000A-00, rev. 4.2 (RM); "MPU-6000 and MPU-6050
-Product Specification", PS-MPU-6000A-00, rev. 3.4 (PS); "MPU-6500 Register Map and Descriptions", RM-MPU-6500A-00, rev.
-2.1 (RM6500); "MPU-9250 Accelerometer, Gyroscope and Compass Self-Test Implementation", AN-MPU-9250A-03 (AN).
+Product Specification", PS-MPU-6000A-00, rev. 3.4 (PS); "MPU-9250 Register Map and Descriptions", RM-MPU-9250A-00, rev.
+1.4 (RM9250); InvenSense's Motion Driver 6, `inv_mpu.c`, whose self test PS and RM9250 tell one to use (MD); Linux,
+drivers/iio/imu/inv_mpu6050 (Linux).
 
-What the FIFO holds are the bytes of the data registers in ascending order, big-endian: acceleration, then rotation (RM,
-section 4.31). When it overflows its oldest bytes go, not its oldest samples, so what remains cannot be told apart:
-it is emptied.
+What the FIFO holds are the bytes of the data registers in ascending order, big-endian: acceleration, then rotation.
+When it overflows the oldest data are lost, in the later chips as long as bit 6 of CONFIG is 0 (RM, section 4.31;
+RM9250, section 4.37). Those are bytes, not samples, so what remains cannot be told apart: it is emptied. Nothing is
+compensated for temperature: over 0 to 70 degrees the zero of acceleration moves by up to 60 mg, that of rotation by up
+to 20 degrees per second over the whole range (PS, sections 6.1 and 6.2).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 from mekt import catalogue
 from mekt.errors import SensorError
 from sensors.chip import (
+    AXES,
     AccRange,
     AxisTest,
     Batch,
@@ -34,8 +39,8 @@ from sensors.chip import (
 )
 from sensors.i2c import Registers
 
-# RM and RM6500, section 3
-SELF_TEST_GYRO_6500 = 0x00  # three registers
+# RM and RM9250, section 3; Linux, inv_mpu_iio.h
+SELF_TEST_GYRO = 0x00  # three registers, not in the MPU-6050
 SELF_TEST_X = 0x0D  # four registers; the first three are those of acceleration in the MPU-6500
 SMPLRT_DIV = 0x19
 CONFIG = 0x1A
@@ -69,14 +74,18 @@ ACC_RANGES = {2: 0, 4: 1, 8: 2, 16: 3}
 GYRO_RANGES = {250: 0, 500: 1, 1000: 2, 2000: 3}
 # Counts per g at 2 g, and per degree per second at 250 (PS, sections 6.1 and 6.2).
 ACC_COUNTS, GYRO_COUNTS = 16384.0, 131.0
+# After a reset (Linux, INV_MPU6050_POWER_UP_TIME); until the gyroscope's zero has settled, 30 ms (PS, section 6.1) and
+# the filter of 5 Hz with it.
 RESET_S, SETTLE_S, FIFO_RESET_S = 0.1, 0.1, 0.002
 # In a self test: 100 Hz; the mean of so many samples after those in which filter and proof masses come to rest.
 TEST_RATE_HZ, TEST_SAMPLES, TEST_SKIP = 100.0, 40, 20
-# PS, sections 6.1 and 6.2: how far the response may be from the factory's, in percent.
+# PS, sections 6.1 and 6.2: how far the response may be from the factory's, in percent; and what it may be by itself
+# where the factory left no code for an axis, in g and degrees per second (MD, `test_s` of the MPU-6050: min_g, ...).
 TRIM_LIMITS = (-14.0, 14.0)
-# AN, section 3: the same as a share of the factory's, or without it in degrees per second and in g.
-GYRO_SHARE, ACC_SHARE = (50.0, math.inf), (50.0, 150.0)
-GYRO_BARE, ACC_BARE = (60.0, math.inf), (0.225, 0.675)
+ACC_BARE, GYRO_BARE = (0.3, 0.95), (10.0, 105.0)
+# The same of the later ones, the first as a share of the factory's (MD, `test_s` of the MPU-6500, criteria A and B).
+LATER_ACC_SHARE, LATER_GYRO_SHARE = (50.0, 150.0), (50.0, math.inf)
+LATER_ACC_BARE, LATER_GYRO_BARE = (0.225, 0.675), (60.0, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +176,7 @@ class Mpu:
         self._registers.write(PWR_MGMT_1, SLEEP)
 
     def self_test(self) -> SelfTest:
-        """Compare what the built-in forces do with what they did in the factory (RM, section 4.1; AN, section 3)."""
+        """Compare what the built-in forces do with what they did in the factory (RM, section 4.1; MD, self tests)."""
         acc_range: AccRange = 2 if self._model.later else 8
         wish = Wish(acc=True, gyro=True, rate_hz=TEST_RATE_HZ, acc_range_g=acc_range, gyro_range_dps=250)
         chip = Mpu(self._registers, self._model, wish, self._wait)
@@ -181,26 +190,24 @@ class Mpu:
         return SelfTest(chip=self.name, axes=tuple(axes))
 
     def _judged(self, acc_g: NDArray[np.float64], gyro_dps: NDArray[np.float64]) -> list[AxisTest]:
-        """Change from factory trim, in percent (RM, section 4.1). A chip without trim values cannot pass."""
+        """Change from factory trim, in percent (RM, section 4.1); the response by itself where an axis has no code."""
         *upper, lower = self._registers.read(SELF_TEST_X, 4)
         acc_codes = [byte >> 5 << 2 | lower >> shift & 0x03 for byte, shift in zip(upper, (4, 2, 0), strict=True)]
         gyro_codes = [byte & 0x1F for byte in upper]
-        acc_trim_g = [0.34 * (0.92 / 0.34) ** ((code - 1) / 30) if code else math.nan for code in acc_codes]
+        acc_trim_g = [0.34 * (0.92 / 0.34) ** ((code - 1) / 30) if code else 0.0 for code in acc_codes]
         gyro_trim_dps = [
-            sign * 25 * 1.046 ** (code - 1) if code else math.nan
-            for code, sign in zip(gyro_codes, (1, -1, 1), strict=True)
+            sign * 25 * 1.046 ** (code - 1) if code else 0.0 for code, sign in zip(gyro_codes, (1, -1, 1), strict=True)
         ]
-        limits = [TRIM_LIMITS] * 3
-        acc_change, gyro_change = 100 * (acc_g / acc_trim_g - 1), 100 * (gyro_dps / gyro_trim_dps - 1)
-        unit = "% off factory trim"
-        return axis_tests("acc", acc_change, limits, unit) + axis_tests("gyro", gyro_change, limits, unit)
+        return _off_trim("acc", acc_g, acc_trim_g, ACC_BARE, "g") + _off_trim(
+            "gyro", gyro_dps, gyro_trim_dps, GYRO_BARE, "degrees/s"
+        )
 
     def _judged_later(self, acc_g: NDArray[np.float64], gyro_dps: NDArray[np.float64]) -> list[AxisTest]:
-        """Response as a share of the factory's; by itself where a code of an axis is missing (AN, section 3)."""
+        """Response as a share of the factory's, of rotation its amount; by itself where a code is missing (MD)."""
         tests: list[AxisTest] = []
         for kind, response, register, counts, unit, share, bare in (
-            ("acc", acc_g, SELF_TEST_X, ACC_COUNTS, "g", ACC_SHARE, ACC_BARE),
-            ("gyro", gyro_dps, SELF_TEST_GYRO_6500, GYRO_COUNTS, "degrees/s", GYRO_SHARE, GYRO_BARE),
+            ("acc", acc_g, SELF_TEST_X, ACC_COUNTS, "g", LATER_ACC_SHARE, LATER_ACC_BARE),
+            ("gyro", np.abs(gyro_dps), SELF_TEST_GYRO, GYRO_COUNTS, "degrees/s", LATER_GYRO_SHARE, LATER_GYRO_BARE),
         ):
             codes = self._registers.read(register, 3)
             if 0 in codes:
@@ -244,3 +251,15 @@ class Mpu:
             gyro=scaled(gyro, self._gyro_rad_s) if self._wish.gyro else None,
             lost=lost,
         )
+
+
+def _off_trim(
+    kind: str, response: NDArray[np.float64], trims: Sequence[float], bare: tuple[float, float], unit: str
+) -> list[AxisTest]:
+    """How far each axis's response is from its trim; where that is 0 the response's amount, within `bare`."""
+    tests = []
+    for axis, value, trim in zip(AXES, response.tolist(), trims, strict=True):
+        seen, (low, high) = (100 * (value / trim - 1), TRIM_LIMITS) if trim else (abs(value), bare)
+        what = "% off factory trim" if trim else unit
+        tests.append(AxisTest(axis=f"{kind} {axis}", value=seen, low=low, high=high, unit=what))
+    return tests

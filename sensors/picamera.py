@@ -1,8 +1,11 @@
 """Cameras on the ribbon cable of a Raspberry Pi as sources, through libcamera and its Python side, picamera2.
 
 Modern Raspberry Pi systems have no picture for Video for Linux to take from such a camera: its sensor's data has to go
-through libcamera first. Of the small stream that libcamera makes beside the main one ("lores", YUV 4:2:0), the luma is
-taken, and becomes a small frame at once. picamera2 reads the camera on a thread of its own.
+through libcamera first. Of the main stream that libcamera makes, in YUV 4:2:0, the luma is taken, and becomes a small
+frame at once. picamera2 reads the camera on a thread of its own.
+
+After picamera2's source (picamera2.py, request.py, job.py of 2025). Its configuration for previews is taken, not that
+for videos: it has the luma in its whole range (sYCC), and the least noise reduction.
 """
 
 import contextlib
@@ -33,7 +36,7 @@ REMEDY = (
     "sudo apt install python3-picamera2, in an environment made with --system-site-packages; where libcamera is there, "
     'in the folder of Mekt: pip install -c constraints.txt -e ".[picamera2]"'
 )
-STREAM = "lores"
+STREAM = "main"
 BUFFERS = 4
 # A camera that gives no sound frame for so long, and for so many frames, has failed without saying so.
 SILENT_S, SILENT_FRAMES = 10.0, 20
@@ -125,13 +128,10 @@ class PicameraSource:
         number, self._model = self._chosen()
         settings, self.damaged = self._settings, 0
         frame_us = round(1e6 / settings.fps)
-        size = {"size": (settings.width, settings.height), "format": "YUV420"}
         try:
             self._camera = self._library(number)
-            # There is no small stream without a main one, and none larger than it.
-            plan = self._camera.create_video_configuration(
-                main=size,
-                lores=dict(size),
+            plan = self._camera.create_preview_configuration(
+                main={"size": (settings.width, settings.height), "format": "YUV420"},
                 raw=None,
                 buffer_count=BUFFERS,
                 controls={"FrameDurationLimits": (frame_us, frame_us)},

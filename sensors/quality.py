@@ -1,23 +1,23 @@
 """How well windows were sensed: what lies between samples too far apart, at the ends of a range, or is a guess.
 
-Shapes: N windows, T grid points, C channels, n samples of a stream; `values` of frames are (n, Y, X). All of it is of
+Shapes: N windows, T grid points, C channels, n samples of a stream; frames are (Y, X), each by itself. All of it is of
 the samples around a window's own grid points and of no others, so that it does not depend on how a stream is cut.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mekt.modality import Modality
-from sensors.source import Floats, Seconds
+from sensors.source import Floats, Seconds, Values
 
 # Between two samples further apart than this many periods one is missing.
 GAP_PERIODS = 1.5
 # A channel that moves by fewer steps of its sensor than this may well rest at its ends.
 LEAST_STEPS = 8.0
-# Samples that are closer than this share of a period say nothing about how a signal bends.
+# Values that are closer than this share of a period say nothing about how a signal bends.
 CLOSEST = 0.5
 
 
@@ -89,39 +89,35 @@ def qualities(
     around: Neighbours,
     t_s: Seconds,
     values: Floats,
-    windows: Floats,
+    windows: Sequence[Values],
     range_: tuple[float, float] | None,
 ) -> list[Quality]:
-    """The quality of each of `windows` (N, T, *shape), made of samples `t_s` (n,) and `values` (n, *shape)."""
+    """The quality of each of N windows of T samples, of a signal (N, T, C), made of samples `t_s` (n,) and `values`."""
     span_s = around.behind_s + around.ahead_s
     gaps_N = (~around.same & (span_s > GAP_PERIODS / modality.rate_hz)).mean(axis=1)
-    if range_ is not None:
-        full_N = _beyond(windows, range_, modality.is_frames)
-    elif modality.is_frames:
-        full_N = np.zeros(len(windows))
+    full_N = np.zeros(len(windows)) if range_ is None else np.array([_beyond(each, range_) for each in windows])
+    if isinstance(windows, np.ndarray):
+        if range_ is None:
+            # What a sensor gives may be as large as a number can be; its differences are not then.
+            with np.errstate(over="ignore"):
+                full_N = _flat(windows, _steps(around, values))
+        error_N = _interpolation(modality, around, t_s, values, windows)
     else:
-        # What a sensor gives may be as large as a number can be; its differences are not then.
-        with np.errstate(over="ignore"):
-            full_N = _flat(windows, _steps(around, values))
-    if modality.is_frames:
         off_NT = np.where(around.same, 0.0, np.minimum(around.behind_s, around.ahead_s)) * modality.rate_hz
         error_N = np.sqrt((off_NT**2).mean(axis=1))
-    else:
-        error_N = _interpolation(modality, around, t_s, values, windows)
     return [
         Quality(gap_share=gaps, saturated_share=full, resampling_error=error)
         for gaps, full, error in zip(gaps_N.tolist(), full_N.tolist(), error_N.tolist(), strict=True)
     ]
 
 
-def _beyond(windows: Floats, range_: tuple[float, float], is_frames: bool) -> NDArray[np.float64]:
+def _beyond(window: Values, range_: tuple[float, float]) -> float:
+    """The share of values at an end of the range, of a signal (T, C) in the worst channel."""
     low, high = np.float32(range_[0]), np.float32(range_[1])
-    at_end = (windows <= low) | (windows >= high)
-    if is_frames:
-        share: NDArray[np.float64] = at_end.mean(axis=(1, 2, 3))
-        return share
-    worst: NDArray[np.float64] = at_end.mean(axis=1).max(axis=1)
-    return worst
+    if isinstance(window, np.ndarray):
+        return float(((window <= low) | (window >= high)).mean(axis=0).max())
+    at_end = sum(int(np.count_nonzero((frame <= low) | (frame >= high))) for frame in window)
+    return at_end / sum(frame.size for frame in window)
 
 
 def _flat(windows_NTC: Floats, step_NC: Floats) -> NDArray[np.float64]:

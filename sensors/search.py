@@ -1,7 +1,8 @@
 """A search for every kind of sensor that can be found without being told where it is."""
 
-from sensors import cameras, iio, imu, picamera, serial
+from sensors import cameras, imu, picamera, serial
 from sensors.found import Found
+from sensors.iio import source as iio
 
 
 def found(*, probe: bool = False) -> tuple[Found, ...]:

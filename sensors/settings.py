@@ -10,7 +10,7 @@ from sensors.source import Settings
 KINDS = {
     "replay": "sensors.replay.ReplaySettings",
     "simulator": "sensors.simulator.SimulatorSettings",
-    "iio": "sensors.iio.IioSettings",
+    "iio": "sensors.iio.source.IioSettings",
     "imu": "sensors.imu.ImuSettings",
     "v4l2": "sensors.v4l2.V4L2Settings",
     "picamera": "sensors.picamera.PicameraSettings",

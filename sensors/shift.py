@@ -152,8 +152,8 @@ class _Activity:
         self._last = (float(t_s[-1]), values[-1:])
         with np.errstate(over="ignore"):
             moved = np.abs(np.diff(values, axis=0)).mean(axis=tuple(range(1, values.ndim)), dtype=np.float64)
-        speed, between_s = np.sqrt(moved / np.diff(t_s)), (t_s[1:] + t_s[:-1]) / 2
-        sound = np.isfinite(speed)
+            speed, between_s = np.sqrt(moved / np.diff(t_s)), (t_s[1:] + t_s[:-1]) / 2
+        sound = np.isfinite(speed) & np.isfinite(between_s)
         self._t_s = np.concatenate([self._t_s, between_s[sound]])[-MOST_WAITING:]
         self._speed = np.concatenate([self._speed, speed[sound]])[-MOST_WAITING:]
 

@@ -1,9 +1,9 @@
 """What every source of samples gives, live or replayed: time-stamped blocks, and marks where the stream starts anew."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ SensedNames = Annotated[tuple[ModalityName, ...], Bounds(shortest=1, longest=16)
 Latency = Annotated[float, Bounds(low=-10, high=10)]
 Floats = NDArray[np.float32]
 Seconds = NDArray[np.float64]
+# Values of samples in a row: of a signal an array (n, C), of frames each by itself (Y, X).
+Values = Floats | Sequence[Floats]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -82,8 +84,20 @@ class Source(Protocol):
         """Let the sensor go; a closed source is closed again without harm."""
 
 
+@runtime_checkable
+class Ranged(Protocol):
+    """A source whose device says how far it reaches."""
+
+    def ranges(self) -> Mapping[str, float]:
+        """The largest value of a modality that the device can show as it is set, in its unit; while it is open."""
+
+
 class Settings(Protocol):
     """One `[[sensors]]` table: a frozen dataclass whose field `kind` is the kind's name alone."""
+
+    @property
+    def kind(self) -> str:
+        """The kind's name."""
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ class Stamps:
         """A stamp of CLOCK_BOOTTIME or of CLOCK_MONOTONIC; they differ by the time that the machine has slept.
 
         libcamera documents the first (control_ids_core.yaml, SensorTimestamp), and the kernel's drivers give it the
-        second (libcamera's bug 254). What is later than the monotonic clock can only be the first.
+        second (libcamera's bug 254; both pipelines of the Raspberry Pi, vc4.cpp and pisp.cpp, pass on the stamp of the
+        driver's buffer). What is later than the monotonic clock can only be the first.
         """
         return self.monotonic(stamp_s if stamp_s <= arrived_s + AHEAD_S else stamp_s - slept_s, arrived_s)
 

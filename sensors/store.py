@@ -121,7 +121,7 @@ class WindowStore:
             StateError: when the disk does not take it.
         """
         for name, shape in self._shapes.items():
-            seen_shape = window.arrays[name].shape if name in window.arrays else None
+            seen_shape = window.shape(name)
             if seen_shape != shape:
                 seen = "is missing" if seen_shape is None else f"has shape {seen_shape}"
                 raise SensorError(
@@ -164,7 +164,7 @@ class WindowStore:
 
     def _put(self, row: int, window: Window) -> None:
         try:
-            self._rows.write(row, self._newest + 1, window.start_s, self._clock(), window.arrays)
+            self._rows.write(row, self._newest + 1, window.start_s, self._clock(), window.values)
         except StateError:
             self._free.append(row)
             raise

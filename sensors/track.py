@@ -1,6 +1,7 @@
 """One modality's way into windows: which samples are kept, where the holes are, what lies at the instants of a grid."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from mekt.errors import SensorError
 from mekt.modality import Modality
 from sensors.buffer import SampleBuffer
 from sensors.quality import Neighbours, Quality, qualities
-from sensors.source import Block, Floats, Seconds
+from sensors.source import Block, Floats, Seconds, Values
 
 # Between two samples there is a hole when they are further apart than this many periods and this many seconds.
 HOLE_PERIODS = 2.5
@@ -152,16 +153,17 @@ class Track:
         run = np.searchsorted(first_s, starts_s + SLACK_S, side="right") - 1
         return (run >= 0) & (starts_s + self.reach_s <= last_s[run])
 
-    def resample(self, starts_s: Seconds, *, rated: bool = True) -> tuple[Floats, list[Quality]]:
-        """Windows (N, T, *shape), signals linearly between their neighbours, of frames the nearest.
+    def resample(self, starts_s: Seconds, *, rated: bool = True) -> tuple[Sequence[Values], list[Quality]]:
+        """N windows of T samples, signals linearly between their neighbours, of frames the nearest.
 
         And when they are to be `rated`, how good each is, which takes longer than to make it.
         """
         t_s, values = self.buffer.t_s, self.buffer.values
         around = self._neighbours(starts_s)
         left, right, same = around.left, around.right, around.same
+        windows: Sequence[Values]
         if self.modality.is_frames:
-            windows = values[np.where(same | (around.ahead_s < around.behind_s), right, left)]
+            windows = values[np.where(same | (around.ahead_s < around.behind_s), right, left)].tolist()
         else:
             span_s = np.where(same, 1.0, around.ahead_s + around.behind_s)
             share = np.where(same, 1.0, around.behind_s / span_s)[..., None]

@@ -47,10 +47,13 @@ class V4L2Settings:
 
     `device` is its name, its bus (`usb-0000:00:14.0-2`) or its link in /dev/v4l/by-id; empty is the only one there is.
     `content` says what its pixels are: `depth`, distances of which each step is `scale` of `unit` (0.001 m), 0 where
-    nothing was seen; or `grey`, brightness from 0 to 1. `width`, `height` (pixels), `fps` and `format` are what it is
-    asked for; it may give another size or rate. `crop` keeps a part of the frame, as shares of its width and height:
-    left, top, right, bottom. What is kept becomes `shape`: rows, columns. Stamps are `latency_s` later than the moment
-    that a frame shows: most drivers stamp the end of its exposure or transfer.
+    nothing was seen; or `grey`, brightness from 0 to 1. A pixel of format `y16` has `bits` (10 for values up to 1023);
+    no driver says how many (the kernel's documentation, V4L2_PIX_FMT_Y16).
+
+    `width`, `height` (pixels), `fps` and `format` are what it is asked for; it may give another size or rate. `crop`
+    keeps a part of the frame, as shares of its width and height: left, top, right, bottom. What is kept becomes
+    `shape`: rows, columns. Stamps are `latency_s` later than the moment that a frame shows: most drivers stamp the end
+    of its exposure or transfer.
     """
 
     kind: Literal["v4l2"] = "v4l2"
@@ -65,6 +68,7 @@ class V4L2Settings:
     crop: Crop = ()
     unit: Annotated[str, Bounds(longest=16)] | None = None
     scale: Annotated[float, Bounds(above=0, high=1000)] = 0.001
+    bits: Annotated[int, Bounds(low=8, high=16)] = 16
     latency_s: Latency = 0.0
 
     def __post_init__(self) -> None:
@@ -77,6 +81,8 @@ class V4L2Settings:
             raise ValueError(
                 f"format: {self.format} holds no {self.content}; expected one of {', '.join(PREFERENCE[self.content])}"
             )
+        if self.bits != 16 and (self.content != "grey" or self.format not in ("auto", "y16")):
+            raise ValueError("bits: are those of grey pixels of format y16; leave it out, or ask for that format")
         check_frames((self.height, self.width), self.shape, self.crop)
 
     @property
@@ -216,6 +222,7 @@ class V4L2Source:
                     shape=settings.shape,
                     crop=settings.crop,
                     scale=settings.scale,
+                    bits=settings.bits,
                 )
             except (ValueError, MissingPackageError) as error:
                 refused = refused or f"gives {name}: {error}"

@@ -20,7 +20,7 @@ from mekt.errors import SensorError
 from mekt.modality import Modality, WindowSpec
 from sensors.grid import Decision, Grid, decide
 from sensors.quality import Quality
-from sensors.source import Floats, Gap, Item, Seconds
+from sensors.source import Floats, Gap, Item, Seconds, Values
 from sensors.stream import Labels, Recording
 from sensors.track import LAG_S, SLACK_S, Track
 
@@ -32,11 +32,27 @@ PIECE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
-    """One window: its start on the source's clock, per modality an array (T, *shape), and how well that was sensed."""
+    """One window: its start on the source's clock, per modality the values of T samples, and how well it was sensed.
+
+    Frames are those of other windows too: whoever changes values takes a copy.
+    """
 
     start_s: float
-    arrays: dict[str, Floats]
-    quality: dict[str, Quality] = field(default_factory=dict)
+    values: Mapping[str, Values]
+    quality: Mapping[str, Quality] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """Per modality an array (T, *shape)."""
+        return {name: each if isinstance(each, np.ndarray) else np.stack(each) for name, each in self.values.items()}
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """That of a modality's array; None when it is missing."""
+        values = self.values.get(name)
+        if values is None or isinstance(values, np.ndarray):
+            return None if values is None else values.shape
+        [shape] = {frame.shape for frame in values}
+        return (len(values), *shape)
 
 
 class Windower:
@@ -85,8 +101,7 @@ class Windower:
         """The windows that `item` completes, in order of time; other modalities than the windower's are passed over.
 
         Behind a gap of some modalities their windows begin anew, on the same grid; when all have begun anew, so does
-        the grid, and what waited is given. A clock that is set back acts as a gap of all. Windows of one call may share
-        memory; copy what is kept for long.
+        the grid, and what waited is given. A clock that is set back acts as a gap of all.
 
         Raises:
             SensorError: when the samples do not have the modality's shape.
@@ -149,16 +164,20 @@ class Windower:
 
     def _made(self, grid: Grid, made: Decision) -> list[Window]:
         starts_s = grid.starts_s(made.windows)
-        given = [Window(start_s=start_s, arrays={}, quality={}) for start_s in starts_s.tolist()]
+        values: list[dict[str, Values]] = [{} for _ in starts_s]
+        quality: list[dict[str, Quality]] = [{} for _ in starts_s]
         for name, track in self._tracks.items():
             rows = np.flatnonzero(np.array([name in names for names in self._sets])[made.sets])
             if len(rows):
-                arrays, quality = track.resample(starts_s[rows], rated=self._rated)
-                for row, array in zip(rows.tolist(), arrays, strict=True):
-                    given[row].arrays[name] = array
-                for row, each in zip(rows.tolist(), quality, strict=False):
-                    given[row].quality[name] = each
-        return given
+                made_of, ratings = track.resample(starts_s[rows], rated=self._rated)
+                for row, those in zip(rows.tolist(), made_of, strict=True):
+                    values[row][name] = those
+                for row, each in zip(rows.tolist(), ratings, strict=False):
+                    quality[row][name] = each
+        return [
+            Window(start_s=start_s, values=those, quality=each)
+            for start_s, those, each in zip(starts_s.tolist(), values, quality, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -20,12 +20,14 @@ MAY_IMPORT = {
     "bench": {"bench", "coordinator", "edge", "export", "sensors", "mekt"},
 }
 # What a wearable imports; of `export`, only these may be known to `edge`.
-LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release"}
+LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release", "export.session", "export.words"}
 LEAN = {
     *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
     *("edge.broadcast", "edge.decisions", "edge.home_assistant", "edge.readers", "edge.recogniser", "edge.telling"),
     *("edge.wearable", "edge.wearable_settings"),
-    *("edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
+    *("edge.arrival", "edge.fetching", "edge.handover", "edge.recent", "edge.selftest", "edge.slots"),
+    *("edge.trial", "edge.update", "edge.update_settings", "edge.updates", "edge.updating"),
+    *("edge.agreement", "edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
     *LEAN_EXPORT,
     *(
         "mekt.arrays",
@@ -48,6 +50,7 @@ LEAN = {
         "mekt.link",
         "mekt.login",
         "mekt.messages",
+        "mekt.share",
     ),
     *("mekt.modality", "mekt.plan", "mekt.schema", "mekt.scores", "mekt.settings", "mekt.topics"),
     *(

@@ -1,10 +1,13 @@
 """What the README shows is what Mekt reads."""
 
 import re
+import tomllib
 from pathlib import Path
 
+from coordinator.rollout import RolloutRules
 from coordinator.settings import read_federation
 from edge.settings import read_device
+from mekt.schema import plain
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,3 +23,8 @@ def test_the_settings_of_the_readme_are_accepted(tmp_path: Path) -> None:
     assert read_federation(tmp_path / "federation.toml").federation == read_device(tmp_path / "device.toml").federation
     tls = read_device(tmp_path / "device.toml").broker.tls
     assert tls is not None and tls.ca == str(tmp_path / "identity" / "ca.pem")
+
+
+def test_the_settings_of_rollouts_are_shown_as_they_are_by_default() -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "releases.md").read_text(encoding="utf-8"), re.S)
+    assert tomllib.loads(text) == {"rollout": plain(RolloutRules())}

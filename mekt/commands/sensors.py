@@ -1,4 +1,4 @@
-"""`mekt sensors`: which sensors are here, how their samples come, and recordings of them."""
+"""`mekt sensors`: which sensors are here, whether they are well, how their samples come, and recordings of them."""
 
 import argparse
 import sys
@@ -29,11 +29,15 @@ def _list(options: argparse.Namespace) -> int:
     return code
 
 
-def _add_reading(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse.ArgumentParser) -> None:
     text = "a settings file with [[sensors]] tables, such as device.toml"
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help=text)
-    parser.add_argument("--seconds", type=_seconds, metavar="N", help="for so long (until Ctrl-C)")
     parser.add_argument("modalities", nargs="*", metavar="MODALITY", help="only sensors that give these (all)")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--seconds", type=_seconds, metavar="N", help="for so long (until Ctrl-C)")
 
 
 def _add_watch(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +48,23 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
 def _watch(options: argparse.Namespace) -> int:
     return until_signal(
         part("sensors.look", "run_watch"),
+        config=options.config,
+        modalities=options.modalities,
+        seconds=options.seconds,
+        as_json=options.json,
+        out=sys.stdout,
+    )
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="N", help="read each for so long (5)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of text")
+
+
+def _check(options: argparse.Namespace) -> int:
+    return until_signal(
+        part("sensors.checkup", "run_check"),
         config=options.config,
         modalities=options.modalities,
         seconds=options.seconds,
@@ -71,9 +92,10 @@ def _record(options: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         name="sensors",
-        text="The sensors of this machine: find, watch and record them.",
+        text="The sensors of this machine: find, check, watch and record them.",
         add=group(
             Command(name="list", text="Sensors that are here, as settings.", add=_add_list, run=_list),
+            Command(name="check", text="Check sensors that lie still.", add=_add_check, run=_check),
             Command(name="watch", text="Show how samples come.", add=_add_watch, run=_watch),
             Command(name="record", text="Record sensors, to be replayed.", add=_add_record, run=_record),
         ),

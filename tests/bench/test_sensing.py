@@ -8,15 +8,24 @@ import pytest
 
 from bench import sensing
 from bench.sensing import SPEC, measure, pace
+from mekt.schema import plain
 
 pytest.importorskip("cryptography")
 
+# In real time, as long as the first window takes, and a little.
+SIZES = {"hour_s": 40.0, "live_s": SPEC.window_s + 0.2}
+
 
 def test_every_window_of_the_time_is_made_and_stored(tmp_path: Path) -> None:
-    figures = measure((6, 8), tmp_path, hour_s=40.0, live_s=3.0)
-    assert figures.windows == int((40.0 - SPEC.window_s) / SPEC.stride_s) + 1
-    assert figures.busy_ms > 0 and 0 < figures.median_ms <= figures.most_ms <= figures.longest_ms
-    assert figures.stored_ms > figures.median_ms and figures.fast_share > 0 and figures.live_share > 0
+    figures = measure((6, 8), tmp_path, **SIZES)
+    assert figures.sensing_share > 0
+    for played, seconds in ((figures.fast, SIZES["hour_s"]), (figures.live, SIZES["live_s"])):
+        assert played.windows == int((seconds - SPEC.window_s) / SPEC.stride_s) + 1 and played.share > 0
+        for each in (played.given, played.stored, played.busy):
+            assert 0 < each.median_ms <= each.most_ms <= each.longest_ms
+        assert played.stored.median_ms > played.given.median_ms
+    assert json.loads(json.dumps(plain(figures)))["live"]["windows"] == 1
+    assert all("6 x 8" in line and len(line.split("|")) == 10 for line in sensing._sensing_table([figures], 40.0)[2:4])
 
 
 @pytest.mark.parametrize("sealed", [False, True])
@@ -26,13 +35,14 @@ def test_the_stores_pace_is_that_of_windows_of_a_known_size(sealed: bool, tmp_pa
     assert min(seen.add_ms, seen.take_ms, seen.check_ms) > 0
 
 
-def test_it_is_shown_as_tables_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensing, "SIDES", ((6, 8),))
-    monkeypatch.setattr(sensing, "QUICK", {"hour_s": 20.0, "live_s": 3.0})
+@pytest.mark.parametrize("as_json", [False, True])
+def test_it_is_shown_as_tables_or_as_json(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensing, "SIDES", () if as_json else ((6, 8),))
+    monkeypatch.setattr(sensing, "QUICK", SIZES)
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
-    text, data = io.StringIO(), io.StringIO()
-    assert sensing.show_sensing(as_json=False, quick=True, out=text) == 0
-    assert sensing.show_sensing(as_json=True, quick=True, out=data) == 0
-    told = json.loads(data.getvalue())
-    assert len(told["sensing"]) == 1 and [each["sealed"] for each in told["store"]] == [False, True]
-    assert text.getvalue().count("\n| ") == 6 and "6 x 8" in text.getvalue()
+    out = io.StringIO()
+    assert sensing.show_sensing(as_json=as_json, quick=True, out=out) == 0
+    if as_json:
+        assert [each["sealed"] for each in json.loads(out.getvalue())["store"]] == [False, True]
+    else:
+        assert out.getvalue().count("\n| ") == 7 and "6 x 8" in out.getvalue()

@@ -196,7 +196,7 @@ def test_the_coordinator_speaks_to_a_device_and_to_all(client: Make) -> None:
         "mekt/1/ward/down/pi-3/receipt",  # ... to itself
         "mekt/1/ward/round",
         "mekt/1/ward/status",
-        "mekt/1/ward/release",
+        "mekt/1/ward/rollout",
         "mekt/1/ward/enroll/enroll:pi-3/answer",
         "mekt/1/ward/enroll/enroll:pi-5/request",
         "mekt/1/other/up/pi-3/presence",
@@ -227,6 +227,17 @@ def test_a_device_reads_nothing_of_others(client: Make, topic: str) -> None:
     until(lambda: b"the last" in [payload for _, payload in spy.heard])
     own = ("mekt/1/ward/round", "mekt/1/ward/down/pi-3/")
     assert [topic for topic, _ in spy.heard if not topic.startswith(own)] == []
+
+
+def test_a_wearable_hears_of_rollouts_and_says_how_it_is(client: Make) -> None:
+    coordinator, wearable = client("coordinator"), client("pi-3")
+    wearable.subscribe("mekt/1/ward/rollout")
+    coordinator.subscribe("mekt/1/ward/up/+/+")
+    assert coordinator.may_publish("mekt/1/ward/rollout", b"a release")
+    assert wearable.may_publish("mekt/1/ward/up/pi-3/fitness", b"good")
+    until(lambda: wearable.heard == [("mekt/1/ward/rollout", b"a release")])
+    until(lambda: coordinator.heard == [("mekt/1/ward/up/pi-3/fitness", b"good")])
+    assert not wearable.may_publish("mekt/1/ward/up/pi-4/fitness", b"good")
 
 
 def test_who_watches_sees_the_status_and_changes_nothing(client: Make) -> None:

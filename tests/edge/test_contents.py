@@ -8,6 +8,7 @@ from mekt.messages import (
     KINDS,
     Body,
     Chunk,
+    Fitness,
     Keys,
     Offer,
     Presence,
@@ -66,6 +67,12 @@ SAID: list[tuple[Body, Direction, str]] = [
         "enroll",
         "certificate request: this device's public key, and the token's secret",
     ),
+    (
+        Fitness(running=SHA256, number=3, state="trial", agreement_percent=97, latency_us=1850, memory_mb=61),
+        "up",
+        "fitness: runs release 000102030405; rollout 3: trial; 97% of windows as before; 1850 us for a window; "
+        "61 MB of memory",
+    ),
     (Renewal(csr=b"x"), "up", "certificate request: this device's public key, for a new certificate"),
 ]
 
@@ -90,6 +97,12 @@ def test_every_kind_that_a_device_may_send_has_words_of_its_own() -> None:
     may = {body for body, _, directions in KINDS.values() if {"up", "enroll"} & set(directions)}
     # A device hears an answer on its topic of enrolment, and sends none.
     assert {type(body) for body, _, _ in SAID} == {body for body in may if body.__name__ != "Answer"}
+
+
+def test_what_a_wearable_did_not_measure_is_not_said() -> None:
+    refused = Fitness(number=1, state="refused", why="unsigned")
+    envelope = read(*Post("ward").seal(refused, "up", device="pi"), "pi")
+    assert words(envelope, {}) == "fitness: runs no release; rollout 1: refused (unsigned)"
 
 
 def test_a_will_is_told_from_a_presence_and_a_chunk_of_an_unknown_blob_has_its_hash() -> None:

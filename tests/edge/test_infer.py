@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.infer import Verdict, run_infer, verdicts
+from edge.infer import Verdict, _source, run_infer, verdicts
 from edge.runtime import Runtime
+from edge.turns import Together, Turns
 from export.bundle import pack, unpack
 from export.release import read_release
 from mekt.errors import ReleaseError, SensorError, SettingsError
@@ -260,6 +261,15 @@ def test_a_gap_of_one_modality_leaves_the_verdicts_by_the_others(release: Path) 
     )
     assert [each.start_s for each in told] == [0.5 * index for index in range(WINDOWS)]
     assert {each.start_s for each in told if each.modalities == ("acc",)} == {3.5}
+
+
+def test_live_sources_do_not_wait_for_each_other_and_played_ones_take_turns(release: Path, tmp_path: Path) -> None:
+    recorded(tmp_path)
+    table = '[[sensors]]\nkind = "replay"\nrecordings = ["body.npz"]\nmodalities = ["{}"]\nlive = {}\n'
+    for lives, kind in ((("true", "true"), Together), (("true", "false"), Turns), (("false", "false"), Turns)):
+        text = "".join(table.format(name, live) for name, live in zip(("acc", "gyro"), lives, strict=True))
+        (tmp_path / "live.toml").write_text(text)
+        assert type(_source(tmp_path / "live.toml", read_release(release).manifest, None, 0.0)) is kind
 
 
 def test_a_damaged_release_says_nothing_at_all(release: Path, tmp_path: Path) -> None:

@@ -307,13 +307,13 @@ def test_windows_held_on_the_disk_give_the_bytes_that_they_give_in_memory(
     shapes = {name: array.shape[1:] for name, array in windows.items()}
     store = WindowStore(tmp_path / "store", shapes, 21, seal=Seal(b"k" * 32) if sealed else None)
     for row in range(21):
-        store.add(Window(start_s=row, arrays={name: array[row] for name, array in windows.items()}))
+        store.add(Window(start_s=row, values={name: array[row] for name, array in windows.items()}))
     in_memory = lesson.learn(InMemory(windows), None, blobs, lambda *_: None)
 
     def meanwhile(done: int, whole: int) -> None:
         for number in range(4):
             arrays = {name: np.full(shape, number, np.float32) for name, shape in shapes.items()}
-            store.add(Window(start_s=100 * done + number, arrays=arrays))
+            store.add(Window(start_s=100 * done + number, values=arrays))
 
     with store.hold() as held:
         learned_ = lesson.learn(held.check(), None, blobs, meanwhile)
@@ -331,7 +331,7 @@ def test_memory_does_not_grow_with_the_windows_that_are_learned_from(blobs: Blob
 
     def peak_bytes(count: int) -> int:
         while len(store) < count:
-            store.add(Window(start_s=0, arrays={"acc": noise(*spec.shape(ACC), seed=len(store))}))
+            store.add(Window(start_s=0, values={"acc": noise(*spec.shape(ACC), seed=len(store))}))
         with store.hold() as held:
             tracemalloc.start()
             try:

@@ -232,10 +232,9 @@ def test_a_modality_that_is_lost_is_done_without_and_taken_up_again(
 
 
 def test_a_source_that_has_ended_is_not_lost(tmp_path: Path) -> None:
-    lively = Scripted((block(0, 10),))
-    with Run(
-        replay(recording_of(QUICK, seconds=10)), lively, modalities=(ACC, QUICK), lost_s=0.1, folder=tmp_path
-    ) as run:
+    # Neither begins with a gap, which would take what has come of the other.
+    ending, lively = Scripted((block(0, 10, QUICK),), None, modalities=(QUICK,)), Scripted((block(0, 10),))
+    with Run(ending, lively, modalities=(ACC, QUICK), lost_s=0.1, folder=tmp_path) as run:
         assert run.wait() >= 5
         for second in range(10, 20):
             lively._script.append((block(second, 0.9),))
@@ -446,6 +445,22 @@ def test_a_source_that_is_sensed_again_begins_its_windows_anew(tmp_path: Path) -
     assert equal(made[0], made[1]) and equal(made[0], made[2])
 
 
+def test_a_recording_that_is_played_again_gives_no_window_twice_and_one_beside_a_sensor_takes_none_away(
+    tmp_path: Path,
+) -> None:
+    recording = recording_of(ACC, TEMP, seconds=30)
+    for _ in range(2):
+        with Run(replay(recording, "acc"), least=29, folder=tmp_path / "played") as run:
+            assert run.wait() == 29
+    faulty = FaultySource(replay(recording, "acc"), FaultSettings())
+    with Run(faulty, least=29, folder=tmp_path / "played") as run:
+        assert run.wait() == 29
+    sensor = Scripted((block(0, 30, TEMP),), modalities=(TEMP,))
+    for source in (sensor, Scripted(modalities=(TEMP,))):
+        with Run(replay(recording, "acc"), source, modalities=(ACC, TEMP), least=29, folder=tmp_path / "beside") as run:
+            assert run.wait() == 29
+
+
 def test_what_is_sensed_while_a_round_is_learned_changes_nothing_of_what_it_learns_from(tmp_path: Path) -> None:
     source = Scripted((block(0, 20),))
     with Run(source, capacity=12, least=9, folder=tmp_path) as run:
@@ -501,3 +516,13 @@ def test_windows_of_the_modalities_that_are_left_do_not_outlive_the_process(tmp_
     (tmp_path / "rest" / "acc").write_bytes(b"private")
     with Run(Scripted(), folder=tmp_path):
         assert not (tmp_path / "rest").exists()
+
+
+def test_a_gap_of_one_source_costs_only_the_windows_across_it(tmp_path: Path) -> None:
+    cut = (block(0, 4.9, TEMP), Gap(modalities=("temp",)), block(5, 5, TEMP))
+    sources = Scripted((block(0, 10),)), Scripted(cut, modalities=(TEMP,))
+    with Run(*sources, modalities=(ACC, TEMP), least=6, folder=tmp_path) as run:
+        assert run.wait() >= 6
+        until(lambda: run.sensing.count == 8)
+        until(lambda: all(not source._script for source in sources))
+        assert run.sensing.count == 8, "all but the one that begins at 4 s"

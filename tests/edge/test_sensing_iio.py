@@ -7,7 +7,7 @@ import numpy as np
 from edge.sensing import Sensing
 from edge.settings import PrivateWindows
 from mekt.modality import WindowSpec
-from tests.sensors.iio_tree import MPU6050, Tree, mpu6050_sample
+from tests.sensors.iio.tree import MPU6050, Tree, mpu6050_sample
 from tests.waiting import WAIT_S, until
 
 SPEC = WindowSpec(window_s=0.5, stride_s=0.5)

@@ -105,7 +105,7 @@ def test_the_end_of_work_that_was_left_is_not_that_of_the_work_at_hand(tmp_path:
 def held_of(folder: Path) -> tuple[WindowStore, Hold]:
     """A store of a window, and a hold of it."""
     made = WindowStore(folder / "windows", {"acc": (20, 3)}, 4)
-    made.add(Window(start_s=0, arrays={"acc": noise(20, 3)}))
+    made.add(Window(start_s=0, values={"acc": noise(20, 3)}))
     return made, made.hold()
 
 

@@ -1,6 +1,6 @@
 """A small model and its release, made in moments: what the tests of export and edge start from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +80,8 @@ class Parts:
     federation: str = "ward-3"
     round: int = 7
 
-    def write(self, out: Path) -> Manifest:
-        """The release as folder `out`."""
+    def write(self, out: Path, sign: Callable[[bytes], bytes] | None = None) -> Manifest:
+        """The release as the file `out`."""
         return write_release(
             out,
             plan=self.plan,
@@ -92,6 +92,7 @@ class Parts:
             labels=self.labels,
             windows=self.windows,
             metrics=self.metrics,
+            sign=sign,
         )
 
     def scores(self, classifier: str, windows: Mapping[str, Floats]) -> Floats:

@@ -49,8 +49,8 @@ def assert_alike(model: bytes, module: Callable[[Tensor], Tensor], x: Tensor) ->
 def test_a_convolution_over_time(kernel: int, stride: int, channels: int) -> None:
     torch_layer = seeded(lambda: nn.Conv1d(channels, 6, kernel, stride=stride, padding=kernel // 2))
     graph = Graph(weights_of(torch_layer, "layer"))
-    graph.conv("x", "layer", stride=stride, padding=kernel // 2)
-    model = graph.model("conv", x=("x", ("B", channels, "T")), y=("y", ("B", 6, "T2")))
+    y = graph.conv("x", "layer", stride=stride, padding=kernel // 2)
+    model = graph.model("conv", {"x": ("B", channels, "T")}, {"y": (y, ("B", 6, "T2"))})
     for batch in BATCHES:
         for length in LENGTHS:
             assert_alike(model, torch_layer, noise(batch, channels, length))
@@ -60,8 +60,8 @@ def test_a_convolution_over_time(kernel: int, stride: int, channels: int) -> Non
 def test_a_convolution_over_frames(shape: tuple[int, int]) -> None:
     torch_layer = seeded(lambda: nn.Conv2d(2, 8, 3, stride=2, padding=1))
     graph = Graph(weights_of(torch_layer, "layer"))
-    graph.conv("x", "layer", stride=2, padding=1)
-    model = graph.model("conv", x=("x", ("B", 2, "Y", "X")), y=("y", ("B", 8, "Y2", "X2")))
+    y = graph.conv("x", "layer", stride=2, padding=1)
+    model = graph.model("conv", {"x": ("B", 2, "Y", "X")}, {"y": (y, ("B", 8, "Y2", "X2"))})
     for batch in BATCHES:
         assert_alike(model, torch_layer, noise(batch, 2, *shape))
 
@@ -70,8 +70,8 @@ def test_a_convolution_over_frames(shape: tuple[int, int]) -> None:
 def test_a_linear_layer(into: int, out: int) -> None:
     torch_layer = seeded(lambda: nn.Linear(into, out))
     graph = Graph(weights_of(torch_layer, "layer"))
-    graph.linear("x", "layer")
-    model = graph.model("linear", x=("x", ("B", into)), y=("y", ("B", out)))
+    y = graph.linear("x", "layer")
+    model = graph.model("linear", {"x": ("B", into)}, {"y": (y, ("B", out))})
     for batch in BATCHES:
         assert_alike(model, torch_layer, noise(batch, into))
 
@@ -81,8 +81,8 @@ def test_a_linear_layer(into: int, out: int) -> None:
 def test_an_lstm_of_any_depth(layers: int, channels: int, width: int) -> None:
     torch_layer = seeded(lambda: nn.LSTM(channels, width, num_layers=layers, batch_first=True))
     graph = Graph(weights_of(torch_layer, "layer"))
-    graph.lstm("x", "layer", layers=layers)
-    model = graph.model("lstm", x=("x", ("B", "T", channels)), y=("y", ("B", width)))
+    y = graph.lstm("x", "layer", layers=layers)
+    model = graph.model("lstm", {"x": ("B", "T", channels)}, {"y": (y, ("B", width))})
     for batch in BATCHES:
         for length in LENGTHS:
             assert_alike(model, lambda x: torch_layer(x)[1][0][-1], noise(batch, length, channels))
@@ -91,8 +91,8 @@ def test_an_lstm_of_any_depth(layers: int, channels: int, width: int) -> None:
 @pytest.mark.parametrize("stretches", [1, 2, 3])
 def test_means_and_maximum_over_time(stretches: int) -> None:
     graph = Graph({})
-    graph.means_and_max("x", stretches)
-    model = graph.model("pool", x=("x", ("B", 6, "T")), y=("y", ("B", 6 * (stretches + 1))))
+    y = graph.means_and_max("x", stretches)
+    model = graph.model("pool", {"x": ("B", 6, "T")}, {"y": (y, ("B", 6 * (stretches + 1)))})
     for batch in BATCHES:
         for length in LENGTHS:
             x = noise(batch, 6, length)
@@ -110,23 +110,23 @@ def test_pooling_of_a_step_worked_by_hand() -> None:
 
 def test_negative_values_become_zero() -> None:
     graph = Graph({})
-    graph.relu("x")
-    model = graph.model("relu", x=("x", ("B",)), y=("y", ("B",)))
+    y = graph.relu("x")
+    model = graph.model("relu", {"x": ("B",)}, {"y": (y, ("B",))})
     assert run(model, torch.tensor([-2.0, 0.0, 3.0])).tolist() == [0.0, 0.0, 3.0]
 
 
 def test_a_weight_that_no_layer_uses_is_an_error() -> None:
     weights = weights_of(nn.Linear(2, 2), "layer") | weights_of(nn.Linear(2, 2), "forgotten")
     graph = Graph(weights)
-    graph.linear("x", "layer")
+    y = graph.linear("x", "layer")
     with pytest.raises(ReleaseError, match=r"forgotten\.bias, forgotten\.weight"):
-        graph.model("linear", x=("x", ("B", 2)), y=("y", ("B", 2)))
+        graph.model("linear", {"x": ("B", 2)}, {"y": (y, ("B", 2))})
 
 
 def test_a_model_names_its_opset_and_format_and_carries_its_weights_within() -> None:
     graph = Graph(weights_of(nn.Linear(2, 2), "layer"))
-    graph.linear("x", "layer")
-    model = onnx.load_from_string(graph.model("linear", x=("x", ("B", 2)), y=("y", ("B", 2))))
+    y = graph.linear("x", "layer")
+    model = onnx.load_from_string(graph.model("linear", {"x": ("B", 2)}, {"y": (y, ("B", 2))}))
     assert ([each.version for each in model.opset_import], model.ir_version) == ([OPSET], IR_VERSION) == ([17], 9)
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
 
@@ -134,6 +134,6 @@ def test_a_model_names_its_opset_and_format_and_carries_its_weights_within() -> 
 def test_weights_need_not_lie_in_order_in_memory() -> None:
     weight = np.arange(6, dtype=np.float32).reshape(2, 3).T
     graph = Graph({"layer.weight": weight, "layer.bias": np.zeros(3, dtype=np.float32)})
-    graph.linear("x", "layer")
-    model = graph.model("linear", x=("x", ("B", 2)), y=("y", ("B", 3)))
+    y = graph.linear("x", "layer")
+    model = graph.model("linear", {"x": ("B", 2)}, {"y": (y, ("B", 3))})
     assert run(model, torch.tensor([[1.0, 0.0]])).tolist() == [[0.0, 1.0, 2.0]]

@@ -15,7 +15,10 @@ from export.manifest import (
     ClassifierEntry,
     EncoderEntry,
     FileEntry,
+    Int8Form,
     Manifest,
+    Measured,
+    StepForm,
     pack_manifest,
     unpack_manifest,
 )
@@ -32,6 +35,7 @@ def encoder(name: str) -> EncoderEntry:
         architecture="conv",
         embedding=4,
         parameters=100,
+        operations=2000,
         file=f"encoder-{name}.onnx",
     )
 
@@ -50,6 +54,25 @@ MANIFEST = Manifest(
     parity=dict.fromkeys(FILES, 3e-8),
 )
 PACKED = pack_manifest(MANIFEST)
+
+LOST = {"fused": 0.001}
+INT8 = Int8Form(file="encoder-acc-int8.onnx", how="static", f1_lost=LOST)
+STEP = StepForm(
+    file="encoder-acc-step.onnx",
+    samples=8,
+    takes=23,
+    history=71,
+    state={"features": (64, 7)},
+    operations=300,
+    f1_lost=LOST,
+)
+FORMS = (*FILES, INT8.file, STEP.file)
+FINISHED = replace(
+    MANIFEST,
+    encoders=(replace(encoder("acc"), int8=INT8, step=STEP), encoder("gyro")),
+    files={name: FileEntry(sha256="5" * 64, size_bytes=10 if name in FILES else 4) for name in FORMS},
+    measured=Measured(machine="2 cores", onnxruntime="1.32.0", latency_ms=dict.fromkeys(FORMS, 0.5)),
+)
 
 
 def body_of(raw: bytes = PACKED) -> Body:
@@ -129,7 +152,7 @@ def test_no_json_in_any_field_raises_anything_but_a_release_error(field: str, va
         json.dumps(json.loads(PACKED)).encode(),
         PACKED + b"\n",
         b" " + PACKED,
-        PACKED.replace(b'"format": 1,', b'"format": 1,\n  "format": 1,'),
+        PACKED.replace(b'"format": 2,', b'"format": 2,\n  "format": 2,'),
         PACKED.replace(b"0.75", b"7.5e-1"),
         PACKED.replace(b"\\u2193", "↓".encode()),
     ],
@@ -235,8 +258,8 @@ def put(value: object, *path: str | int) -> Callable[[Body], None]:
         (put(1 << 40, "files", FILES[0], "size_bytes"), "size_bytes: expected at most"),
         (put(-1e-9, "parity", FILES[0]), "expected at least 0"),
         (without("files", FILES[0]), "files: expected exactly one entry"),
-        (without("parity", FILES[0]), "parity: expected exactly one number for each file"),
-        (put(0, "format"), "format: expected at least 1"),
+        (without("parity", FILES[0]), "parity: expected exactly one number for each encoder"),
+        (put(1, "format"), "format: expected at least 2"),
         (put("x", "more"), "more: unknown key"),
     ],
 )
@@ -256,3 +279,64 @@ def test_an_encoder_is_found_by_its_modality() -> None:
     assert MANIFEST.encoder("gyro") == encoder("gyro")
     assert MANIFEST.encoder("depth") is None
     assert [each.name for each in MANIFEST.modalities] == ["acc", "gyro"]
+
+
+# Finished releases
+
+
+def test_a_finished_release_says_all_about_its_other_forms() -> None:
+    packed = pack_manifest(FINISHED)
+    assert unpack_manifest(packed) == FINISHED
+    assert FINISHED.encoders[0].files == (FILES[0], INT8.file, STEP.file)
+    assert sealed(body_of(packed)) == packed
+
+
+@pytest.mark.parametrize(
+    ("int8_ms", "file"), [(0.4, INT8.file), (0.5, INT8.file), (0.6, FILES[0])], ids=["faster", "as fast", "slower"]
+)
+def test_the_smallest_form_that_is_not_slower_is_run(int8_ms: float, file: str) -> None:
+    assert FINISHED.measured is not None
+    latency_ms = {**FINISHED.measured.latency_ms, INT8.file: int8_ms}
+    finished = replace(FINISHED, measured=replace(FINISHED.measured, latency_ms=latency_ms))
+    assert finished.file_to_run(finished.encoders[0]) == file
+    assert finished.file_to_run(finished.encoders[1]) == FILES[1]
+
+
+def test_a_small_form_that_is_larger_is_not_run() -> None:
+    files = {**FINISHED.files, INT8.file: FileEntry(sha256="5" * 64, size_bytes=11)}
+    finished = replace(FINISHED, files=files)
+    assert finished.file_to_run(finished.encoders[0]) == FILES[0]
+
+
+def test_without_figures_an_encoder_is_run_as_it_was_trained() -> None:
+    unmeasured = replace(FINISHED, measured=None)
+    assert unmeasured.file_to_run(unmeasured.encoders[0]) == FILES[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (put(0.006, "encoders", 0, "int8", "f1_lost", "fused"), "f1_lost.fused: expected at most 0.005"),
+        (put({}, "encoders", 0, "step", "f1_lost"), "f1_lost: expected at least 1 entries"),
+        (put({"other": 0.0}, "encoders", 0, "step", "f1_lost"), "f1_lost: expected exactly one number for each of"),
+        (put("none", "encoders", 0, "int8", "how"), "how: expected one of"),
+        (put(INT8.file, "encoders", 0, "step", "file"), "files: expected exactly one entry"),
+        (put(FILES[0], "encoders", 0, "int8", "file"), "files: expected exactly one entry"),
+        (put([1 << 20, 1 << 20], "encoders", 0, "step", "state", "features"), "state: holds more than"),
+        (put([0], "encoders", 0, "step", "state", "features"), r"state.features\[0\]: expected at least 1"),
+        (put([], "encoders", 0, "step", "state", "features"), "expected at least 1 entries"),
+        (put({f"s{i}": [1] for i in range(9)}, "encoders", 0, "step", "state"), "expected at most 8 entries"),
+        (put(7, "encoders", 0, "step", "takes"), "takes: expected at least the samples that are new"),
+        (put(22, "encoders", 0, "step", "history"), "takes: expected at least the samples that are new"),
+        (put(51, "encoders", 0, "step", "takes"), "takes more samples than a window has"),
+        (put(0, "encoders", 0, "operations"), "operations: expected at least 1"),
+        (put({}, "measured", "latency_ms"), "latency_ms: expected exactly one number for each file"),
+        (put(0, "measured", "latency_ms", FILES[0]), "expected more than 0"),
+        (put("a\nb", "measured", "machine"), "machine: expected text like"),
+    ],
+)
+def test_forms_that_contradict_the_release_are_refused_by_name(change: Callable[[Body], None], problem: str) -> None:
+    body = body_of(pack_manifest(FINISHED))
+    change(body)
+    with pytest.raises(ReleaseError, match=problem):
+        unpack_manifest(sealed(body))

@@ -87,7 +87,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     listed = re.findall(r"^    ([a-z]+)\b", text, re.M)
     parts, trust = ["coordinator", "edge"], ["ca", "enroll", "device", "broker"]
-    questions = ["infer", "score", "sensors", "status", "audit", "doctor", "explain"]
+    questions = ["infer", "score", "release", "sensors", "status", "audit", "doctor", "explain"]
     assert listed == [*parts, *trust, *questions, "demo", "chaos", "bench"]
 
 

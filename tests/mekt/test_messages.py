@@ -33,6 +33,7 @@ from mekt.messages import (
     Chunk,
     Envelope,
     Finding,
+    Fitness,
     Keys,
     Offer,
     Presence,
@@ -41,6 +42,7 @@ from mekt.messages import (
     Receipt,
     Renewal,
     Request,
+    Rollout,
     RoundOpen,
     RoundReport,
     Shares,
@@ -132,6 +134,16 @@ BODIES: dict[str, Body] = {
         seeds={"acc": {"pi-3": b"s" * 33, "pi-4": b"t" * 33}}, mask_keys={"acc": {"pi-5": b"m" * 33}}
     ),
     "answer": Answer(state="issued", certificate=b"\x30\x82 a certificate", time_s=1.75e9),
+    "rollout": Rollout(release="home-0002", blob=blob(b"z", 180_000), number=3, share=0.25),
+    "fitness": Fitness(
+        running=b"z" * 32,
+        number=3,
+        state="rolled-back",
+        why="slow",
+        agreement_percent=97,
+        latency_us=1850,
+        memory_mb=61,
+    ),
     "status": Status(
         phase="collecting",
         rounds=5,
@@ -154,7 +166,7 @@ BODIES: dict[str, Body] = {
         text="waiting for 1 of 2: pi-4 (last seen 41 s ago)",
     ),
 }
-TO_ALL = ("round", "status")
+TO_ALL = ("round", "status", "rollout")
 
 
 def envelope(kind: str, **changes: Any) -> Envelope:
@@ -356,6 +368,46 @@ def test_a_sender_finds_out_what_no_receiver_would_accept() -> None:
     )
     with pytest.raises(WireError, match=r"a status message of \d+ bytes is over this kind's limit of 1048576 bytes"):
         encode(envelope("status", body=large))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"why": ""}, "why: '' does not go with 'rolled-back'"),
+        ({"state": "good"}, "why: 'slow' does not go with 'good'"),
+        ({"why": "the patient fell"}, "fitness.why: expected one of"),
+        ({"state": "well"}, "fitness.state: expected one of"),
+        ({"latency_us": 1850.25}, "fitness.latency_us: expected a whole number"),
+        ({"latency_us": 10_000_001}, "fitness.latency_us"),
+        ({"agreement_percent": 101}, "fitness.agreement_percent"),
+        ({"memory_mb": 65_536}, "fitness.memory_mb"),
+        ({"running": b"z" * 33}, "fitness.running"),
+        ({"text": "well"}, "fitness.text: unknown key"),
+    ],
+)
+def test_a_wearable_says_of_itself_a_few_whole_numbers_and_words_of_closed_lists(
+    change: dict[str, Any], says: str
+) -> None:
+    data = table("fitness")
+    data["body"] |= change
+    assert says in refused(msgpack.packb(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"share": 1.01}, "rollout.share"),
+        ({"share": -0.01}, "rollout.share"),
+        ({"share": float("nan")}, "rollout.share"),
+        ({"number": 0}, "rollout.number"),
+        ({"release": "../home"}, "rollout.release"),
+        ({"release": ""}, "rollout.release"),
+    ],
+)
+def test_a_rollout_is_of_a_named_release_to_a_share(change: dict[str, Any], says: str) -> None:
+    data = table("rollout")
+    data["body"] |= change
+    assert says in refused(msgpack.packb(data))
 
 
 def test_a_status_from_before_there_were_findings_is_read() -> None:

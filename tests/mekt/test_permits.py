@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from mekt.broker import Broker
 from mekt.check import VISIT, Check, Role, exit_code
 from mekt.errors import LinkError
 from mekt.link import Received
-from mekt.permits import LEAST_PACKET_BYTES
+from mekt.permits import LEAST_PACKET_BYTES, check_permits
 from mekt.topics import for_device
-from tests.mekt.conftest import WAIT_S, named, needs_mosquitto
+from tests.mekt.conftest import LIMIT_S, WAIT_S, named, needs_mosquitto
 from tests.mekt.papers import Papers, tls_broker
-from tests.mekt.visitors import SECRET, linked, password, permits
+from tests.mekt.visitors import SECRET, guest, linked, password, permits
 
 pytestmark = [needs_mosquitto, pytest.mark.usefixtures("patience")]
 
@@ -30,7 +31,11 @@ def test_an_open_broker_permits_all(broker: Broker) -> None:
         )
         assert {check.name for check in checks} == set(VISIT)
         assert named(checks, "publish").mark == "ok"
-    assert {check.mark for check in permits(broker.port, "wearable")[4:]} == {"skipped"}
+    without_updates = list(check_permits(replace(guest(broker.port, "wearable"), federation=""), LIMIT_S))
+    assert {check.mark for check in without_updates[4:]} == {"skipped"}
+    wearable = permits(broker.port, "wearable")
+    assert exit_code(wearable) == 0 and "want, renewal, fitness are accepted" in named(wearable, "publish").seen
+    assert any("mekt/1/ward/rollout" in check.seen for check in wearable if check.name == "subscribe")
 
 
 def test_a_login_that_is_refused_has_a_remedy_and_no_secret_is_shown(tmp_path: Path) -> None:
@@ -72,6 +77,7 @@ topic write mekt/1/ward/up/pi-1/+
 user coordinator
 topic write mekt/1/ward/round
 topic write mekt/1/ward/status
+topic write mekt/1/ward/rollout
 topic write mekt/1/ward/down/#
 topic read mekt/1/ward/up/#
 topic read mekt/1/ward/enroll/+/request

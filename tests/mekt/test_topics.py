@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mekt.messages import KINDS
-from mekt.topics import Topic, for_coordinator, for_device, for_watcher, parse_topic
+from mekt.topics import Topic, for_coordinator, for_device, for_watcher, for_wearable, parse_topic
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
 
@@ -65,10 +65,12 @@ def test_each_side_subscribes_to_what_it_may_read_and_no_more() -> None:
     down = str(Topic(federation="home", direction="down", device="pi-3", kind="receipt"))
     round_, status = (str(Topic(federation="home", direction="all", kind=kind)) for kind in ("round", "status"))
     others = str(Topic(federation="home", direction="down", device="pi-4", kind="receipt"))
-    everything = {up, presence, down, round_, status, others}
+    rollout = str(Topic(federation="home", direction="all", kind="rollout"))
+    everything = {up, presence, down, round_, status, rollout, others}
     for patterns, wanted in (
         (for_coordinator("home"), {up, presence}),
         (for_device("home", "pi-3"), {down, round_}),
+        (for_wearable("home", "pi-3"), {down, rollout}),
         (for_watcher("home"), {status, presence}),
     ):
         assert {topic for topic in everything if any(matches(pattern, topic) for pattern in patterns)} == wanted

@@ -14,7 +14,7 @@ from mekt.broker import Broker, free_port
 from mekt.errors import LinkError
 from mekt.link import Link
 from mekt.login import BrokerSettings
-from mekt.messages import Finding, Presence, Privacy, RoundReport, Status
+from mekt.messages import Finding, Presence, Privacy, RolloutStatus, RoundReport, Status
 from mekt.post import Post
 from mekt.watch import MOST_DEVICES, View, Watch, kilobytes, report_table, show_status
 
@@ -245,3 +245,22 @@ def test_no_peer_speaks_to_the_terminal() -> None:
 
 def test_bytes_for_people() -> None:
     assert kilobytes(0) == "      0.0 kB" and kilobytes(1_234_567) == "  1,234.6 kB"
+
+
+def test_a_rollout_is_told_with_what_wearables_run() -> None:
+    rollout = RolloutStatus(
+        release="ward-00002",
+        number=3,
+        share=0.25,
+        state="canary",
+        wearables={"ward-00001": 9, "ward-00002": 2},
+        states={"good": 1, "trial": 1},
+        text="ward-00002 is on trial on 25% of wearables\x1b[2J",
+    )
+    view = View(status=replace(STATUS, rollout=rollout, reports=()))
+    assert view.lines()[1:] == [
+        "rollout 3: ward-00002 is on trial on 25% of wearables?[2J",
+        "  wearables, how far: good 1, trial 1",
+        "  wearables, running: ward-00001 9, ward-00002 2",
+    ]
+    assert view.plain()["status"]["rollout"]["wearables"] == {"ward-00001": 9, "ward-00002": 2}

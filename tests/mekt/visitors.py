@@ -18,7 +18,7 @@ SECRET = "correct-horse-battery"
 
 
 def guest(port: int, role: Role = "edge", **settings: Any) -> Guest:
-    device = "pi-1" if role == "edge" else ""
+    device = "" if role == "coordinator" else "pi-1"
     return Guest(role=role, settings=BrokerSettings(port=port, **settings), federation="ward", device=device)
 
 

@@ -1,5 +1,7 @@
 """The sample buffer against a plain list."""
 
+import sys
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,17 +15,17 @@ STEPS = st.one_of(
 )
 
 
-def fill(buffer: SampleBuffer, first: int, count: int) -> None:
+def fill(buffer: SampleBuffer, first: int, count: int, shape: tuple[int, ...] = (2,)) -> None:
     t_s = np.arange(first, first + count, dtype=np.float64)
-    buffer.append(t_s, np.repeat(t_s[:, None], 2, axis=1).astype(np.float32))
+    buffer.append(t_s, (t_s.reshape(-1, *[1] * len(shape)) * np.ones(shape)).astype(np.float32))
 
 
-@given(st.lists(STEPS, max_size=30))
-def test_a_buffer_holds_what_a_list_would(steps: list[tuple[str, int]]) -> None:
-    buffer, model, appended = SampleBuffer((2,)), list[float](), 0
+@given(st.sampled_from([(2,), (1, 2)]), st.lists(STEPS, max_size=30))
+def test_a_buffer_holds_what_a_list_would(shape: tuple[int, ...], steps: list[tuple[str, int]]) -> None:
+    buffer, model, appended = SampleBuffer(shape), list[float](), 0
     for step, number in steps:
         if step == "append":
-            fill(buffer, appended, number)
+            fill(buffer, appended, number, shape)
             model += [float(each) for each in range(appended, appended + number)]
             appended += number
         elif step == "forget_before":
@@ -35,7 +37,7 @@ def test_a_buffer_holds_what_a_list_would(steps: list[tuple[str, int]]) -> None:
             buffer.keep_newest(number)
             model = model[max(0, len(model) - number) :]
         assert buffer.t_s.tolist() == model
-        assert buffer.values.tolist() == [[each, each] for each in model]
+        assert [value.ravel().tolist() for value in buffer.values] == [[each, each] for each in model]
         assert len(buffer) == len(model)
         assert buffer.oldest_s == (model[0] if model else np.inf)
         assert buffer.newest_s == (model[-1] if model else -np.inf)
@@ -48,6 +50,16 @@ def test_the_one_sample_before_an_instant_is_kept_for_interpolation() -> None:
     assert buffer.oldest_s == 4
     buffer.forget_before(5)
     assert buffer.oldest_s == 5
+
+
+def test_a_frame_that_is_forgotten_is_held_by_nobody() -> None:
+    buffer = SampleBuffer((1, 2))
+    fill(buffer, 0, 5, (1, 2))
+    frames = list(buffer.values)
+    fill(buffer, 5, 100, (1, 2))
+    buffer.keep_newest(101)
+    # The list holds each of them, and so do the loop and the call.
+    assert [sys.getrefcount(frame) for frame in frames] == [3] * 4 + [4]
 
 
 def test_a_buffer_that_is_kept_short_does_not_grow() -> None:

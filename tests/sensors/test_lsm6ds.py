@@ -1,5 +1,6 @@
 """ST's chips, register by register: two kinds of FIFO behind the same settings."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ def test_an_lsm6dso_is_set_up_by_exactly_these_writes(tmp_path: Path) -> None:
         (0x09, 0x33),  # both sensors batched at 52 Hz
         (0x0A, 0x06),
     ]
+
+
+# How many samples of an LSM6DSM's gyroscope Linux drops while its filters settle (`samples_to_discard`).
+@pytest.mark.parametrize(("model", "fake"), KINDS)
+@pytest.mark.parametrize(("rate_hz", "settling"), [(12.5, 2), (26, 5), (52, 7), (104, 12), (208, 20), (416, 36)])
+def test_no_sample_is_given_that_was_taken_while_the_filters_settled(
+    tmp_path: Path, model: Model, fake: Any, rate_hz: float, settling: int
+) -> None:
+    bench, there = Bench(tmp_path), fake(fast=0.03)
+    lsm = chip(bench, there, model, replace(BOTH, rate_hz=rate_hz))
+    lsm.start(fifo=True)
+    bench.wait(0.5)
+    batch = lsm.take(lsm.fill())
+    assert batch.acc is not None
+    first = round(float(batch.acc[0, 0]) / G)
+    assert counts(first)[0] == first and settling <= first < settling + 0.2 * rate_hz + 5
 
 
 @pytest.mark.parametrize(

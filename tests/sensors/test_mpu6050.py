@@ -279,19 +279,24 @@ def test_a_response_off_by_more_fails_on_its_axis(tmp_path: Path, axis: int, res
     assert not result.passed and "FAILED" in str(result)
 
 
-def test_a_copy_without_trim_values_cannot_pass(tmp_path: Path) -> None:
+def test_an_axis_without_a_trim_code_is_judged_by_its_response_alone(tmp_path: Path) -> None:
     bench, fake = Bench(tmp_path), FakeMpu(source=lambda k: STILL)
-    fake.response = (2000, 2000, 2000, 2000, -2000, 2000)
+    fake.response = (round(0.31 * 4096), -2000, round(0.29 * 4096), 11 * 131, -104 * 131, 106 * 131)
+    # Of six codes one is there: rotation about x.
+    fake.trim = bytes((10, 0, 0, 0))
     result = chip(bench, fake).self_test()
-    assert not any(each.passed for each in result.axes)
-    assert all(math.isnan(each.value) for each in result.axes)
+    assert [each.passed for each in result.axes] == [True, True, False, False, True, False]
+    np.testing.assert_allclose([each.value for each in result.axes[:3]], [0.31, 0.488, 0.29], atol=1e-3)
+    assert [each.unit for each in result.axes] == ["g"] * 3 + ["% off factory trim"] + ["degrees/s"] * 2
+    assert result.axes[4].value == pytest.approx(104)
 
 
 def test_a_later_ones_response_is_a_share_of_the_factorys(tmp_path: Path) -> None:
     bench, fake = Bench(tmp_path), FakeMpu(identity=0x70, source=lambda k: (0, 0, 16384, 0, 0, 0))
     fake.trim, fake.gyro_trim = bytes((101, 101, 101, 0)), bytes((1, 1, 1))
     acc, gyro = 2620 * 1.01**100, 2620.0
-    fake.response = (round(acc), round(0.51 * acc), round(1.6 * acc), round(gyro), round(0.49 * gyro), round(3 * gyro))
+    # The driver of its maker takes of rotation the amount.
+    fake.response = (round(acc), round(0.51 * acc), round(1.6 * acc), -round(gyro), round(0.49 * gyro), round(3 * gyro))
     result = chip(bench, fake, model=MPU6500).self_test()
     np.testing.assert_allclose([each.value for each in result.axes], [100, 51, 160, 100, 49, 300], rtol=1e-3)
     assert [each.passed for each in result.axes] == [True, True, False, True, False, True]

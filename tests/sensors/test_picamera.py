@@ -94,15 +94,14 @@ class Library:
         self.plan: dict[str, Any] = {}
         world.cameras.append(self)
 
-    def create_video_configuration(self, **options: Any) -> dict[str, Any]:
+    def create_preview_configuration(self, **options: Any) -> dict[str, Any]:
         return options
 
     def configure(self, plan: dict[str, Any]) -> None:
         self.plan = plan
-        for name in ("main", "lores"):
-            width, height = plan[name]["size"]
-            self.given[name] = {"size": (width, height), "format": plan[name]["format"], "stride": 64 * -(-width // 64)}
-        self.given["lores"] |= self.world.changes
+        width, height = plan["main"]["size"]
+        self.given["main"] = {"size": (width, height), "format": plan["main"]["format"], "stride": 64 * -(-width // 64)}
+        self.given["main"] |= self.world.changes
 
     def stream_configuration(self, name: str = "main") -> dict[str, Any]:
         return self.given[name]
@@ -175,14 +174,14 @@ def test_a_table_that_cannot_work_is_explained(table: dict[str, Any], problem: s
     assert [each[: len(problem)] for each in caught.value.problems] == [problem]
 
 
-def test_brightness_comes_from_the_luma_of_the_small_stream_without_its_padding() -> None:
+def test_brightness_comes_from_the_luma_without_its_padding() -> None:
     world = World()
     world.frames.extend([(1000.1, 51, None), (1000.2, 102, None)])
     opened = source(world, fps=20)
     opened.open()
     assert read(opened, 2) == [(1000.1, 0.2), (1000.2, 0.4)]
     [camera] = world.cameras
-    assert camera.plan["lores"] == {"size": (16, 12), "format": "YUV420"}
+    assert camera.plan["main"] == {"size": (16, 12), "format": "YUV420"}
     assert camera.plan["raw"] is None
     assert camera.plan["controls"] == {"FrameDurationLimits": (50_000, 50_000)}
     assert camera.held == 0

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensors.miniatures import Miniatures
 from sensors.pixels import COMPRESSED, LAYOUTS, PREFERENCE, Content, Format
 
 # 4 x 2 pixels; luma (or depth) 1..8 by row, colours from 100 on.
@@ -35,6 +36,16 @@ def test_brightness_and_distance_stand_where_the_format_has_them(name: Format, p
         expected = expected + np.array([[0, 0, 0, 256], [0, 0, 0, 0]])
     np.testing.assert_array_equal(plane, expected)
     assert weight == 1.0
+
+
+@pytest.mark.parametrize(("bits", "brightness"), [(16, 1023 / 65535), (10, 1.0)])
+def test_a_grey_pixel_of_fewer_bits_than_it_is_stored_in_is_white_at_its_own_largest_value(
+    bits: int, brightness: float
+) -> None:
+    small = Miniatures("y16", "grey", (2, 4), 0, shape=(1, 2), crop=(), scale=1, bits=bits)
+    image = small.of(memoryview(b"\xff\x03" * 8))
+    assert image is not None
+    np.testing.assert_allclose(image, np.full((1, 2), brightness), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "order"), [("rgb24", "rgb"), ("bgr24", "bgr")])

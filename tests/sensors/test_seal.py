@@ -17,18 +17,19 @@ pytest.importorskip("cryptography")
 
 from sensors.seal import CREDENTIAL, Seal, seal_of
 
-SHAPES = {"acc": (4, 2), "gyro": (3, 1)}
+SHAPES = {"acc": (4, 2), "depth": (3, 1, 2)}
 SEAL = Seal(b"a" * 32)
 
 
 def window(value: float) -> Window:
-    return Window(start_s=value, arrays={name: np.full(shape, value, np.float32) for name, shape in SHAPES.items()})
+    acc, depth = (np.full(shape, value, np.float32) for shape in SHAPES.values())
+    return Window(start_s=value, values={"acc": acc, "depth": list(depth)})
 
 
 def values(store: WindowStore) -> list[float]:
     with store.hold().check() as held:
         arrays = held.take(range(len(held)))
-        assert arrays["acc"].dtype == np.float32 and arrays["gyro"].shape == (len(held), 3, 1)
+        assert arrays["acc"].dtype == np.float32 and arrays["depth"].shape == (len(held), 3, 1, 2)
         return [float(each) for each in arrays["acc"][:, 3, 1]]
 
 

@@ -24,8 +24,8 @@ ROW_BYTES = 4 * (8 + 18)
 
 
 def window(number: float) -> Window:
-    arrays = {name: np.full(shape, number, np.float32) for name, shape in SHAPES.items()}
-    return Window(start_s=number, arrays=arrays)
+    acc, depth = (np.full(shape, number, np.float32) for shape in SHAPES.values())
+    return Window(start_s=number, values={"acc": acc, "depth": list(depth)})
 
 
 def numbers(store: WindowStore) -> list[float]:
@@ -152,10 +152,10 @@ def test_modalities_that_the_store_does_not_have_are_passed_over(tmp_path: Path)
 def test_a_window_that_does_not_fit_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     store = filled(tmp_path, 2, 1)
     with pytest.raises(SensorError, match=r"^a window's depth is missing, the store keeps \(2, 3, 3\); use one plan"):
-        store.add(Window(start_s=2, arrays={"acc": np.zeros((4, 2), np.float32)}))
+        store.add(Window(start_s=2, values={"acc": np.zeros((4, 2), np.float32)}))
     wide = {**window(2).arrays, "depth": np.zeros((2, 3, 4), np.float32)}
     with pytest.raises(SensorError, match=r"^a window's depth has shape \(2, 3, 4\), the store keeps \(2, 3, 3\)"):
-        store.add(Window(start_s=2, arrays=wide))
+        store.add(Window(start_s=2, values=wide))
     assert numbers(store) == [1]
     store.close()
 

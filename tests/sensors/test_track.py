@@ -71,9 +71,20 @@ def test_between_samples_signals_are_mixed_by_their_distance() -> None:
 
 def test_of_frames_the_nearest_is_taken() -> None:
     made = track(0, 0.08, 0.14, 0.34, 0.42, modality=DEPTH)
-    windows = made.resample(np.array([0.0]))[0]
-    assert windows.shape == (1, 5, 2, 2)
-    np.testing.assert_allclose(windows[0, :, 0, 0], [0, 0.8, 1.4, 3.4, 4.2], atol=1e-6)
+    [window] = made.resample(np.array([0.0]))[0]
+    frames = np.array(window)
+    assert frames.shape == (5, 2, 2)
+    np.testing.assert_allclose(frames[:, 0, 0], [0, 0.8, 1.4, 3.4, 4.2], atol=1e-6)
+
+
+def test_windows_share_their_frames_and_what_a_source_does_with_its_own_changes_none() -> None:
+    made = track(*np.arange(10) / 10, modality=DEPTH)
+    given = ramp(np.array([1.0]), DEPTH)
+    made.append(np.array([1.0]), given)
+    given[:] = -1
+    first, second = made.resample(np.array([0.5, 0.6]))[0]
+    assert all(frame is again for frame, again in zip(first[1:], second[:-1], strict=True))
+    assert second[-1].tolist() == [[10, 10], [10, 10]]
 
 
 def test_rounded_time_stamps_are_the_grid_points_that_they_mean() -> None:
@@ -105,7 +116,7 @@ def test_stretches_shorter_than_a_window_are_not_listed() -> None:
 def test_windows_of_one_sample_need_one_sample() -> None:
     made = track(0, 5, samples=1)
     assert made.covers(np.array([0.0, 2.0, 5.0])).tolist() == [True, False, True]
-    assert made.resample(np.array([0.0, 5.0]))[0].tolist() == [[[0]], [[50]]]
+    assert np.array(made.resample(np.array([0.0, 5.0]))[0]).tolist() == [[[0]], [[50]]]
 
 
 def test_what_lags_far_behind_is_forgotten_by_itself() -> None:

@@ -95,6 +95,8 @@ def read(opened: V4L2Source, calls: int = 1) -> tuple[list[float], list[float]]:
         (TABLE | {"fps": 0}, "fps: expected at least 0.1, got 0.0"),
         (TABLE | {"width": 100_000}, "width: expected at most 4096, got 100000"),
         (TABLE | {"scale": 0}, "scale: expected more than 0, got 0.0"),
+        (TABLE | {"bits": 10}, "bits: are those of grey pixels of format y16"),
+        (TABLE | {"content": "grey", "format": "grey", "bits": 10}, "bits: are those of grey pixels of format y16"),
     ],
 )
 def test_a_table_that_cannot_work_is_explained(table: dict[str, Any], problem: str) -> None:

@@ -1,18 +1,23 @@
 """IIO devices: accelerometer and gyroscope of a HID sensor hub by their buffers, and a chip on I2C that is polled."""
 
+import io
 import itertools
+import json
 import logging
 import math
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from mekt.errors import SensorError
-from sensors.iio import found
+from mekt.process import Stop
+from sensors.checkup import run_check
+from sensors.iio.source import found
 from tests.drivers.guest.motion_chip import OTHER, Registers, bus_number, forget, introduce
 from tests.drivers.guest.reading import Record, failure, gathered, near, opened, reopened, source_of
 from tests.drivers.guest.sensor_hub import SensorHub, accelerometer, gyroscope
@@ -89,6 +94,24 @@ def test_the_device_is_set_to_the_rate_of_the_settings_and_put_back_when_it_is_c
     assert 18.0 < read.rate_hz("acc") < 22.0
     assert {name: (device / name).read_text().strip() for name in files} == before
     until(lambda: not hub.sensors[0].on, "the accelerometer still runs")
+
+
+@pytest.mark.parametrize(("up", "code"), [(1000, 0), (20, 5)])
+def test_who_installs_it_is_told_whether_it_lies_still_and_feels_gravity(
+    up: int, code: int, record_property: Record, tmp_path: Path
+) -> None:
+    config, out = tmp_path / "device.toml", io.StringIO()
+    config.write_text(ACC)
+    with SensorHub([accelerometer(lambda number: (number % 3, 0, up))]):
+        iio_device("accel_3d")
+        assert run_check(config, modalities=(), seconds=4.0, as_json=True, out=out, stop=Stop()) == code
+    checks = {each["name"]: each for each in json.loads(out.getvalue())["checks"]}
+    record_property("checks", [f"{each['mark']} {each['name']}: {each['seen']}" for each in checks.values()])
+    assert checks["acc at rest"]["mark"] == ("FAILED" if code else "ok")
+    assert checks["acc at rest"]["seen"].startswith(f"|g| = {up / 1000:.3f}")
+    # 16 bits of a thousandth of g.
+    assert "reaches +-32.77 g" in checks["acc range"]["seen"]
+    until(lambda: not iio_devices("accel_3d"), "the accelerometer is still there")
 
 
 def test_two_devices_of_one_hub_tell_times_of_one_clock(hub: SensorHub, record_property: Record) -> None:

@@ -1,0 +1,80 @@
+"""A release on its way to wearables: taken from the shelf, finished, signed anew, its rollout begun or changed.
+
+It is what a person's commands do in a coordinator's state folder, beside the coordinator or without it.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from coordinator.finishing import finished
+from coordinator.registrar import open_authority
+from coordinator.rollout import Widened
+from coordinator.rollouts import FOLDER as SHIPPED
+from coordinator.rollouts import Rollouts, Shipped
+from coordinator.settings import FederationSettings
+from coordinator.shelf import find
+from export.release import Release, open_release
+from mekt import catalogue
+from mekt.errors import ReleaseError
+
+
+@contextmanager
+def opened(settings: FederationSettings, base: Path, state: Path) -> Iterator[Rollouts]:
+    """The rollouts in the folder `state` of a federation whose settings are in the folder `base`.
+
+    Raises:
+        MektError: when state or authority cannot be used.
+    """
+    if not state.is_dir():
+        raise ReleaseError(
+            f"{state}: there are no releases; run the coordinator first, or correct `state`", catalogue.RELEASE_UNKNOWN
+        )
+    if settings.trust is None:
+        with closing(Rollouts(state, settings.federation, settings.rollout)) as rollouts:
+            yield rollouts
+        return
+    with closing(open_authority(base / settings.trust.authority, settings.federation)) as authority:
+        signer = authority.signer
+
+        def sign(manifest: bytes) -> bytes:
+            return signer.sign("release", manifest)
+
+        with closing(Rollouts(state, settings.federation, settings.rollout, sign)) as rollouts:
+            yield rollouts
+
+
+def taken(settings: FederationSettings, base: Path, state: Path, name: str) -> Release:
+    """The release of this name as it was shipped last, or, where it was not, as its round left it.
+
+    Raises:
+        MektError: when there is no such release, or state or authority cannot be used.
+    """
+    with opened(settings, base, state) as rollouts:
+        shipped = next((each for each in reversed(rollouts.all) if each.progress.release == name), None)
+        data = None if shipped is None else rollouts.zip(shipped)
+    return find(state, name) if data is None else open_release(data, state / SHIPPED / name)
+
+
+def promote(settings: FederationSettings, base: Path, state: Path, name: str, share: float | None = None) -> Shipped:
+    """Ship the release of this name to a share of the wearables, by default that of the settings; 1 is all of them.
+
+    It is finished before, which takes seconds. Of one that is on trial, widen the share.
+
+    Raises:
+        MektError: when there is no such release, another is on trial, or state or authority cannot be used.
+    """
+    with opened(settings, base, state) as rollouts:
+        newest = rollouts.newest
+        if newest is None or newest.progress.release != name or newest.progress.state != "canary":
+            release = finished(settings, base, find(state, name))
+            return rollouts.start(release, name, settings.rollout.share if share is None else share)
+        if share is None or share <= newest.progress.share:
+            raise ReleaseError(
+                f"{name} is on trial on {newest.progress.share:.0%} of wearables; widen that with --share, or promote "
+                "it to all with --now",
+                catalogue.ROLLOUT_UNDER_WAY,
+            )
+        after = rollouts.advance(Widened(share=share), newest.progress.number)
+        assert after is not None, "there was one"
+        return after

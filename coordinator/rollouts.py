@@ -1,0 +1,249 @@
+"""Rollouts on disk: which release wearables are to run, what they said of it, and the zips that are served.
+
+In the coordinator's state folder lie `rollouts.sqlite` and `shipped/`, the zips by content. The coordinator uses them,
+and so does a person's command beside it: each step is one transaction, in which the rollout is read, moved on and kept,
+so that both see the same. A zip is durable before a rollout names it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coordinator.rollout import Event, GoBack, Progress, RolloutRules, Stopped, advance
+from export.bundle import pack
+from export.manifest import MANIFEST, SIGNATURE, pack_manifest
+from export.release import Release, open_release
+from mekt import catalogue
+from mekt.database import Database
+from mekt.errors import ReleaseError
+from mekt.files import BlobStore
+from mekt.messages import RolloutState
+from mekt.plan import BlobRef
+from mekt.schema import SchemaError, build
+
+FILE, FOLDER = "rollouts.sqlite", "shipped"
+STEPS = (
+    (
+        "CREATE TABLE rollouts (number INTEGER PRIMARY KEY, release TEXT NOT NULL, sha256 BLOB NOT NULL,"
+        " size_bytes INTEGER NOT NULL, share REAL NOT NULL, state TEXT NOT NULL, began_s REAL NOT NULL,"
+        " waited_s REAL NOT NULL, reason TEXT NOT NULL)",
+        "CREATE TABLE said (number INTEGER NOT NULL, device TEXT NOT NULL, word TEXT NOT NULL, why TEXT NOT NULL,"
+        " PRIMARY KEY (number, device))",
+    ),
+)
+# Of so many rollouts the zips are kept, and what wearables said.
+KEPT = 8
+# Signs a release's manifest.
+Sign = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shipped:
+    """A rollout as it is kept: where it stands, its zip, and when it began, in seconds since 1970."""
+
+    progress: Progress
+    blob: BlobRef
+    began_s: float
+
+
+def signed(release: Release, sign: Sign | None) -> bytes:
+    """The zip of a release, signed anew: with a larger number than any before, so that no wearable takes it for old."""
+    manifest = pack_manifest(release.manifest)
+    signature = {} if sign is None else {SIGNATURE: sign(manifest)}
+    return pack({**release.models, MANIFEST: manifest, **signature})
+
+
+class Rollouts:
+    """The rollouts of a federation in a coordinator's state folder. One thread at a time uses it."""
+
+    def __init__(self, folder: Path, federation: str, rules: RolloutRules, sign: Sign | None = None) -> None:
+        """Open or make the files.
+
+        Args:
+            folder: the coordinator's state.
+            federation: its name.
+            rules: by which rollouts move on.
+            sign: the coordinator's signature on a manifest; None where it has no authority.
+
+        Raises:
+            StateError: when they are damaged, of a newer Mekt, or cannot be written.
+        """
+        self._federation, self._rules, self._sign = federation, rules, sign
+        self._db = Database(folder / FILE, STEPS)
+        self._blobs = BlobStore(folder / FOLDER)
+        self._seen: tuple[Any, ...] | None = None
+
+    def close(self) -> None:
+        """Let the files go."""
+        self._db.close()
+
+    def was_changed(self) -> bool:
+        """Whether another process has changed anything since this was asked last; True at first."""
+        before, self._seen = self._seen, self._db.row("PRAGMA data_version")
+        return before != self._seen
+
+    @property
+    def newest(self) -> Shipped | None:
+        """The newest rollout, with what wearables have said of it."""
+        row = self._db.row("SELECT * FROM rollouts ORDER BY number DESC LIMIT 1")
+        return None if row is None else self._shipped(row)
+
+    @property
+    def all(self) -> tuple[Shipped, ...]:
+        """Every rollout there has been, the first one first."""
+        return tuple(self._shipped(row) for row in self._db.rows("SELECT * FROM rollouts ORDER BY number"))
+
+    def zip(self, shipped: Shipped) -> bytes | None:
+        """The bytes that a rollout brings, or None when they are gone."""
+        return self._blobs.get(shipped.blob)
+
+    def start(self, release: Release, name: str, share: float) -> Shipped:
+        """Ship this release, signed anew, to a share of the wearables, or to all with 1.
+
+        Raises:
+            ReleaseError: when another is still on trial, or this one is what wearables run already.
+            StateError: when it cannot be kept.
+        """
+        with self._db.transaction():
+            newest = self.newest
+            if newest is not None and newest.progress.state == "canary":
+                raise ReleaseError(
+                    f"{newest.progress.release} is on trial on {newest.progress.share:.0%} of wearables; promote it to "
+                    "all with --now or stop it, then promote another",
+                    catalogue.ROLLOUT_UNDER_WAY,
+                )
+            is_there = newest is not None and newest.progress.release == name and newest.progress.state != "stopped"
+            if newest is not None and is_there and self.zip(newest) is not None:
+                raise ReleaseError(f"{name} is what wearables run already", catalogue.ROLLOUT_UNDER_WAY)
+            begun = self._begin(release, name, share)
+        self._forget()
+        return begun
+
+    def advance(self, event: Event, number: int | None = None) -> Shipped | None:
+        """Move the newest rollout on; as it is then, or, where it was stopped, the one that goes back.
+
+        With `number` only if it has this number: what a wearable says is about one.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        with self._db.transaction():
+            newest = self.newest
+            if newest is None or (number is not None and newest.progress.number != number):
+                return newest
+            progress, commands = advance(newest.progress, event, self._rules)
+            if progress == newest.progress:
+                return newest
+            self._keep(newest.progress, progress)
+            back = next((each for each in commands if isinstance(each, GoBack)), None)
+            after = replace(newest, progress=progress)
+            if back is not None:
+                after = self._go_back(after, back.reason)
+        if back is not None:
+            self._forget()
+        return after
+
+    def stop(self, *, is_under_way: bool) -> Shipped:
+        """Take the newest rollout back, as a person wants it; with `is_under_way` only one that is not done yet.
+
+        Raises:
+            ReleaseError: when there is none to take back, or nothing to go back to.
+            StateError: when it cannot be kept.
+        """
+        newest = self.newest
+        if newest is None or newest.progress.state == "stopped":
+            raise ReleaseError("wearables have no release that could be taken back", catalogue.NO_ROLLOUT)
+        if is_under_way and not newest.progress.is_under_way:
+            raise ReleaseError(
+                f"{newest.progress.release} is under way no more; `mekt release rollback` takes it back",
+                catalogue.NO_ROLLOUT,
+            )
+        if not newest.progress.is_under_way and self.former(newest.progress) is None:
+            raise ReleaseError(
+                f"before {newest.progress.release} no release was on all wearables; there is nothing to go back to",
+                catalogue.NO_ROLLOUT,
+            )
+        after = self.advance(Stopped(), newest.progress.number)
+        assert after is not None, "there was one"
+        return after
+
+    def former(self, progress: Progress) -> Shipped | None:
+        """The rollout before this one whose release all wearables were to run, and that nobody took back."""
+        row = self._db.row(
+            "SELECT * FROM rollouts AS one WHERE number < ? AND release != ? AND state IN ('everybody', 'done')"
+            " AND NOT EXISTS (SELECT 1 FROM rollouts WHERE release = one.release AND number > one.number"
+            " AND state = 'stopped') ORDER BY number DESC LIMIT 1",
+            progress.number,
+            progress.release,
+        )
+        return None if row is None else self._shipped(row)
+
+    def _go_back(self, stopped: Shipped, reason: str) -> Shipped:
+        """The rollout that follows on one that was stopped: the former release's, or of nothing to nobody."""
+        taken_back = stopped.progress.release
+        former = self.former(stopped.progress)
+        data = None if former is None else self.zip(former)
+        if former is None or data is None:
+            return self._insert(taken_back, stopped.blob, 0.0, "stopped", reason)
+        name = former.progress.release
+        release = open_release(data, self._blobs.folder / name)
+        return self._begin(release, name, 1.0, f"back from {taken_back}: {reason}")
+
+    def _begin(self, release: Release, name: str, share: float, back: str = "") -> Shipped:
+        """A new rollout, within a transaction; `back`: why it goes back."""
+        state: RolloutState = "done" if back else "canary" if share < 1 else "everybody"
+        return self._insert(name, self._blobs.put(signed(release, self._sign)), share, state, back)
+
+    def _insert(self, name: str, blob: BlobRef, share: float, state: RolloutState, reason: str) -> Shipped:
+        row = self._db.row("SELECT max(number) FROM rollouts")
+        number = 1 + (0 if row is None or row[0] is None else int(row[0]))
+        progress = Progress(
+            federation=self._federation, number=number, release=name, share=share, state=state, reason=reason
+        )
+        began_s = time.time()
+        self._db.execute(
+            "INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(number, name, blob.sha256, blob.size_bytes, share, state, began_s, 0.0, reason),
+        )
+        return Shipped(progress=progress, blob=blob, began_s=began_s)
+
+    def _forget(self) -> None:
+        """Let go of old zips and words, but for what can be gone back to. Zips come in transactions, none meanwhile."""
+        with self._db.transaction():
+            newest = self.newest
+            assert newest is not None, "there has been a rollout"
+            oldest = newest.progress.number - KEPT
+            self._db.execute("DELETE FROM said WHERE number <= ?", oldest)
+            rows = self._db.rows("SELECT sha256 FROM rollouts WHERE number > ?", oldest)
+            former = self.former(newest.progress)
+            kept = {bytes(sha256) for (sha256,) in rows} | ({former.blob.sha256} if former else set())
+            self._blobs.keep_only(frozenset(kept))
+
+    def _keep(self, before: Progress, after: Progress) -> None:
+        self._db.execute(
+            "UPDATE rollouts SET share = ?, state = ?, waited_s = ?, reason = ? WHERE number = ?",
+            *(after.share, after.state, after.waited_s, after.reason, after.number),
+        )
+        for device, said in after.said.items():
+            if before.said.get(device) != said:
+                row = (after.number, device, said.word, said.why)
+                self._db.execute("INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?)", *row)
+
+    def _shipped(self, row: tuple[Any, ...]) -> Shipped:
+        number, release, sha256, size_bytes, share, state, began_s, waited_s, reason = row
+        query = "SELECT device, word, why FROM said WHERE number = ? ORDER BY device"
+        said = {device: {"word": word, "why": why} for device, word, why in self._db.rows(query, number)}
+        table = {"federation": self._federation, "number": number, "release": release, "share": share, "state": state}
+        try:
+            return build(
+                Shipped,
+                {
+                    "progress": {**table, "waited_s": waited_s, "reason": reason, "said": said},
+                    "blob": {"sha256": sha256, "size_bytes": size_bytes},
+                    "began_s": began_s,
+                },
+            )
+        except SchemaError as error:
+            self._db.damaged(error)

@@ -1,0 +1,120 @@
+"""What crosses between a wearable's loop and its updates, which have a thread each: releases, windows, news."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge.recent import Recent
+from edge.runtime import Decisions
+from export.release import Release
+from mekt.plan import BlobRef
+from sensors.source import Floats
+
+INBOX_EVENTS = 256
+# How long a failure of the release at work waits for the answer what to run instead.
+ANSWER_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saw:
+    """This release gave a window a class, of this probability and in this time."""
+
+    release: BlobRef | None
+    now_s: float
+    probability: float
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sensed:
+    """The sensors gave something while this release was at work."""
+
+    release: BlobRef | None
+    now_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Failure:
+    """This release raised an error. Whoever waits for it is told when it is known what to run instead."""
+
+    release: BlobRef | None
+    answered: threading.Event = field(default_factory=threading.Event)
+
+
+class Handover:
+    """`inbox` holds what the updates are told, by the loop and others. Times are the loop's, monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
+        self._lock = threading.Lock()
+        self._recent = Recent()
+        self._next: tuple[BlobRef, Release] | None = None
+        # The loop's own: what it runs, and when it looked last.
+        self._at_work: BlobRef | None = None
+        self._release: Release | None = None
+        self._now_s = 0.0
+
+    # The updates' side
+
+    def hand_over(self, ref: BlobRef, release: Release) -> None:
+        """Have the loop run this from its next look on."""
+        with self._lock:
+            self._next = ref, release
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits for the loop."""
+        return self._next is None
+
+    def windows(self) -> list[dict[str, Floats]]:
+        """Recent ones, as `Recent.groups` gives them."""
+        with self._lock:
+            return self._recent.groups()
+
+    @property
+    def count(self) -> int:
+        """How many windows there are."""
+        with self._lock:
+            return len(self._recent)
+
+    # The loop's side
+
+    def take(self, now_s: float) -> Release | None:
+        """What is to be run from now on, if that is another release."""
+        self._now_s = now_s
+        with self._lock:
+            if self._next is None:
+                return None
+            (self._at_work, self._release), self._next = self._next, None
+        return self._release
+
+    def current(self) -> Release | None:
+        """What is to be run, or is already; None where there is nothing yet."""
+        self.take(self._now_s)
+        return self._release
+
+    def sensed(self) -> None:
+        """The sensors gave something."""
+        self._tell(Sensed(release=self._at_work, now_s=self._now_s))
+
+    def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
+        """The release at work gave windows, per modality (N, T, ...), their classes."""
+        for row, (label, probability) in enumerate(decisions.best):
+            with self._lock:
+                self._recent.add({name: array[row] for name, array in arrays.items()}, label)
+            self._tell(Saw(release=self._at_work, now_s=self._now_s, probability=probability, latency_ms=latency_ms))
+
+    def failed(self) -> None:
+        """The release at work raised an error; when this returns, what to run instead can be taken, if there is any."""
+        failure = Failure(release=self._at_work)
+        with contextlib.suppress(queue.Full):
+            self.inbox.put(failure, timeout=ANSWER_S)
+            failure.answered.wait(ANSWER_S)
+
+    def _tell(self, what: object) -> None:
+        # Whoever is too busy to count a window loses nothing by it.
+        with contextlib.suppress(queue.Full):
+            self.inbox.put_nowait(what)

@@ -1,0 +1,395 @@
+"""A wearable's updates at work: link, slots, arrival, self-test and trial around their state machine.
+
+A thread of its own owns all state, and is told of everything through its inbox. Without a network, or with a disk that
+takes nothing any more, what runs goes on.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge.arrival import Arrival
+from edge.audit import Audit
+from edge.handover import Failure, Handover, Saw, Sensed
+from edge.renewal import Certificate
+from edge.selftest import SelfTest
+from edge.slots import Slots
+from edge.trial import Trial
+from edge.update import (
+    Announced,
+    Arrived,
+    Command,
+    Damaged,
+    Ended,
+    Event,
+    Failed,
+    Fetch,
+    Figures,
+    Forget,
+    Judged,
+    Ran,
+    Report,
+    Rules,
+    Run,
+    Started,
+    Try,
+    Withdrawn,
+    advance,
+    commands_at_start,
+)
+from edge.update_settings import UpdateSettings
+from export.release import Release
+from mekt import catalogue
+from mekt.blobs import ChunkError
+from mekt.errors import MektError, ReleaseError, StateError, WireError
+from mekt.identity import KeptTrust
+from mekt.link import Connected, Disconnected, Link, Received
+from mekt.login import located
+from mekt.messages import Answer, Chunk, Fitness, Rollout, Unfit
+from mekt.plan import BlobRef
+from mekt.post import Post
+from mekt.process import LOOP_S, Job, JobDone
+from mekt.share import takes_part
+from mekt.signature import Trust
+from mekt.topics import for_wearable
+
+log = logging.getLogger(__name__)
+
+STOP_S = 2.0
+# What a trial has run is written down this often; a power cut costs it no more.
+WRITTEN_S = 30.0
+# Of a trial, what a start has to be followed by so that it does not count.
+PROOF_SHARE = 1 / 12
+UNFIT: dict[catalogue.Entry, Unfit] = {
+    catalogue.RELEASE_UNSIGNED: "unsigned",
+    catalogue.RELEASE_REPLAYED: "replayed",
+    catalogue.RELEASE_TOO_NEW: "too-new",
+}
+
+
+class Updating:
+    """A wearable's updates, their state in `folder`. What is to be run is in `handover` when this is made."""
+
+    def __init__(self, settings: UpdateSettings, base: Path, folder: Path, handover: Handover) -> None:
+        self._settings, self._handover, self._inbox = settings, handover, handover.inbox
+        self._rules = rules_of(settings)
+        self._stopping = threading.Event()
+        self._folder = folder
+        self._slots = Slots(folder)
+        self._arrival = Arrival(folder, int(1e6 * settings.most_mb))
+        self._trying: BlobRef | None = None
+        self._tries_since_s = 0.0
+        self._job: Job | None = None
+        self._test: SelfTest | None = None
+        self._trial: Trial | None = None
+        self._resting = False
+        self._trust: KeptTrust | None = None
+        self._post = Post(settings.federation)
+        if settings.trust is not None:
+            self._trust = KeptTrust(base / settings.trust, folder / "newest-rollout")
+            self._post.trust = self._trust.trust
+        elif not settings.broker.is_local:
+            log.warning("ROLLOUTS ARE NOT CHECKED: who has the broker can make them; add trust to [updates]")
+        broker = located(settings.broker, base)
+        self._certificate = Certificate(settings.device, broker.tls)
+        self._audit: Audit | None = None
+        self._link: Link | None = None
+        self._begin()
+        try:
+            self._audit = Audit(folder, settings.device)
+            self._link = Link(
+                settings=broker,
+                client_id=f"mekt:{settings.federation}:{settings.device}",
+                inbox=self._inbox,
+                subscriptions=for_wearable(settings.federation, settings.device),
+                witness=self._audit,
+            )
+            self._post.use(self._link)
+        except StateError as error:
+            self._rest(error)
+
+    def stop(self) -> None:
+        """Ask for the end; any thread may."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until asked to stop."""
+        try:
+            if self._link is not None:
+                self._link.begin()
+            self._follow(commands_at_start(self._slots.state))
+            while not self._stopping.is_set():
+                with contextlib.suppress(queue.Empty):
+                    self._guarded(self._handle, self._inbox.get(timeout=LOOP_S))
+                self._guarded(self._on_time, time.monotonic())
+            self._write_down(least_s=0.0)
+            self._advance(Ended())
+        finally:
+            self._leave_test()
+            if self._link is not None:
+                self._link.stop(STOP_S)
+            self._arrival.close()
+            if self._audit is not None:
+                self._audit.close()
+
+    # The start
+
+    def _begin(self) -> None:
+        """Count this start, and hand over what is to be run."""
+        before = self._slots.state
+        if not self._advance(Started()) and before.phase == "trial" and before.good is not None:
+            # Whoever cannot count starts does not try anything.
+            self._hand_over(before.good)
+            return
+        running = self._slots.state.running
+        if running is not None and self._handover.is_empty and not self._hand_over(running):
+            self._advance(Damaged(blob=running))
+
+    # What comes in
+
+    def _guarded(self, work: Callable[[Any], None], what: Any) -> None:
+        try:
+            work(what)
+        except StateError as error:
+            self._rest(error)
+        except Exception as error:
+            # Mekt's own fault is none of the release at work either.
+            if not isinstance(error, MektError):
+                log.exception("updates stumbled")
+            self._rest(error)
+
+    def _handle(self, event: Any) -> None:
+        match event:
+            case Saw() | Sensed():
+                self._on_trial(event)
+            case Failure():
+                if event.release == self._slots.state.running:
+                    self._advance(Failed(why="does-not-run"))
+                event.answered.set()
+            case JobDone():
+                self._on_judged(event)
+            case Connected():
+                log.info("connected to the broker, MQTT %s", event.protocol)
+                self._arrival.ask_again()
+                self._report()
+            case Disconnected(reason=reason):
+                log.info("the broker is away: %s", reason)
+            case Received():
+                self._receive(event)
+            case _:
+                raise AssertionError(f"nobody puts {event!r} into the inbox")
+
+    def _receive(self, received: Received) -> None:
+        envelope = self._post.open(received)
+        match None if envelope is None else envelope.body:
+            case None:
+                pass
+            case Rollout() as rollout:
+                if self._trust is not None:
+                    self._trust.keep()
+                self._on_rollout(rollout)
+            case Chunk() as chunk:
+                self._on_chunk(chunk)
+            case Answer() as answer:
+                renewal = self._certificate.answered(answer)
+                if renewal is not None:
+                    self._send(renewal)
+            case _:
+                self._post.reject("misplaced", "a message that is none for a wearable")
+
+    def _on_rollout(self, rollout: Rollout) -> None:
+        settings = self._settings
+        if rollout.share == 0:
+            self._advance(Withdrawn(number=rollout.number))
+        elif takes_part(settings.federation, rollout.number, settings.device, rollout.share):
+            self._advance(Announced(number=rollout.number, blob=rollout.blob))
+
+    def _on_chunk(self, chunk: Chunk) -> None:
+        try:
+            data = self._arrival.take(chunk)
+        except ChunkError as error:
+            self._post.reject(error.trouble, str(error))
+            return
+        if data is not None:
+            self._on_whole(data)
+
+    def _on_whole(self, data: bytes) -> None:
+        """All bytes are there, as announced: is it a release, and signed?"""
+        target = self._slots.state.target
+        if target is None:
+            return
+        # Not three releases and one more: what is in memory is not needed on the disk twice.
+        self._arrival.forget()
+        trust = None if self._trust is None else Trust(self._trust.trust.key)
+        try:
+            release = self._slots.put(data, trust)
+        except ReleaseError as error:
+            log.error("%s", error)
+            self._advance(Judged(blob=target, why=UNFIT.get(error.entry, "damaged")))
+        except StateError as error:
+            log.error("%s", error)
+            self._advance(Judged(blob=target, why="disk"))
+        else:
+            self._arrived(target, release)
+
+    def _arrived(self, blob: BlobRef, release: Release) -> None:
+        """Is it one that is here already, signed anew? The manifest names every model by its content."""
+        state = self._slots.state
+        for ref in (state.running, state.good):
+            here = None if ref is None else self._slots.read(ref)
+            if here is not None and here.manifest == release.manifest:
+                self._advance(Arrived(blob=blob, same_as=ref))
+                return
+        self._advance(Arrived(blob=blob))
+
+    def _on_judged(self, done: JobDone) -> None:
+        if self._job is None or done.name != self._job.name or self._trying is None:
+            return
+        blob, self._trying, self._job, self._test = self._trying, None, None, None
+        unknown: tuple[Unfit, Figures] = "does-not-run", Figures()
+        why, figures = unknown if done.error is not None else done.result
+        log.info("the self-test of the new release: %s; %s", why or "passed", figures)
+        self._advance(Judged(blob=blob, why=why, figures=figures))
+
+    def _on_trial(self, event: Saw | Sensed) -> None:
+        state = self._slots.state
+        if state.phase != "trial" or event.release != state.running:
+            return
+        if self._trial is None:
+            self._trial = Trial(state.figures, self._settings.trial)
+        if isinstance(event, Saw):
+            why = self._trial.saw(event.now_s, event.probability, event.latency_ms)
+        else:
+            why = self._trial.sensed(event.now_s)
+        if why:
+            self._advance(Failed(why=why))
+        else:
+            self._write_down(min(WRITTEN_S, self._rules.trial_s - state.ran_s))
+
+    def _write_down(self, least_s: float) -> None:
+        if self._trial is not None and self._trial.ran_s > 0 and self._trial.ran_s >= least_s:
+            self._advance(Ran(seconds=self._trial.taken()))
+
+    # What is to be done
+
+    def _on_time(self, now_s: float) -> None:
+        if self._resting or self._link is None:
+            return
+        for want in self._arrival.due(now_s, self._link.wire_bytes().down):
+            self._send(want)
+        if self._trying is not None and self._job is None:
+            self._try(self._trying, now_s)
+
+    def _try(self, blob: BlobRef, now_s: float) -> None:
+        """Begin the self-test as soon as there are windows; where nothing runs, none will come."""
+        limits, running = self._settings.self_test, self._slots.state.running
+        if running is not None and self._handover.count < limits.windows:
+            if now_s - self._tries_since_s > limits.patience_s:
+                self._trying = None
+                self._advance(Judged(blob=blob, why="untested"))
+            return
+        old = None if running is None else self._slots.path(running)
+        test = self._test = SelfTest(self._slots.path(blob), old, self._handover.windows(), limits)
+        self._job = Job(f"self-test {blob.sha256.hex()}", lambda progress: test.result(), self._inbox)
+
+    def _leave_test(self) -> None:
+        """End the self-test that is under way, if one is."""
+        if self._job is not None and self._test is not None:
+            self._test.stop()
+            self._job.cancel(STOP_S)
+        self._job = self._test = None
+
+    def _advance(self, event: Event) -> bool:
+        """One step of the state machine, durable before it is followed; False where the disk does not take it."""
+        if self._resting:
+            return False
+        before = self._slots.state
+        state, commands = advance(before, event, self._rules)
+        try:
+            self._slots.keep(state)
+        except StateError as error:
+            self._rest(error)
+            if isinstance(event, Failed) and before.good is not None and state != before:
+                self._hand_over(before.good)
+            return False
+        if state.phase != before.phase:
+            log.info("rollout %d: %s%s", state.number, state.phase, f" ({state.why})" if state.why else "")
+            self._trial = None
+        self._follow(commands)
+        return True
+
+    def _follow(self, commands: tuple[Command, ...]) -> None:
+        for command in commands:
+            match command:
+                case Forget():
+                    # What is fetched goes on from the chunks that have come, where that is the next command.
+                    self._trying = None
+                    self._leave_test()
+                    if self._slots.state.phase != "fetching":
+                        self._arrival.forget()
+                case Fetch(blob=blob):
+                    self._fetch(blob)
+                case Try(blob=blob):
+                    self._trying, self._tries_since_s = blob, time.monotonic()
+                case Run(blob=blob):
+                    if not self._hand_over(blob):
+                        self._advance(Damaged(blob=blob))
+                case Report():
+                    self._report()
+
+    def _fetch(self, blob: BlobRef) -> None:
+        release = self._slots.read(blob)
+        if release is not None:
+            # It was verified, and the process ended before that was written down.
+            self._arrived(blob, release)
+            return
+        try:
+            data = self._arrival.begin(blob)
+        except WireError as error:
+            log.error("%s", error)
+            self._advance(Judged(blob=blob, why="too-large"))
+            return
+        if data is not None:
+            self._on_whole(data)
+
+    def _hand_over(self, ref: BlobRef) -> bool:
+        release = self._slots.read(ref)
+        if release is not None:
+            self._handover.hand_over(ref, release)
+        return release is not None
+
+    def _report(self) -> None:
+        state = self._slots.state
+        self._send(
+            Fitness(
+                running=None if state.running is None else state.running.sha256,
+                number=state.number,
+                state=state.phase,
+                why=state.why,
+                agreement_percent=state.figures.agreement_percent,
+                latency_us=state.figures.latency_us,
+                memory_mb=state.figures.memory_mb,
+            )
+        )
+
+    def _send(self, body: Any) -> None:
+        # What is said before there is a connection is said again when there is one.
+        if self._link is not None and self._link.is_connected and not self._resting:
+            self._post.send(body, "up", device=self._settings.device, retain=isinstance(body, Fitness))
+
+    def _rest(self, error: Exception) -> None:
+        """What cannot be written down is not done: what runs goes on, and updates rest until the next start."""
+        if not self._resting:
+            log.error("no updates until this is mended and the wearable restarted: %s", error)
+        self._resting = True
+
+
+def rules_of(settings: UpdateSettings) -> Rules:
+    """Those of the trial."""
+    trial_s = 3600 * settings.trial.hours
+    return Rules(trial_s=trial_s, proof_s=PROOF_SHARE * trial_s, most_starts=settings.trial.most_starts)

@@ -1,0 +1,1 @@
+"""Sensors by Linux's Industrial I/O subsystem."""

@@ -1,0 +1,329 @@
+"""A wearable's updates around their state machine, without a network: starts, disks, and what is not for it."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge.handover import Failure, Handover, Saw, Sensed
+from edge.slots import Slots
+from edge.trial import STEP_S
+from edge.update import Announced, Failed, Figures, Judged, Updates, commands_at_start
+from edge.update_settings import Limits, TrialSettings, UpdateSettings
+from edge.updates import Keeper
+from edge.updating import Updating
+from export.release import Release
+from mekt.blobs import blob_ref, read_chunk
+from mekt.errors import ReleaseError, StateError
+from mekt.link import Received
+from mekt.login import BrokerSettings
+from mekt.messages import Body, Receipt, Rollout
+from mekt.post import Post
+from mekt.process import Stop
+from mekt.share import takes_part
+from tests.edge.shipped import public_key, shipped, sign, surer
+
+A, B, C = shipped(1), shipped(2, surer), shipped(3)
+REF_A, REF_B = blob_ref(A), blob_ref(B)
+ON_TRIAL = Updates(
+    phase="trial",
+    number=1,
+    running=REF_B,
+    good=REF_A,
+    target=REF_B,
+    figures=Figures(confidence_percent=80, latency_us=100),
+    starts=1,
+)
+# Nobody listens there.
+SETTINGS = UpdateSettings(
+    federation="ward", device="wrist", broker=BrokerSettings(port=1), trial=TrialSettings(hours=1, most_starts=3)
+)
+
+
+class Life:
+    """A process of a wearable, from its start until it is forgotten, which is how it ends when it crashes."""
+
+    def __init__(self, base: Path, settings: UpdateSettings = SETTINGS) -> None:
+        self.handover = Handover()
+        self.updating = Updating(settings, base, base / "state", self.handover)
+
+    @property
+    def state(self) -> Updates:
+        return self.updating._slots.state
+
+    def round(self) -> int | None:
+        """The round of the release that is to be run."""
+        release: Release | None = self.handover.current()
+        return None if release is None else release.manifest.round
+
+    def receive(self, post: Post, body: Body) -> None:
+        topic, payload = post.seal(body, "all" if isinstance(body, Rollout) else "down", device=self._device(body))
+        self.updating._receive(Received(topic=topic, payload=payload, retained=False))
+
+    def end(self) -> None:
+        """Let files go, as the end of a process does."""
+        self.updating._arrival.close()
+        if self.updating._audit is not None:
+            self.updating._audit.close()
+
+    def _device(self, body: Body) -> str:
+        return "" if isinstance(body, Rollout) else "wrist"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Life]]:
+    """Starts it in `tmp_path`; the one before has ended by then."""
+    lives: list[Life] = []
+
+    def begin(settings: UpdateSettings = SETTINGS) -> Life:
+        if lives:
+            lives.pop().end()
+        lives.append(Life(tmp_path, settings))
+        return lives[-1]
+
+    yield begin
+    lives.pop().end()
+
+
+@pytest.fixture
+def has(tmp_path: Path) -> Callable[..., None]:
+    """Puts releases and a state on the disk."""
+
+    def put(state: Updates, *raws: bytes) -> None:
+        slots = Slots(tmp_path / "state")
+        for raw in raws:
+            slots.put(raw, None)
+        slots.keep(state)
+
+    return put
+
+
+def rollout(number: int = 1, share: float = 1.0, data: bytes = B) -> Rollout:
+    return Rollout(release=f"ward-{number}", blob=blob_ref(data), number=number, share=share)
+
+
+def test_a_release_that_ends_the_process_each_time_is_rolled_back_after_some_starts(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(ON_TRIAL, A, B)
+    assert [start().round() for _ in range(4)] == [2, 2, 1, 1]
+    assert start().state.why == "crashed"
+
+
+def test_who_cannot_count_starts_runs_the_last_good_release(
+    has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(ON_TRIAL, A, B)
+    monkeypatch.setattr("edge.slots.write_atomically", full)
+    assert start().round() == 1
+    monkeypatch.undo()
+    assert start().round() == 2
+
+
+def full(*_: object) -> None:
+    raise StateError("the disk is full")
+
+
+def test_a_release_that_fails_is_not_run_on_even_if_that_cannot_be_written_down(
+    has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(ON_TRIAL, A, B)
+    life = start()
+    assert life.round() == 2
+    monkeypatch.setattr("edge.slots.write_atomically", full)
+    life.updating._advance(Failed(why="silent"))
+    assert life.round() == 1 and life.state.phase == "trial"
+    # What runs now is the last good one: it proves nothing for the other, and nothing more is tried.
+    for now_s in range(0, 9000, int(STEP_S)):
+        life.updating._on_trial(Saw(release=REF_A, now_s=now_s, probability=0.9, latency_ms=1))
+    life.updating._on_rollout(rollout(2, data=A))
+    assert life.state.phase == "trial" and life.state.number == 1
+
+
+def test_a_release_that_is_damaged_on_the_disk_gives_way_to_the_last_good_one_and_is_fetched_again(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(replace(ON_TRIAL, phase="good", starts=0), A, B)
+    (tmp_path / "state" / "releases" / REF_B.sha256.hex()).write_bytes(B[:-1] + b"?")
+    life = start()
+    assert life.round() == 1
+    assert (life.state.phase, life.state.target) == ("fetching", REF_B)
+    arrive(life)
+    assert life.state.phase == "testing"
+
+
+def test_a_last_good_release_that_is_damaged_does_not_keep_the_newest_from_coming(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(ON_TRIAL, A, B)
+    life = start()
+    (tmp_path / "state" / "releases" / REF_A.sha256.hex()).unlink()
+    life.updating._on_rollout(rollout(2, data=C))
+    assert life.state.running is None
+    arrive(life, C)
+    life.updating._advance(Judged(blob=blob_ref(C)))
+    assert life.round() == 3
+
+
+def test_a_release_that_is_shipped_once_more_under_a_newer_signature_runs_at_once(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    shipped.cache_clear()
+    anew = shipped(1)
+    assert anew != A
+    has(replace(ON_TRIAL, phase="good", starts=0), A, B)
+    life = start()
+    assert life.round() == 2
+    life.updating._on_rollout(rollout(2, data=anew))
+    arrive(life, anew)
+    assert (life.state.phase, life.state.running, life.state.good) == ("good", blob_ref(anew), REF_B)
+    assert life.round() == 1
+
+
+def arrive(life: Life, data: bytes = B) -> None:
+    """All chunks that it asks for."""
+    now_s = 0.0
+    while life.state.phase == "fetching" and now_s < 1000:
+        now_s += 100
+        for want in life.updating._arrival.due(now_s, 0):
+            for index in want.chunks:
+                chunk = read_chunk(data, blob_ref(data), index)
+                assert chunk is not None
+                life.updating._on_chunk(chunk)
+
+
+def test_nothing_is_run_where_nothing_is_left_and_a_new_rollout_brings_it(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(Updates(running=REF_A), A)
+    (tmp_path / "state" / "releases" / REF_A.sha256.hex()).unlink()
+    life = start()
+    assert life.round() is None and life.state.running is None
+    life.updating._on_rollout(rollout())
+    arrive(life)
+    life.updating._advance(Judged(blob=REF_B))
+    assert life.round() == 2
+
+
+def test_a_rollout_to_others_is_none_until_its_share_grows(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(Updates(running=REF_A), A)
+    number = next(number for number in range(1, 99) if not takes_part("ward", number, "wrist", 0.3))
+    life = start()
+    life.updating._on_rollout(rollout(number, 0.3))
+    assert life.state == Updates(running=REF_A)
+    life.updating._on_rollout(rollout(number, 1.0))
+    assert (life.state.phase, life.state.number) == ("fetching", number)
+    life.updating._on_rollout(rollout(number + 1, 0.0))
+    assert (life.state.phase, life.state.number) == ("running", number + 1)
+
+
+def test_what_is_not_signed_or_was_said_before_is_dropped_even_after_a_restart(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(Updates(running=REF_A), A)
+    public_key(tmp_path)
+    settings = replace(SETTINGS, trust="coordinator.pub")
+    coordinator, stranger = Post("ward"), Post("ward")
+    coordinator.sign = sign
+    life = start(settings)
+    life.receive(stranger, rollout(9))
+    assert life.state.number == 0 and life.updating._post.trouble["unsigned"] == 1
+    topic, former = coordinator.seal(rollout(5), "all")
+    life.receive(coordinator, rollout(2))
+    assert life.state.number == 2
+    life = start(settings)
+    life.updating._receive(Received(topic=topic, payload=former, retained=True))
+    assert life.state.number == 2 and life.updating._post.trouble["replayed"] == 1
+
+
+def test_what_is_none_for_a_wearable_is_dropped_and_counted(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(Updates(running=REF_A), A)
+    life = start()
+    life.receive(Post("ward"), Receipt(state="accepted"))
+    life.updating._receive(Received(topic="mekt/1/ward/rollout", payload=b"\xff", retained=False))
+    chunk = read_chunk(B, REF_B, 0)
+    assert chunk is not None
+    life.receive(Post("ward"), chunk)
+    assert dict(life.updating._post.trouble) == {"misplaced": 1, "malformed": 1, "unasked-chunk": 1}
+
+
+def test_a_self_test_waits_for_windows_and_not_for_ever(has: Callable[..., None], start: Callable[..., Life]) -> None:
+    has(Updates(phase="testing", number=1, running=REF_A, target=REF_B), A, B)
+    life = start(replace(SETTINGS, self_test=Limits(patience_s=60)))
+    now_s = time.monotonic()
+    life.updating._follow(commands_at_start(life.state))
+    life.updating._on_time(now_s + 1)
+    assert life.state.phase == "testing" and life.updating._job is None
+    life.updating._on_time(now_s + 100)
+    assert (life.state.phase, life.state.why) == ("refused", "untested")
+
+
+def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_others_are_not_heard(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(ON_TRIAL, A, B)
+    life = start()
+    assert life.round() == 2
+    for now_s in range(200):
+        # Of the one before, which the loop had not left yet.
+        life.updating._handle(Sensed(release=REF_A, now_s=now_s))
+        life.updating._handle(Failure(release=REF_A))
+    assert life.state.phase == "trial"
+    for now_s in range(200):
+        life.updating._handle(Sensed(release=REF_B, now_s=now_s))
+    assert (life.state.phase, life.state.why) == ("rolled-back", "silent") and life.round() == 1
+
+
+def test_what_a_trial_has_run_is_written_down_now_and_then(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(ON_TRIAL, A, B)
+    life = start()
+    for now_s in range(0, 1200, int(STEP_S)):
+        life.updating._on_trial(Saw(release=REF_B, now_s=now_s, probability=0.9, latency_ms=1))
+    assert 1200 - 60 <= start().state.ran_s < 1200
+    life = start()
+    for now_s in range(0, 2500, int(STEP_S)):
+        life.updating._on_trial(Saw(release=REF_B, now_s=now_s, probability=0.9, latency_ms=1))
+    assert life.state.phase == "good"
+
+
+def test_a_fault_of_mekts_own_rests_updates_and_ends_nothing(
+    has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(Updates(running=REF_A), A)
+    life = start()
+    life.updating._guarded(life.updating._handle, object())
+    life.updating._advance(Announced(number=3, blob=REF_B))
+    assert life.state.number == 0 and life.round() == 1
+
+
+def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Path, has: Callable[..., None]) -> None:
+    has(ON_TRIAL, A, B)
+    keeper = Keeper(SETTINGS, tmp_path)
+    assert keeper.wait(Stop())
+    assert keeper.current().manifest.round == keeper.current().manifest.round == 2
+    with pytest.raises(StateError, match="in use by process"):
+        Keeper(SETTINGS, tmp_path)
+    keeper.failed(RuntimeError("it does not take this window"))
+    release = keeper.look(1.0)
+    assert release is not None and release.manifest.round == 1
+    keeper.close()
+    # An end that was asked for is no crash.
+    assert Slots(tmp_path / "state").state.starts == 0
+
+
+def test_a_wearable_that_has_nothing_yet_waits_for_it_until_it_is_asked_to_end(tmp_path: Path) -> None:
+    keeper = Keeper(SETTINGS, tmp_path)
+    with pytest.raises(ReleaseError, match="no release has come over the air yet"):
+        keeper.current()
+    stop = Stop()
+    stop.request()
+    assert not keeper.wait(stop)
+    keeper.close()

@@ -1,0 +1,123 @@
+"""How much releases of one federation agree on recordings, as wearables would find in their self-tests.
+
+    mekt demo --rounds 20 --agents 3 --seed 0 --data ../shared/data --out out/agreement
+    python -m tests.proofs.agreement out/agreement/state/releases ../shared/data/hapt/user2[6-9].npz ...
+
+After every 40th window of each recording, the windows that a wearable would have then (`edge.recent`) are classified by
+two releases. docs/updates.md has what comes of it, and the limits of `[updates.self_test]` come from there.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edge.recent import Recent
+from edge.runtime import Runtime
+from edge.selftest import agreement
+from export.release import Release, read_release
+from sensors.recording import read_recording
+from sensors.source import Floats
+from sensors.windows import windows_of
+
+EVERY, FIRST = 40, 32
+DRAWS = 12
+Change = Callable[[Floats, np.random.Generator], Floats]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a release says of each window of a recording."""
+
+    labels: list[str]
+    certain: Floats
+
+
+def said(release: Release, arrays: Sequence[dict[str, Floats]]) -> list[Said]:
+    """Of every recording."""
+    runtime = Runtime(release)
+    best = [runtime.classify(each).best for each in arrays]
+    return [Said([label for label, _ in each], np.array([p for _, p in each], np.float32)) for each in best]
+
+
+def tests_of(old: Said) -> Iterator[list[int]]:
+    """The windows, by number, of each self-test that a wearable could have had which runs that release."""
+    recent = Recent()
+    for at, label in enumerate(old.labels):
+        if at >= FIRST and (at - FIRST) % EVERY == 0:
+            yield [int(each) for group in recent.groups() for each in group["at"][:, 0]]
+        recent.add({"at": np.array([at], np.float32)}, label)
+
+
+def compare(name: str, pairs: Sequence[tuple[list[Said], list[Said]]]) -> str:
+    """A row of the table."""
+    agreed: list[float] = []
+    surer: list[float] = []
+    for olds, news in pairs:
+        for old, new in zip(olds, news, strict=True):
+            both = frozenset(old.labels) | frozenset(new.labels)
+            for rows in tests_of(old):
+                found = agreement([old.labels[row] for row in rows], [new.labels[row] for row in rows], both)
+                if found is not None:
+                    agreed.append(found)
+                    surer.append(float(new.certain[rows].mean() / old.certain[rows].mean()))
+    shares = ", ".join(f"{float(np.quantile(agreed, q)):.2f}" for q in (0, 0.05, 0.5, 0.95, 1))
+    return f"| {name} | {len(agreed):,} | {shares} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
+
+
+def changed(release: Release, kind: str, change: Change, rng: np.random.Generator) -> Release:
+    """A release in whose models of this kind every weight was changed so."""
+    models = dict(release.models)
+    for name in [each for each in models if each.startswith(kind)]:
+        model = onnx.load_from_string(models[name])
+        for tensor in model.graph.initializer:
+            weight = numpy_helper.to_array(tensor)
+            if weight.dtype == np.float32 and weight.size > 1:
+                tensor.CopyFrom(numpy_helper.from_array(change(weight, rng), tensor.name))
+        models[name] = model.SerializeToString()
+    return replace(release, models=models)
+
+
+def scrambled(weight: Floats, rng: np.random.Generator) -> Floats:
+    """Noise of the same mean and spread."""
+    return rng.normal(weight.mean(), weight.std() + 1e-9, weight.shape).astype(np.float32)
+
+
+def constant(weight: Floats, rng: np.random.Generator) -> Floats:
+    """A classifier that says always the same."""
+    fixed = np.zeros_like(weight)
+    if weight.ndim == 1:
+        fixed[int(rng.integers(len(weight)))] = 5
+    return fixed
+
+
+def main(folder: Path, recordings: Sequence[Path]) -> None:
+    """Print the tables' rows: agreement at its lowest, 5 %, median, 95 %, highest; confidence at its lowest, median."""
+    releases = [read_release(path) for path in sorted(folder.glob("*.zip"))]
+    manifest = releases[-1].manifest
+    played = [read_recording(path) for path in recordings]
+    arrays = [windows_of([each], manifest.modalities, manifest.window).arrays for each in played]
+    print(f"{len(releases)} releases, {sum(len(next(iter(each.values()))) for each in arrays):,} windows")
+    by_round = [said(each, arrays) for each in releases]
+    last = len(releases) - 1
+    print(compare("each round -> the next", list(itertools.pairwise(by_round[1:]))))
+    for old, new in ((0, 1), (1, 2), (0, last), (2, last), (last // 4, last), (last // 2, last), (last, 2)):
+        print(compare(f"{old} -> {new}", [(by_round[old], by_round[new])]))
+    rng = np.random.default_rng(0)
+    broken: dict[str, tuple[str, Change]] = {
+        "random classifier": ("classifier", scrambled),
+        "random encoders": ("encoder", scrambled),
+        "always the same class": ("classifier", constant),
+    }
+    for name, (kind, change) in broken.items():
+        made = [said(changed(releases[-1], kind, change, rng), arrays) for _ in range(DRAWS)]
+        print(compare(name, [(by_round[-1], each) for each in made]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(each) for each in sys.argv[2:]])

@@ -1,0 +1,1 @@
+"""Tests of Linux IIO devices as sources."""
