@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -314,3 +315,20 @@ def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
 def test_errors_of_the_settings_are_no_others(release: Path) -> None:
     with pytest.raises(MektError):
         said(release.parent / "none.toml")
+
+
+def test_the_settings_of_the_papers_are_some(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "wearable.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"```toml\n(.*?)```", text, re.S)
+    settings = read_wearable(settled(tmp_path, table=table))
+    assert settings.decide.alarms["fall"].threshold == 0.7
+    assert settings.release is not None and settings.release.file == str(tmp_path / "ward-3.zip")
+    assert settings.broker is not None and settings.broker.tls is not None
+    assert settings.broker.tls.ca == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("more", ["", '[release]\nfile = "a.zip"\n[updates]\nfederation = "a"\ndevice = "b"'])
+def test_a_release_is_named_or_comes_over_the_air_and_not_both(tmp_path: Path, more: str) -> None:
+    sensor = '[[sensors]]\nkind = "simulator"\nsubject = 1\nmodalities = ["acc"]\n'
+    with pytest.raises(SettingsError, match="one of both"):
+        read_wearable(settled(tmp_path, table=sensor + more))
