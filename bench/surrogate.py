@@ -21,6 +21,7 @@ from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, Knowledge, batch_count, batches, knowledge_loss, reconstruction_loss, spreads, tensors
 from mekt.learning import teachers as targets_of
 from mekt.plan import Plan, derived_seed
+from mekt.solvers import Adam
 
 # On a HAPT device's private windows the surrogate's embeddings then leave 0.02 (first round) to 0.07 (second) of the
 # variance of the device's own unexplained; after 20 epochs, 0.02 to 0.06.
@@ -92,7 +93,7 @@ def surrogate(
     windows, (_, targets) = tensors(seen), targets_of(knowledge)
     spread = spreads(targets)
     rows = len(next(iter(windows.values())))
-    optimizer = torch.optim.Adam(model.parameters(), lr=method.distil_rate, fused=True)
+    optimizer = Adam(model.parameters(), lr=method.distil_rate, fused=True)
     steps = EPOCHS * batch_count(rows, method.batch)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, LAST_RATE, total_iters=steps)
     for _ in range(EPOCHS):

@@ -10,6 +10,7 @@ from torch.nn import functional
 from mekt.augment import augmentation_of
 from mekt.learning import tensors
 from mekt.plan import Plan, derived_seed
+from mekt.solvers import LBFGS
 from sensors.windows import WindowSet
 
 RIDGE = 3e-3
@@ -61,7 +62,7 @@ def fit_classifier(
     y = torch.from_numpy(labels_N)
     weight = torch.zeros(classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+    solver = LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         solver.zero_grad()

@@ -226,8 +226,9 @@ class Coordinator:
         device, number, now_s = envelope.device, envelope.round, time.monotonic()
         if self._fleet.is_back(device, envelope.body):
             self._intake.ask_again(device)
-        # A wearable says no presence; what it asks for may come any number of times.
-        if not isinstance(envelope.body, Presence | Request | Fitness) and device not in self._shipping:
+        # A wearable says no presence, and what it asks for may come any number of times.
+        is_wearable = device in self._shipping and device not in self._fleet
+        if not isinstance(envelope.body, Presence | Request | Fitness) and not is_wearable:
             trouble = self._fleet.heard(device, envelope.sequence, now_s)
             if trouble is not None:
                 self._post.note(trouble)

@@ -23,6 +23,7 @@ from mekt.learning import (
     tensors,
 )
 from mekt.plan import Architecture, Plan, derived_seed
+from mekt.solvers import Adam
 
 FUSED = "fused"
 # The rate at the end of a distillation, as a share of that at its start.
@@ -82,7 +83,7 @@ class Distiller(nn.Module):
         hidden_teacher, embedding_teacher = teachers(aggregate, self.device)
         hidden_spread, embedding_spread = spreads(hidden_teacher), spreads(self._compared(embedding_teacher))
         augmentation = augmentation_of(self.plan)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=method.distil_rate, fused=True)
+        optimizer = Adam(self.model.parameters(), lr=method.distil_rate, fused=True)
         whole = method.distil_epochs * batch_count(self.plan.knowledge_rows, method.batch)
         falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, LAST_RATE, total_iters=whole)
         means = (0.0, 0.0)

@@ -10,11 +10,10 @@ from pathlib import Path
 from coordinator.finishing import finished
 from coordinator.registrar import open_authority
 from coordinator.rollout import Widened
-from coordinator.rollouts import FOLDER as SHIPPED
 from coordinator.rollouts import Rollouts, Shipped
 from coordinator.settings import FederationSettings
 from coordinator.shelf import find
-from export.release import Release, open_release
+from export.release import Release
 from mekt import catalogue
 from mekt.errors import ReleaseError
 
@@ -52,8 +51,8 @@ def taken(settings: FederationSettings, base: Path, state: Path, name: str) -> R
     """
     with opened(settings, base, state) as rollouts:
         shipped = next((each for each in reversed(rollouts.all) if each.progress.release == name), None)
-        data = None if shipped is None else rollouts.zip(shipped)
-    return find(state, name) if data is None else open_release(data, state / SHIPPED / name)
+        release = None if shipped is None else rollouts.release(shipped)
+    return find(state, name) if release is None else release
 
 
 def promote(settings: FederationSettings, base: Path, state: Path, name: str, share: float | None = None) -> Shipped:

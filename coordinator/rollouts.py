@@ -5,13 +5,14 @@ and so does a person's command beside it: each step is one transaction, in which
 so that both see the same. A zip is durable before a rollout names it.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from coordinator.rollout import Event, GoBack, Progress, RolloutRules, Stopped, advance
+from coordinator.rollout import WORDS, Event, GoBack, Progress, RolloutRules, Said, Stopped, advance
 from export.bundle import pack
 from export.manifest import MANIFEST, SIGNATURE, pack_manifest
 from export.release import Release, open_release
@@ -19,9 +20,11 @@ from mekt import catalogue
 from mekt.database import Database
 from mekt.errors import ReleaseError
 from mekt.files import BlobStore
-from mekt.messages import RolloutState
+from mekt.messages import RolloutState, Unfit
 from mekt.plan import BlobRef
 from mekt.schema import SchemaError, build
+
+log = logging.getLogger(__name__)
 
 FILE, FOLDER = "rollouts.sqlite", "shipped"
 STEPS = (
@@ -35,6 +38,7 @@ STEPS = (
 )
 # Of so many rollouts the zips are kept, and what wearables said.
 KEPT = 8
+WHYS = get_args(Unfit)
 # Signs a release's manifest.
 Sign = Callable[[bytes], bytes]
 
@@ -98,6 +102,15 @@ class Rollouts:
     def zip(self, shipped: Shipped) -> bytes | None:
         """The bytes that a rollout brings, or None when they are gone."""
         return self._blobs.get(shipped.blob)
+
+    def release(self, shipped: Shipped) -> Release | None:
+        """The release that a rollout brings, or None when it is gone, or of a format that this Mekt has no more."""
+        data = self.zip(shipped)
+        try:
+            return None if data is None else open_release(data, self._blobs.folder / shipped.progress.release)
+        except ReleaseError as error:
+            log.error("what was shipped cannot be shipped again: %s", error)
+            return None
 
     def start(self, release: Release, name: str, share: float) -> Shipped:
         """Ship this release, signed anew, to a share of the wearables, or to all with 1.
@@ -184,12 +197,10 @@ class Rollouts:
         """The rollout that follows on one that was stopped: the former release's, or of nothing to nobody."""
         taken_back = stopped.progress.release
         former = self.former(stopped.progress)
-        data = None if former is None else self.zip(former)
-        if former is None or data is None:
+        release = None if former is None else self.release(former)
+        if former is None or release is None:
             return self._insert(taken_back, stopped.blob, 0.0, "stopped", reason)
-        name = former.progress.release
-        release = open_release(data, self._blobs.folder / name)
-        return self._begin(release, name, 1.0, f"back from {taken_back}: {reason}")
+        return self._begin(release, former.progress.release, 1.0, f"back from {taken_back}: {reason}")
 
     def _begin(self, release: Release, name: str, share: float, back: str = "") -> Shipped:
         """A new rollout, within a transaction; `back`: why it goes back."""
@@ -234,16 +245,22 @@ class Rollouts:
     def _shipped(self, row: tuple[Any, ...]) -> Shipped:
         number, release, sha256, size_bytes, share, state, began_s, waited_s, reason = row
         query = "SELECT device, word, why FROM said WHERE number = ? ORDER BY device"
-        said = {device: {"word": word, "why": why} for device, word, why in self._db.rows(query, number)}
+        said = {}
+        for device, word, why in self._db.rows(query, number):
+            # By hand: there may be thousands of them.
+            if word not in WORDS or why not in WHYS:
+                self._db.damaged(f"{device}: {word!r}, {why!r}")
+            said[device] = Said(word=word, why=why)
         table = {"federation": self._federation, "number": number, "release": release, "share": share, "state": state}
         try:
-            return build(
+            shipped = build(
                 Shipped,
                 {
-                    "progress": {**table, "waited_s": waited_s, "reason": reason, "said": said},
+                    "progress": {**table, "waited_s": waited_s, "reason": reason},
                     "blob": {"sha256": sha256, "size_bytes": size_bytes},
                     "began_s": began_s,
                 },
             )
+            return replace(shipped, progress=replace(shipped.progress, said=said))
         except SchemaError as error:
             self._db.damaged(error)

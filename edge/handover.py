@@ -75,10 +75,10 @@ class Handover:
             return self._recent.groups()
 
     @property
-    def count(self) -> int:
-        """How many windows there are."""
+    def variety(self) -> tuple[int, int]:
+        """How many windows there are, and of how many classes there are enough."""
         with self._lock:
-            return len(self._recent)
+            return len(self._recent), self._recent.classes
 
     # The loop's side
 

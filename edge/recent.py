@@ -15,6 +15,8 @@ from sensors.source import Floats
 
 MOST_WINDOWS = 96
 MOST_BYTES = 8 * 1024 * 1024
+# Of so many windows of one class at least it can be said whether another release says the same.
+FEWEST_OF_A_CLASS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,6 +40,11 @@ class Recent:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    @property
+    def classes(self) -> int:
+        """Of how many classes there are enough windows to compare releases by."""
+        return sum(count >= FEWEST_OF_A_CLASS for count in Counter(seen.label for seen in self._seen).values())
 
     def add(self, arrays: Mapping[str, Floats], label: str) -> None:
         """Take in a window as sensed, per modality (T, ...), that was said to be of this class."""

@@ -40,7 +40,10 @@ class Decisions:
 
 
 class Runtime:
-    """The models of a release that `modalities` (default: all) suffice for, loaded and tried once. One thread."""
+    """The models of a release that `modalities` (default: all) suffice for, loaded and tried once. One thread.
+
+    Of an encoder's forms it runs the one that its manifest finds best (`Manifest.file_to_run`).
+    """
 
     def __init__(self, release: Release, modalities: Sequence[str] | None = None) -> None:
         """Load the models.
@@ -55,7 +58,8 @@ class Runtime:
             raise ReleaseError(f"{release.path}: {_no_classifier(release, there)}", catalogue.RELEASE_HAS_NO_CLASSIFIER)
         used = {name for entry in self._classifiers.values() for name in entry.modalities}
         self._encoders = {each.modality.name: each for each in self.manifest.encoders if each.modality.name in used}
-        files = [each.file for each in self._encoders.values()] + [each.file for each in self._classifiers.values()]
+        files = [self.manifest.file_to_run(each) for each in self._encoders.values()]
+        files += [each.file for each in self._classifiers.values()]
         self._sessions = {file: _session(release, file) for file in files}
         self._try_out(release)
 
@@ -123,7 +127,7 @@ class Runtime:
         return len(arrays[modality])
 
     def _embed(self, entry: EncoderEntry, windows: Floats) -> Floats:
-        return self._run(entry.file, entry.scaling.normalise(windows))
+        return self._run(self.manifest.file_to_run(entry), entry.scaling.normalise(windows))
 
     def _run(self, file: str, x: Floats) -> Floats:
         model = self._sessions[file]
@@ -139,7 +143,7 @@ class Runtime:
             for name, entry in self._encoders.items()
         }
         for name, encoder in self._encoders.items():
-            self._try(release, encoder.file, zeros[name], encoder.embedding)
+            self._try(release, self.manifest.file_to_run(encoder), zeros[name], encoder.embedding)
         for classifier in self._classifiers.values():
             width = sum(self._encoders[each].embedding for each in classifier.modalities)
             features = np.zeros((1, width), dtype=np.float32)

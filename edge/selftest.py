@@ -11,7 +11,6 @@ import contextlib
 import os
 import resource
 import signal
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from edge.recent import FEWEST_OF_A_CLASS
 from edge.runtime import Runtime
 from edge.update import Figures
 from edge.update_settings import Limits
@@ -30,8 +30,6 @@ from mekt.errors import MektError, ReleaseError, SensorError
 from mekt.messages import Unfit, unpack
 from sensors.source import Floats
 
-# Of so many windows of one class at least it is asked whether a new release says the same.
-FEWEST_OF_A_CLASS = 3
 # A window is timed so often, one by one.
 TIMED = 50
 MEGABYTE = 1024 * 1024
@@ -196,7 +194,7 @@ def _latency_ms(runtime: Runtime, groups: Sequence[Mapping[str, Floats]]) -> flo
         except SensorError:
             continue
         taken.append(time.perf_counter() - began_s)
-    return 1000 * statistics.median(taken) if taken else 0.0
+    return 1000 * float(np.median(taken)) if taken else 0.0
 
 
 def _nothing(release: Release) -> dict[str, Floats]:

@@ -24,6 +24,7 @@ from mekt.learning import (
     tensors,
 )
 from mekt.plan import Architecture, Plan
+from mekt.solvers import Adam
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +67,7 @@ class LocalTrainer:
         hidden_teacher, embedding_teacher = teachers(knowledge)
         hidden_spread, embedding_spread = spreads(hidden_teacher), spreads(embedding_teacher)
         count = len(windows)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.plan.local_rate(round), fused=True)
+        optimizer = Adam(self.model.parameters(), lr=self.plan.local_rate(round), fused=True)
         proxy_batches = endless_batches(self.plan.knowledge_rows, method.batch, generator)
         augmentation = augmentation_of(self.plan)
 

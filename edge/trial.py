@@ -5,8 +5,9 @@ drawer proves nothing, and one that is switched off goes on where it was.
 """
 
 import math
-import statistics
 from collections import deque
+
+import numpy as np
 
 from edge.update import Figures
 from edge.update_settings import TrialSettings
@@ -45,10 +46,10 @@ class Trial:
         confidence, latency_us = self._figures.confidence_percent, self._figures.latency_us
         if confidence is not None:
             least = self._settings.confidence_percent / 100 * confidence / 100
-            if statistics.fmean(self._certain) < least:
+            if sum(self._certain) < least * WINDOWS:
                 return "unsure"
         slowest_ms = self._settings.latency_ratio * (latency_us or 0) / 1000
-        return "slow" if statistics.median(self._taken_ms) > max(self._settings.latency_ms, slowest_ms) else ""
+        return "slow" if np.median(self._taken_ms) > max(self._settings.latency_ms, slowest_ms) else ""
 
     def sensed(self, now_s: float) -> Unfit:
         """Sensors gave samples: "silent" where they have for too long, and no window came of it."""

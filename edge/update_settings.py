@@ -7,6 +7,7 @@ from mekt.login import BrokerSettings
 from mekt.schema import Bounds, Name
 
 PathText = Annotated[str, Bounds(shortest=1, longest=4096, pattern=r"[^\0]*")]
+Seconds = Annotated[float, Bounds(low=0, high=1e7)]
 Percent = Annotated[int, Bounds(low=0, high=100)]
 
 
@@ -17,8 +18,9 @@ class Limits:
     `agreement_percent`: of the classes that it gives as the release at work does, the mean over that one's classes;
     `confidence_percent`: its mean probability of what it says, in percent of that of the one at work; `latency_ratio`:
     its median time for a window against that one's, where it is over `latency_ms`; `memory_mb`: what a process holds
-    that runs it, in 1024 * 1024 bytes; `seconds`: for the whole test. It is tested once `windows` have been seen, and
-    refused as untested where they have not come within `patience_s`.
+    that runs it, in 1024 * 1024 bytes; `seconds`: for the whole test. It is tested once `windows` have been seen, of
+    so many `classes`, which are waited for at most `classes_s`; and refused as untested where there are too few windows
+    after `patience_s`.
     """
 
     agreement_percent: Percent = 35
@@ -27,8 +29,10 @@ class Limits:
     latency_ratio: Annotated[float, Bounds(above=0, high=1000)] = 4.0
     memory_mb: Annotated[int, Bounds(low=1, high=65_535)] = 192
     seconds: Annotated[float, Bounds(above=0, high=600)] = 120.0
-    windows: Annotated[int, Bounds(low=1, high=1024)] = 32
-    patience_s: Annotated[float, Bounds(above=0, high=1e7)] = 86_400.0
+    windows: Annotated[int, Bounds(low=1, high=64)] = 32
+    classes: Annotated[int, Bounds(low=1, high=16)] = 3
+    classes_s: Seconds = 3600.0
+    patience_s: Seconds = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

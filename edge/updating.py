@@ -288,10 +288,15 @@ class Updating:
     def _try(self, blob: BlobRef, now_s: float) -> None:
         """Begin the self-test as soon as there are windows; where nothing runs, none will come."""
         limits, running = self._settings.self_test, self._slots.state.running
-        if running is not None and self._handover.count < limits.windows:
-            if now_s - self._tries_since_s > limits.patience_s:
+        waited_s = now_s - self._tries_since_s
+        windows, classes = self._handover.variety
+        if running is not None and windows < limits.windows:
+            if waited_s > limits.patience_s:
                 self._trying = None
                 self._advance(Judged(blob=blob, why="untested"))
+            return
+        # Whoever sits all day tells little about a release: somebody who always says "sits" would be right.
+        if running is not None and classes < limits.classes and waited_s < limits.classes_s:
             return
         old = None if running is None else self._slots.path(running)
         test = self._test = SelfTest(self._slots.path(blob), old, self._handover.windows(), limits)

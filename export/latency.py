@@ -1,4 +1,7 @@
-"""How long models take on one thread: in turns, so that what else the machine does meets all of them alike."""
+"""How long models take on one thread: in turns, so that what else the machine does meets all of them alike.
+
+Before every run that counts is one that does not, so that none pays for what another left in the caches.
+"""
 
 import platform
 import statistics
@@ -42,6 +45,7 @@ def in_turns(
     times_ms: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs):
         for name, call in calls.items():
+            call()
             began_ns = clock_ns()
             call()
             times_ms[name].append((clock_ns() - began_ns) / 1e6)

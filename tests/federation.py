@@ -24,6 +24,8 @@ from tests.recordings import persons
 ROOT = Path(__file__).parents[1]
 DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",), "pi-both": ("acc", "gyro")}
 ROUNDS = 2
+# Lines of `[method]` with little to learn.
+LITTLE = "knowledge_rows = 64\nhidden = 32\nfollow_epochs = 1"
 PATIENCE_S = 120.0
 LAST_LINES = 40
 

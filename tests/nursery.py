@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -13,6 +14,7 @@ from pathlib import Path
 from mekt.cli import main
 from tests.federation import Launch, Running
 
+LIMIT_S = 60.0
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["coordinator.daemon", "edge.daemon", "tests.nursery"])
 
@@ -56,15 +58,40 @@ def with_clock(clock_s: float) -> Launch:
     return partial(forked, clock_s=clock_s)
 
 
+def ran(arguments: list[str], *, cwd: Path | None, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """One run of `mekt` to its end, with what it printed; the environment is this one with these changes."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder) / name for name in ("stdout", "stderr")]
+        command = (arguments, [str(each) for each in said], str(cwd or Path.cwd()), dict(os.environ) | environment)
+        process = Forked(_CONTEXT.Process(target=_run, args=command))
+        try:
+            code = process.wait(LIMIT_S)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, code, *(each.read_text(encoding="utf-8") for each in said))
+
+
+def _run(arguments: list[str], output_paths: list[str], cwd: str, environment: dict[str, str]) -> None:
+    _prints_to(*output_paths)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.exit(main(arguments))
+
+
 def _live(arguments: list[str], log_path: str, clock_s: float) -> None:
-    log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for number in (1, 2):
-        os.dup2(log, number)
-    os.close(log)
-    # What the parent of all had set up for its own log.
-    logging.getLogger().handlers.clear()
+    _prints_to(log_path, log_path)
     if clock_s:
         now_s, now_ns = time.time, time.time_ns
         time.time = lambda: now_s() + clock_s
         time.time_ns = lambda: now_ns() + int(clock_s * 1e9)
     sys.exit(main(arguments))
+
+
+def _prints_to(*paths: str) -> None:
+    """Let standard output and standard error end in these files; nothing is read from standard input."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(paths, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), number)
+    # What the parent of all had set up for its own log.
+    logging.getLogger().handlers.clear()

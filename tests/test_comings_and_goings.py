@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mekt.messages import Presence, Status
-from tests.federation import Federation, federation
+from tests.federation import LITTLE, Federation, federation
 from tests.nursery import forked
 
 DEVICES = {"pi-stays": ("acc", "gyro"), "pi-leaves": ("gyro",), "pi-late": ("acc",)}
@@ -17,7 +18,8 @@ ROUNDS = 12
 def ward(tmp_path: Path) -> Iterator[Federation]:
     """A federation that waits for nobody for long, and of which nothing runs yet but the broker."""
     rules = "min_devices = 1\ndeadline_s = 20"
-    made = federation(tmp_path, tmp_path, devices=DEVICES, rounds=ROUNDS, duration_s=100.0, launch=forked, rules=rules)
+    sizes: dict[str, Any] = {"rounds": ROUNDS, "duration_s": 100.0, "method": LITTLE}
+    made = federation(tmp_path, tmp_path, devices=DEVICES, launch=forked, rules=rules, **sizes)
     try:
         made.listen()
         yield made

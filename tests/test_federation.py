@@ -15,6 +15,7 @@ from mekt.arrays import largest_knowledge_bytes, unpack_knowledge, unpack_window
 from mekt.messages import Chunk, Offer, Presence, RoundOpen, Status
 from mekt.plan import BlobRef, Plan
 from tests.federation import DEVICES, ROOT, ROUNDS, Federation, federation
+from tests.nursery import forked
 from tests.recordings import persons
 
 
@@ -165,7 +166,7 @@ def test_the_release_scores_the_same_by_onnxruntime_alone(undisturbed: Undisturb
 def test_killed_at_any_moment_the_federation_ends_with_the_same_release(
     undisturbed: Undisturbed, tmp_path: Path, recordings: Path
 ) -> None:
-    ward = federation(tmp_path, recordings)
+    ward = federation(tmp_path, recordings, launch=forked)
     try:
         ward.listen()
         for name in ("coordinator", *DEVICES):

@@ -13,12 +13,12 @@ import pytest
 from mekt import catalogue
 from mekt.errors import StateError
 from mekt.messages import Presence, Status
-from tests.federation import Federation, federation, undisturbed_release
+from tests.federation import LITTLE, Federation, federation, undisturbed_release
 from tests.nursery import forked
 
 DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",)}
 PARTS = ("coordinator", *DEVICES)
-SMALL: dict[str, Any] = {"devices": DEVICES, "launch": forked, "duration_s": 100.0}
+SMALL: dict[str, Any] = {"devices": DEVICES, "method": LITTLE, "launch": forked, "duration_s": 100.0}
 # Enough for a log, and less than any state takes.
 LARGEST_FILE_BYTES = 12_000
 

@@ -30,6 +30,7 @@ from mekt.messages import MOST_MEMBERS, Chunk, Keys, Offer, PublicKeys, RoundOpe
 from mekt.plan import Plan
 from tests.federation import Federation, federation
 from tests.mekt.test_messages import PLAN as GOLDEN
+from tests.nursery import forked
 
 pytest.importorskip("cryptography")
 
@@ -415,6 +416,7 @@ SMALL: Mapping[str, Any] = {
     "devices": DEVICES,
     "rules": "min_devices = 4\ndeadline_s = 100\nsecure = true\nstep_s = 100",
     "device": "sums_only = true",
+    "launch": forked,
     "duration_s": 120.0,
 }
 

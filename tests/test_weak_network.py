@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mekt.messages import Chunk, Offer, Presence, RoundOpen
-from tests.federation import ROOT, Federation, federation, undisturbed_release
+from tests.federation import LITTLE, ROOT, Federation, federation, undisturbed_release
 from tests.lossy import LossyNetwork, why_not
 from tests.nursery import forked, with_clock
 from tests.weather import Weather
@@ -22,7 +22,7 @@ from tests.weather import Weather
 DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",)}
 PARTS = ("coordinator", *DEVICES)
 # Little to learn; but knowledge of 8 kilobytes, so that something can be interrupted.
-METHOD = 'knowledge_rows = 64\nhidden = 32\nfollow_epochs = 1\nencoding = "float32"'
+METHOD = f'{LITTLE}\nencoding = "float32"'
 SMALL: dict[str, Any] = {"devices": DEVICES, "method": METHOD, "launch": forked, "duration_s": 100.0}
 LEASE_S = 5
 LONG_PATIENCE_S = 900.0

@@ -17,6 +17,7 @@ from coordinator.distil import Distiller
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, batch_count, endless_batches, knowledge_of, tensors
 from mekt.plan import Plan, derived_seed
+from mekt.solvers import Adam
 
 
 class RandomEncoders:
@@ -124,7 +125,7 @@ class PooledAutoencoder:
     def close(self, number: int, sent: Mapping[str, Payload]) -> None:
         """As many steps as the participants would have made."""
         method = self._plan.method
-        optimizer = torch.optim.Adam(self._model.parameters(), lr=self._plan.local_rate(number), fused=True)
+        optimizer = Adam(self._model.parameters(), lr=self._plan.local_rate(number), fused=True)
         for _ in range(method.local_epochs * sum(batch_count(self._counts[name], method.batch) for name in sent)):
             step(self._model, self._pooled, next(self._batches), self._plan, optimizer, self._generator)
 

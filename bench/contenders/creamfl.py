@@ -32,6 +32,7 @@ from mekt.arrays import pack_knowledge, unpack_knowledge
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, Windows, batches, endless_batches, knowledge_of, tensors
 from mekt.plan import Plan, derived_seed
+from mekt.solvers import Adam
 
 # The published weight of both contrasts, and their temperature.
 CONTRAST_WEIGHT = 0.5
@@ -108,7 +109,7 @@ class CreamFl:
     def _distil(self, aggregated: Windows, seed: int) -> None:
         method = self._plan.method
         generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam(self._server.parameters(), lr=method.distil_rate, fused=True)
+        optimizer = Adam(self._server.parameters(), lr=method.distil_rate, fused=True)
 
         def term(rows: Tensor) -> Tensor:
             _, embeddings = self._server.encode({name: array[rows] for name, array in self._proxy.items()})

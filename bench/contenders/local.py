@@ -16,6 +16,7 @@ from mekt.augment import augmentation_of
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, Windows, batches, own_loss, tensors
 from mekt.plan import Architecture, Plan
+from mekt.solvers import Adam
 from sensors.normalise import normalise
 from sensors.windows import WindowSet
 
@@ -70,7 +71,7 @@ def learn_locally(
     generator = torch.Generator().manual_seed(seed)
     private = tensors(windows)
     count = len(next(iter(private.values())))
-    optimizer = torch.optim.Adam(model.parameters(), lr=plan.local_rate(round), fused=True)
+    optimizer = Adam(model.parameters(), lr=plan.local_rate(round), fused=True)
     for _ in range(method.local_epochs):
         for rows in batches(count, method.batch, generator):
             step(model, private, rows, plan, optimizer, generator, term)

@@ -20,6 +20,7 @@ from bench.engine import groups_of
 from mekt.encoders import SplitAutoencoder
 from mekt.learning import Arrays, Windows, batch_count, batches, knowledge_of, tensors
 from mekt.plan import Plan, derived_seed
+from mekt.solvers import Adam
 from sensors.windows import UNLABELLED, WindowSet
 
 # A few hundred windows are seen as often as it takes; thousands need fewer visits.
@@ -87,7 +88,7 @@ class Supervised:
         method = self._plan.method
         generator = torch.Generator().manual_seed(derived_seed(self._plan.seed, "supervised"))
         parameters = [*self._model.encoders.parameters(), *self._heads.parameters()]
-        optimizer = torch.optim.Adam(parameters, lr=method.local_rate, fused=True)
+        optimizer = Adam(parameters, lr=method.local_rate, fused=True)
         steps = self._epochs * batch_count(len(self._labels), method.batch)
         falling = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
         for _ in range(self._epochs):

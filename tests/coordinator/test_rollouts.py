@@ -127,6 +127,21 @@ def test_without_a_release_before_it_a_stopped_one_is_withdrawn(opened: Open, re
     assert rollouts.start(releases["ward-00001"], "ward-00001", 0.5).progress.number == 3, "but it can be tried again"
 
 
+def test_a_former_release_that_this_mekt_cannot_read_is_not_gone_back_to(
+    opened: Open, releases: dict[str, Release], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An older format, after an update of the coordinator: the failed release is taken back all the same."""
+    rollouts = opened()
+    done(rollouts, releases["ward-00001"], "ward-00001")
+    foreign = rollouts._blobs.put(b"of another format")
+    update = "UPDATE rollouts SET sha256 = ?, size_bytes = ?"
+    rollouts._db.execute(update, foreign.sha256, foreign.size_bytes)
+    rollouts.start(releases["ward-00002"], "ward-00002", 0.5)
+    after = rollouts.advance(Heard(device=canary(2), state="rolled-back", why="slow"), 2)
+    assert after is not None and (after.progress.state, after.progress.share) == ("stopped", 0.0)
+    assert "cannot be shipped again" in caplog.text
+
+
 def test_one_release_is_tried_at_a_time(opened: Open, releases: dict[str, Release]) -> None:
     rollouts = opened()
     rollouts.start(releases["ward-00001"], "ward-00001", 0.5)
@@ -181,12 +196,26 @@ def test_each_shipment_is_signed_with_a_larger_number(tmp_path: Path, releases: 
                 open_release(old, Path("x"), trust)
 
 
-def test_a_damaged_entry_is_found(opened: Open, releases: dict[str, Release], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE rollouts SET state = 'lost'",
+        "UPDATE rollouts SET share = 'all'",
+        "UPDATE rollouts SET sha256 = x'00'",
+        "UPDATE said SET word = 'well'",
+        "UPDATE said SET why = 'tired'",
+        "UPDATE said SET why = x'ff'",
+    ],
+)
+def test_a_damaged_entry_is_found(opened: Open, releases: dict[str, Release], tmp_path: Path, damage: str) -> None:
     rollouts = opened()
     rollouts.start(releases["ward-00001"], "ward-00001", 0.5)
-    rollouts._db.execute("UPDATE rollouts SET state = 'lost'")
+    rollouts.advance(Heard(device=canary(1), state="trial"))
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.execute(damage)
+        database.commit()
     with pytest.raises(DamagedStateError, match="damaged entry"):
-        opened().newest  # noqa: B018
+        newest(rollouts)
 
 
 class Dying:

@@ -28,6 +28,9 @@ def test_a_long_time_of_one_class_does_not_drive_out_the_others() -> None:
     for value, label in enumerate(["walk", "walk", "stand", *["sit"] * 100]):
         recent.add(window(value), label)
     assert values(recent) == [0, 1, 2, 100, 101, 102]
+    assert recent.classes == 1
+    recent.add(window(200), "walk")
+    assert recent.classes == 1, "two of each are too few"
 
 
 def test_windows_of_the_same_sensors_and_lengths_lie_side_by_side() -> None:

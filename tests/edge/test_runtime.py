@@ -11,7 +11,7 @@ import torch
 
 from edge.runtime import BATCH, Runtime
 from export.graphs import classifier_model, encoder_model
-from export.manifest import FileEntry
+from export.manifest import FileEntry, Int8Form, Measured
 from export.release import Release, read_release
 from mekt.errors import ReleaseError, SensorError
 from tests.export.small import ACC, DEPTH, FUSED, GYRO, LABELS, Parts, parts_of, random_windows
@@ -163,3 +163,28 @@ def test_a_model_that_does_not_fit_the_manifest_is_found_at_once(release: Releas
     four_classes = classifier_model("acc", np.zeros((4, 4)), np.zeros(4))
     with pytest.raises(ReleaseError, match=r"classifier-acc\.onnx gives \(1, 4\), its manifest says \(1, 3\)"):
         Runtime(with_model(release, "classifier-acc.onnx", four_classes))
+
+
+@pytest.mark.parametrize(("int8_ms", "runs_int8"), [(0.4, True), (0.6, False)])
+def test_of_an_encoders_forms_the_one_is_run_that_the_manifest_finds_best(
+    release: Release, int8_ms: float, runs_int8: bool
+) -> None:
+    # In the place of the smaller form another encoder, which is told from the first by what it says.
+    other = parts_of(GYRO, DEPTH).encoders["gyro"]
+    assert other.sizes == PARTS.encoders["acc"].sizes
+    model = encoder_model("acc", other)
+    file = "encoder-acc-int8.onnx"
+    int8 = Int8Form(file=file, how="static", f1_lost={"acc": 0.0, FUSED: 0.0})
+    manifest = release.manifest
+    encoders = tuple(replace(each, int8=int8) if each.modality.name == "acc" else each for each in manifest.encoders)
+    digest = hashlib.sha256(model).hexdigest()
+    files = {**manifest.files, file: FileEntry(sha256=digest, size_bytes=len(model) // 2)}
+    measured = Measured(machine="-", onnxruntime="-", latency_ms={**dict.fromkeys(files, 0.5), file: int8_ms})
+    finished = replace(
+        release,
+        manifest=replace(manifest, encoders=encoders, files=files, measured=measured),
+        models={**release.models, file: model},
+    )
+    parts = replace(PARTS, encoders={**PARTS.encoders, "acc": other}) if runs_int8 else PARTS
+    expected = torch.softmax(torch.from_numpy(parts.scores("acc", WINDOWS)), dim=1).numpy()
+    np.testing.assert_allclose(Runtime(finished).classify(WINDOWS, "acc").probabilities, expected, atol=1e-5)

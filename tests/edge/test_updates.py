@@ -33,7 +33,7 @@ def settings(port: int, **changes: object) -> UpdateSettings:
         "device": DEVICE,
         "broker": BrokerSettings(port=port),
         "trust": "coordinator.pub",
-        "self_test": Limits(windows=20),
+        "self_test": Limits(windows=20, classes=1),
         "trial": TrialSettings(hours=0.05),
     }
     return UpdateSettings(**{**usual, **changes})  # type: ignore[arg-type]

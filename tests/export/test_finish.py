@@ -1,5 +1,7 @@
 """A finished release has the forms that serve it, and computes what it did."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -216,3 +218,8 @@ def test_windows_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ReleaseError, match=problem):
         finish(releases["conv"], streams(), windows or streams(), labels)
+
+
+def test_a_release_is_finished_without_torch() -> None:
+    code = "import sys, export.finish, export.ort; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import os
 import re
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from mekt.broker import free_port
 from mekt.cli import PARTS, main
 from mekt.token import PREFIX, read_token
 from tests.mekt.conftest import locked
+from tests.nursery import ran
 from tests.recordings import HAPT
 from tests.tables import WINDOWS_OF_ACC
 
@@ -48,10 +48,8 @@ port = {port}
 
 
 def mekt(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """One run of the command."""
-    command = [sys.executable, "-m", "mekt", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=60)
+    """One run of the command in a process of its own."""
+    return ran([*map(str, arguments)], cwd=cwd, environment={"COLUMNS": "100"})
 
 
 def refused(code: int, *arguments: str | Path) -> str:

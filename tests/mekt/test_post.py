@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mekt.broker import Broker
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings
-from mekt.messages import CHUNK_BYTES, Chunk, Receipt, RoundOpen, Status, Want, decode, encode
+from mekt.messages import CHUNK_BYTES, Chunk, Receipt, Rollout, RoundOpen, Status, Want, decode, encode
+from mekt.plan import BlobRef
 from mekt.post import LONGEST_CAUSE, MOST_CAUSES, Post
-from mekt.signature import Trust, joined, to_sign
+from mekt.signature import Purpose, Trust, joined, to_sign
 
 WAIT_S = 15.0
 
@@ -223,3 +224,31 @@ def test_who_asks_for_no_signature_takes_every_announcement() -> None:
 def test_other_messages_need_no_signature(careful: Post) -> None:
     topic, raw = Post("home").seal(Receipt(state="accepted"), "down", device="pi", round=3)
     assert careful.open(received(topic, raw)) is not None
+
+
+ROLLOUT = Rollout(release="home-00002", blob=BlobRef(sha256=bytes(32), size_bytes=1000), number=3, share=0.25)
+
+
+def rolled_out(number: int, purpose: Purpose = "rollout", by: Ed25519PrivateKey = SIGNER) -> bytes:
+    """A rollout's announcement, signed under this number for this purpose."""
+    coordinator = Post("home")
+    coordinator.sign = lambda _, content: joined(number, by.sign(to_sign(purpose, number, content)))
+    return coordinator.seal(ROLLOUT, "all")[1]
+
+
+def test_a_rollout_is_signed_for_its_own_purpose_and_refused_when_forged_changed_or_older(careful: Post) -> None:
+    topic, unsigned = Post("home").seal(ROLLOUT, "all")
+    assert careful.open(received(topic, rolled_out(5))) is not None
+    widened = replace(decode(rolled_out(9)), body=replace(ROLLOUT, share=1.0))
+    for raw, trouble in (
+        (unsigned, "unsigned"),
+        (rolled_out(9, "round"), "unsigned"),
+        (rolled_out(9, "release"), "unsigned"),
+        (rolled_out(9, by=STRANGER), "unsigned"),
+        (encode(widened), "unsigned"),
+        (rolled_out(4), "replayed"),
+    ):
+        before = careful.trouble[trouble]  # type: ignore[index]
+        assert careful.open(received(topic, raw)) is None
+        assert careful.trouble[trouble] == before + 1  # type: ignore[index]
+    assert careful.open(received(topic, rolled_out(6))) is not None

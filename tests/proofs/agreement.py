@@ -4,7 +4,8 @@
     python -m tests.proofs.agreement out/agreement/state/releases ../shared/data/hapt/user2[6-9].npz ...
 
 After every 40th window of each recording, the windows that a wearable would have then (`edge.recent`) are classified by
-two releases. docs/updates.md has what comes of it, and the limits of `[updates.self_test]` come from there.
+two releases, where they are enough for a self-test. docs/updates.md has what comes of it, and the limits of
+`[updates.self_test]` come from there.
 """
 
 import itertools
@@ -20,12 +21,15 @@ from onnx import numpy_helper
 from edge.recent import Recent
 from edge.runtime import Runtime
 from edge.selftest import agreement
+from edge.trial import WINDOWS
+from edge.update_settings import Limits
 from export.release import Release, read_release
 from sensors.recording import read_recording
 from sensors.source import Floats
 from sensors.windows import windows_of
 
-EVERY, FIRST = 40, 32
+EVERY = 40
+LIMITS = Limits()
 DRAWS = 12
 Change = Callable[[Floats, np.random.Generator], Floats]
 
@@ -45,12 +49,12 @@ def said(release: Release, arrays: Sequence[dict[str, Floats]]) -> list[Said]:
     return [Said([label for label, _ in each], np.array([p for _, p in each], np.float32)) for each in best]
 
 
-def tests_of(old: Said) -> Iterator[list[int]]:
-    """The windows, by number, of each self-test that a wearable could have had which runs that release."""
+def tests_of(old: Said) -> Iterator[tuple[int, list[int]]]:
+    """When a wearable which runs that release could have had a self-test, and the windows of it, by number."""
     recent = Recent()
     for at, label in enumerate(old.labels):
-        if at >= FIRST and (at - FIRST) % EVERY == 0:
-            yield [int(each) for group in recent.groups() for each in group["at"][:, 0]]
+        if at >= LIMITS.windows and at % EVERY == 0 and recent.classes >= LIMITS.classes:
+            yield at, [int(each) for group in recent.groups() for each in group["at"][:, 0]]
         recent.add({"at": np.array([at], np.float32)}, label)
 
 
@@ -61,13 +65,25 @@ def compare(name: str, pairs: Sequence[tuple[list[Said], list[Said]]]) -> str:
     for olds, news in pairs:
         for old, new in zip(olds, news, strict=True):
             both = frozenset(old.labels) | frozenset(new.labels)
-            for rows in tests_of(old):
+            for _, rows in tests_of(old):
                 found = agreement([old.labels[row] for row in rows], [new.labels[row] for row in rows], both)
                 if found is not None:
                     agreed.append(found)
                     surer.append(float(new.certain[rows].mean() / old.certain[rows].mean()))
+    passed = sum(100 * each >= LIMITS.agreement_percent for each in agreed) / len(agreed)
     shares = ", ".join(f"{float(np.quantile(agreed, q)):.2f}" for q in (0, 0.05, 0.5, 0.95, 1))
-    return f"| {name} | {len(agreed):,} | {shares} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
+    return f"| {name} | {len(agreed):,} | {shares} | {passed:.1%} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
+
+
+def later(olds: Sequence[Said]) -> str:
+    """How sure a release is of any 64 windows after a self-test, against how sure it was in that."""
+    ratios = [
+        float(old.certain[begin : begin + WINDOWS].mean() / old.certain[rows].mean())
+        for old in olds
+        for at, rows in tests_of(old)
+        for begin in range(at, len(old.labels) - WINDOWS, WINDOWS // 4)
+    ]
+    return f"confidence in a trial to that in the self-test: {min(ratios):.2f} to {max(ratios):.2f} ({len(ratios):,})"
 
 
 def changed(release: Release, kind: str, change: Change, rng: np.random.Generator) -> Release:
@@ -97,7 +113,7 @@ def constant(weight: Floats, rng: np.random.Generator) -> Floats:
 
 
 def main(folder: Path, recordings: Sequence[Path]) -> None:
-    """Print the tables' rows: agreement at its lowest, 5 %, median, 95 %, highest; confidence at its lowest, median."""
+    """Print the tables' rows: agreement at its lowest, 5 %, median, 95 %, highest; how many pass; confidence."""
     releases = [read_release(path) for path in sorted(folder.glob("*.zip"))]
     manifest = releases[-1].manifest
     played = [read_recording(path) for path in recordings]
@@ -108,6 +124,7 @@ def main(folder: Path, recordings: Sequence[Path]) -> None:
     print(compare("each round -> the next", list(itertools.pairwise(by_round[1:]))))
     for old, new in ((0, 1), (1, 2), (0, last), (2, last), (last // 4, last), (last // 2, last), (last, 2)):
         print(compare(f"{old} -> {new}", [(by_round[old], by_round[new])]))
+    print(later(by_round[-1]))
     rng = np.random.default_rng(0)
     broken: dict[str, tuple[str, Change]] = {
         "random classifier": ("classifier", scrambled),
