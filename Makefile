@@ -77,6 +77,9 @@ shift: $(READY_TO_TEST) ## errors of shifts in time that are found on UTD-MHAD; 
 fuzz: $(READY_TO_FUZZ) ## RUNS hostile inputs (1000000) against every decoder of what peers send
 	@OMP_NUM_THREADS=1 $(FUZZ_VENV)/bin/python -m tests.hostile.fuzz --runs $(RUNS) $(ARGS)
 
+profile: $(READY) ## what a wearable installs, in packages and megabytes, on each machine; fetches 260 MB
+	@$(PY) requirements/profile.py
+
 clean: ## remove .venv, .venv-fuzz and every cache; recordings and state folders stay
 	rm -rf $(VENV) $(FUZZ_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

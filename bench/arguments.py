@@ -77,6 +77,17 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
     command.add_argument("--json", action="store_true", help="JSON instead of the tables")
     command.add_argument("--quick", action="store_true", help="few runs, which say little")
+    text = "Whether a wearable's decisions are better than single windows, on HAPT and UR Fall."
+    command = within.add_parser("decide", parents=parents, help=text, description=text)
+    command.set_defaults(run=_decide)
+    command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
+    command.add_argument("--json", action="store_true", help="JSON instead of the table")
+    command.add_argument("--quick", action="store_true", help="learn for one round only")
+    text = "What the daemon of a wearable takes: memory, start, processor."
+    command = within.add_parser("infer", parents=parents, help=text, description=text)
+    command.set_defaults(run=_infer)
+    command.add_argument("--json", action="store_true", help="JSON instead of the tables")
+    command.add_argument("--quick", action="store_true", help="fewer starts, seconds instead of minutes")
     text = "Say which methods and protocols there are."
     command = within.add_parser("list", parents=parents, help=text, description=text)
     command.set_defaults(run=show)
@@ -101,6 +112,18 @@ def _wearable(options: argparse.Namespace) -> int:
     from bench.wearable import show_wearable
 
     return show_wearable(data=options.data, as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
+def _decide(options: argparse.Namespace) -> int:
+    from bench.decide import show_decide
+
+    return show_decide(options.data, as_json=options.json, quick=options.quick, out=sys.stdout)
+
+
+def _infer(options: argparse.Namespace) -> int:
+    from bench.streaming import show_infer
+
+    return show_infer(as_json=options.json, quick=options.quick, out=sys.stdout)
 
 
 def defaults(name: str, *, quick: bool) -> tuple[int, int]:

@@ -2,20 +2,19 @@
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.arguments import defaults
 from bench.attacks import ATTACKS
-from bench.cells import ROOT, Shelf, code_fingerprint
+from bench.cells import Shelf, code_fingerprint
 from bench.experiments import DEFENCES, EXPERIMENTS, Wanted
 from bench.offers import PROTOCOLS, methods
 from bench.plots import picture
 from bench.pool import Failed
+from bench.protocol import data_folder
 from bench.summary import Experiment, Section, summarise
 from bench.tables import markdown
 from bench.work import finish, kept_of
@@ -35,7 +34,7 @@ def run_bench(options: argparse.Namespace) -> int:
         MektError: when it cannot begin, or what was made cannot be kept.
     """
     wanted = wanted_of(options)
-    data = _data(options.data)
+    data = data_folder(options.data)
     experiment = EXPERIMENTS[options.bench](wanted)
     shelf, code = Shelf(options.out), code_fingerprint()
     # Seconds are compared only when they were taken side by side.
@@ -107,21 +106,6 @@ def _check(what: str, named: Sequence[str], known: Sequence[str]) -> None:
         raise SettingsError(
             f"bench: no {what} is called {', '.join(unknown)}; there are {', '.join(known)}", catalogue.CHOICE_UNKNOWN
         )
-
-
-def _data(named: Path | None) -> Path:
-    """The folder of all recordings.
-
-    Raises:
-        SettingsError: when it is not there.
-    """
-    path = named or Path(os.environ.get("MEKT_DATA") or ROOT.parent / "shared" / "data")
-    if not path.is_dir():
-        raise SettingsError(
-            f"--data: no folder {path}; name the recordings' folder with --data DIR or MEKT_DATA",
-            catalogue.DATA_FOLDER_UNFIT,
-        )
-    return path.absolute()
 
 
 def _show(

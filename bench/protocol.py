@@ -1,5 +1,6 @@
 """A protocol: which recordings are whose and what for, in several rotations; and one of them read as an arena."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.arena import Arena, Device
+from bench.cells import ROOT
 from bench.choice import Choice, Rows, even
 from coordinator.datasets import datasets_of
 from mekt import catalogue
@@ -73,6 +75,21 @@ class ProtocolSpec:
     prepare: Callable[[Recording], Recording] = lambda recording: recording
 
 
+def data_folder(named: Path | None) -> Path:
+    """The folder of all recordings.
+
+    Raises:
+        SettingsError: when it is not there.
+    """
+    path = named or Path(os.environ.get("MEKT_DATA") or ROOT.parent / "shared" / "data")
+    if not path.is_dir():
+        raise SettingsError(
+            f"--data: no folder {path}; name the recordings' folder with --data DIR or MEKT_DATA",
+            catalogue.DATA_FOLDER_UNFIT,
+        )
+    return path.absolute()
+
+
 def read_arena(
     protocol: ProtocolSpec,
     rotation: int,
@@ -135,6 +152,15 @@ def read_arena(
         devices=tuple(_devices(protocol, roles, data, quick, architectures or {})),
         share=protocol.share,
     )
+
+
+def read_test(protocol: ProtocolSpec, rotation: int, data: Path) -> dict[str, Recording]:
+    """The recordings of a rotation's test as they are, by name.
+
+    Raises:
+        SensorError: when one is not there or cannot be read.
+    """
+    return {name: _read(protocol, data, name) for name in protocol.rotations[rotation].test}
 
 
 def _devices(

@@ -3,19 +3,17 @@
 import json
 import math
 import sys
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
-from edge.runtime import Runtime
+from edge.recogniser import Recognised, Recogniser, usable
 from edge.turns import Together, Turns
 from export.manifest import Manifest
 from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import SensorError
-from mekt.modality import Modality
 from mekt.schema import Bounds
 from mekt.settings import read_toml
 from sensors.csv import CsvSettings
@@ -23,14 +21,11 @@ from sensors.recording import read_recording
 from sensors.replay import ReplaySettings, ReplaySource
 from sensors.settings import SensorSettings
 from sensors.simulator import SimulatorSettings
-from sensors.source import Gap, Item, Source
-from sensors.windows import Windower
+from sensors.source import Source
 
 READ_S = 1.0
 # What is played may come in no order but that of its times, unless it is played in real time.
 Played = ReplaySettings | CsvSettings | SimulatorSettings
-# How long, in the time of the samples, a window waits for a modality that is behind the others.
-WAIT_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,46 +119,27 @@ def verdicts(
         ReleaseError: when no classifier suffices for what the source senses.
         SensorError: when the source fails or does not fit the release.
     """
-    manifest = release.manifest
-    runtime = Runtime(release, _usable(source, manifest, modalities))
-    sets = [runtime.takes(each) for each in runtime.classifiers]
-    kinds = [each for each in manifest.modalities if any(each.name in names for names in sets)]
-    windower = Windower(kinds, manifest.window, sets=sets, wait_s=WAIT_S)
-    used = sets[0]
-    if len(used) < len(manifest.modalities):
-        _say(used, manifest, err)
+    sensed = usable(source.modalities, release.manifest, modalities)
+    recogniser = Recogniser(release, sensed, lambda words: print(words, file=err, flush=True))
     source.open()
     try:
-        for item in _items(source, kinds):
-            for window in windower.feed(item):
-                began_s = time.perf_counter()
-                decision = runtime.classify({name: array[None] for name, array in window.arrays.items()})
-                [(label, probability)] = decision.best
-                if decision.modalities != used:
-                    used = decision.modalities
-                    _say(used, manifest, err)
-                yield Verdict(
-                    start_s=window.start_s,
-                    label=label,
-                    probability=probability,
-                    latency_ms=1000 * (time.perf_counter() - began_s),
-                    modalities=used,
-                )
+        while (items := source.read(READ_S)) is not None:
+            for item in items:
+                yield from map(_verdict, recogniser.feed(item))
+        yield from map(_verdict, recogniser.finish())
     finally:
         source.close()
 
 
-def _items(source: Source, kinds: Sequence[Modality]) -> Iterator[Item]:
-    """What the source gives; behind it a gap, as nothing else comes that a window could wait for."""
-    while (items := source.read(READ_S)) is not None:
-        yield from items
-    yield Gap(modalities=tuple(each.name for each in kinds))
-
-
-def _say(used: Collection[str], manifest: Manifest, err: TextIO) -> None:
-    unused = ", ".join(each.name for each in manifest.modalities if each.name not in used)
-    without = f"without {unused}: classifying by {', '.join(used)} alone"
-    print(without if unused else f"classifying by {', '.join(used)} again", file=err, flush=True)
+def _verdict(found: Recognised) -> Verdict:
+    [(label, probability)] = found.decisions.best
+    return Verdict(
+        start_s=found.start_s,
+        label=label,
+        probability=probability,
+        latency_ms=found.latency_ms,
+        modalities=found.decisions.modalities,
+    )
 
 
 def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, speed: float) -> Source:
@@ -190,24 +166,3 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
             catalogue.MODALITY_MISSING,
         )
     return Turns(sources)
-
-
-def _usable(source: Source, manifest: Manifest, modalities: Collection[str] | None) -> list[str]:
-    """What the source senses, the release knows, and the user wants."""
-    sensed = {each.name: each for each in source.modalities}
-    if modalities is not None:
-        if missing := sorted(set(modalities) - sensed.keys()):
-            raise SensorError(
-                f"the source has no {', '.join(missing)}; it has {', '.join(sensed)}: name these",
-                catalogue.MODALITY_MISSING,
-            )
-        sensed = {name: sensed[name] for name in modalities}
-    for trained in manifest.modalities:
-        given = sensed.get(trained.name, trained)
-        if (given.shape, given.unit) != (trained.shape, trained.unit):
-            raise SensorError(
-                f"{given.name}: the source gives {given.shape} in {given.unit!r}, the release was trained on "
-                f"{trained.shape} in {trained.unit!r}; use the sensor that it was trained for, or leave it out",
-                catalogue.MODALITY_UNLIKE,
-            )
-    return [each.name for each in manifest.modalities if each.name in sensed]

@@ -13,7 +13,6 @@ from export.bundle import unpack
 from export.manifest import LARGEST_RELEASE_BYTES, MANIFEST, SIGNATURE, Manifest, unpack_manifest
 from mekt import catalogue
 from mekt.errors import ReleaseError
-from mekt.identity import KeptTrust
 from mekt.signature import Refusal, Trust
 
 AGAIN = "copy the release again from the coordinator"
@@ -69,6 +68,9 @@ def read_trusted_release(path: Path, key: Path | None) -> Release:
     """
     if key is None:
         return read_release(path)
+    # Only here, as it brings a connection's parts along, which a wearable without a key does without.
+    from mekt.identity import KeptTrust
+
     kept = KeptTrust(key, key.with_name(f"{key.name}.newest-release"))
     release = read_release(path, kept.trust)
     kept.keep()

@@ -224,6 +224,8 @@ def _settings(role: str, file: str) -> dict[str, Any]:
         return _federation(path)
     if role == "edge":
         settings = importlib.import_module("edge.settings").read_device(path)
+    elif importlib.import_module("mekt.settings").read_table(path).keys() & {"release", "updates"}:
+        settings = importlib.import_module("edge.wearable_settings").read_wearable(path)
     else:
         source = importlib.import_module("edge.infer").SourceSettings
         settings = importlib.import_module("mekt.settings").read_toml(path, source)
@@ -267,6 +269,26 @@ def _sensor(file: str, index: str, limit_s: str) -> dict[str, Any]:
     return {"samples": samples}
 
 
+def _wearable(file: str) -> dict[str, Any]:
+    """What a wearable's release says of itself, loaded with what its sensors give; nothing is written."""
+    settings = importlib.import_module("edge.wearable_settings").read_wearable(Path(file))
+    assert settings.release is not None, "it has one"
+    trust = None
+    if settings.release.trust is not None:
+        trust = importlib.import_module("mekt.identity").KeptTrust(Path(settings.release.trust)).trust
+    release = importlib.import_module("export.release").read_release(Path(settings.release.file), trust)
+    names = [name for each in settings.sensors for name in each.modalities]
+    runtime = importlib.import_module("edge.runtime").Runtime(release, names)
+    manifest = release.manifest
+    return {
+        "federation": manifest.federation,
+        "round": manifest.round,
+        "classes": list(manifest.labels),
+        "modalities": list(runtime.takes(runtime.classifiers[0])),
+        "unknown": settings.decide.unknown(manifest.labels),
+    }
+
+
 def _release(new: str, old: str, memory_mb: str, limit_s: str) -> dict[str, Any]:
     given = sys.stdin.buffer.read()
     facts: dict[str, Any] = importlib.import_module("edge.selftest").tried(new, old, memory_mb, limit_s, given)
@@ -278,6 +300,7 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "settings": _settings,
     "sensor": _sensor,
     "release": _release,
+    "wearable": _wearable,
 }
 
 

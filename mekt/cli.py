@@ -2,17 +2,24 @@
 
 import argparse
 import contextlib
+import importlib
 import sys
 from collections.abc import Sequence
 
 from mekt import __version__, catalogue
-from mekt.commands import daemons, questions, releases, sensors, trials, trust
+from mekt.commands.command import Command
 from mekt.errors import MektError
 from mekt.process import log_to_stderr
 
-# In the order of the help.
-PARTS = (daemons, trust, releases, sensors, questions, trials)
-COMMANDS = tuple(command for part in PARTS for command in part.COMMANDS)
+# Which module of `mekt/commands` has which commands, in the order of the help.
+PARTS = {
+    "daemons": ("coordinator", "edge"),
+    "trust": ("ca", "enroll", "device", "broker"),
+    "releases": ("infer", "score", "release"),
+    "sensors": ("sensors",),
+    "questions": ("status", "audit", "doctor", "explain"),
+    "trials": ("demo", "chaos", "bench"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
-    """A parser of all commands, and of the options of the one that is given: another's might need what is not here."""
+    """A parser of the command that is given, of all where none is: another's might need what is not here, or time."""
     parser = argparse.ArgumentParser(
         prog="mekt",
         description="Federated learning of multimodal encoders over MQTT: no window, label or weight leaves a device.",
@@ -47,8 +54,19 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mekt {__version__}")
     within = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     word = next((each for each in given if not each.startswith("-")), None)
-    for command in COMMANDS:
+    for command in _commands(word):
         made = command.parser(within)
         if command.name == word:
             command.add(made)
     return parser
+
+
+def _commands(word: str | None) -> list[Command]:
+    """The command of this name; all of them where there is none."""
+    known = [(module, name) for module, names in PARTS.items() for name in names]
+    wanted = [each for each in known if each[1] == word] or known
+    found = []
+    for module, name in wanted:
+        commands: Sequence[Command] = importlib.import_module(f"mekt.commands.{module}").COMMANDS
+        found.append(next(each for each in commands if each.name == name))
+    return found

@@ -50,7 +50,7 @@ PINGED, ANSWERED = "Sending PINGREQ", "Received PINGRESP"
 class Caller:
     """Who connects where, for which topics, with which last words; whose session outlasts the connection or not.
 
-    `witness` is told of all that leaves, last words included.
+    `witness` is told of all that leaves, last words included. Of `also_at_qos_0` messages are heard at QoS 0 too.
     """
 
     settings: BrokerSettings
@@ -59,6 +59,7 @@ class Caller:
     will: tuple[str, bytes] | None = None
     keeps_session: bool = True
     witness: Witness | None = None
+    also_at_qos_0: frozenset[str] = frozenset()
 
 
 class Listener(Protocol):

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from mekt import catalogue
 from mekt.attempt import Attempt, Died, Done, Hung, Refused
 from mekt.check import REACH, VISIT, Check, Role, failed, ok, refused, report, skipped, warning
-from mekt.errors import MektError, MissingPackageError, SensorError, SettingsError
+from mekt.errors import MektError, MissingPackageError, ReleaseError, SensorError, SettingsError
 from mekt.login import BrokerSettings, located
 from mekt.machine import check_clock, check_memory, check_state
 from mekt.packages import BASE, Extra, check_compute, check_packages, check_python, check_torch_build, gpu_is_there
@@ -28,7 +28,7 @@ IMPORT_S, SETTINGS_S = 15.0, 10.0
 SENSOR_S, SAMPLES_S = 8.0, 3.0
 # What a login and permissions take where the broker is slow to answer, and what sensors are left in any case.
 VISIT_S, LEFT_FOR_SENSORS_S = 6.0, 4.0
-FAMILIES: dict[int, type[MektError]] = {each.exit_code: each for each in (SettingsError, SensorError)}
+FAMILIES: dict[int, type[MektError]] = {each.exit_code: each for each in (SettingsError, SensorError, ReleaseError)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +108,7 @@ def read_question(config: Path, *, beside_daemon: bool = False) -> tuple[Questio
     if "device" in table or "sensors" in table:
         role = "edge" if "device" in table or "federation" in table else "wearable"
     broker = None
-    if role != "wearable":
+    if role != "wearable" or table.keys() & {"broker", "publish", "home_assistant"}:
         try:
             broker = located(build(BrokerSettings, table.get("broker", {}), "broker"), config.parent)
         except SchemaError:
@@ -138,6 +138,8 @@ def examine(question: Question, first: Check | None = None) -> Iterator[Check]:
     for check, read in _settings(question, facts, lacking):
         sensors = sensors if read is None else read
         yield check
+    if question.role == "wearable" and "release" in (question.table or {}):
+        yield _release(question, valid=sensors is not None)
     yield check_memory(question.role)
     if question.state is not None:
         yield from check_state(question.state)
@@ -185,6 +187,35 @@ def _settings(
         case Hung(after_s=after_s):
             seen = f"{question.config}: not read after {after_s:.0f} s: this machine is slow or busy, or its disk hangs"
             yield warning("settings", seen, "try again when it has less to do"), None
+
+
+def _release(question: Question, *, valid: bool) -> Check:
+    """Whether the release is whole, and onnxruntime runs it here with what the sensors give."""
+    if not valid:
+        return skipped("release", "the settings are not valid or not read")
+    match Attempt("wearable", str(question.config)).outcome(SETTINGS_S):
+        case Done(facts=facts) if facts["unknown"]:
+            seen = f"has no class {', '.join(facts['unknown'])}; it has {', '.join(facts['classes'])}"
+            return failed("release", seen, "name these in [decide]", SettingsError, catalogue.CHOICE_UNKNOWN)
+        case Done(facts=facts):
+            seen = f"{facts['federation']}, round {facts['round']}: {len(facts['classes'])} classes"
+            return ok("release", f"{seen} by {', '.join(facts['modalities'])}")
+        case Refused(problem=problem, exit_code=code, entry=entry) if code in FAMILIES:
+            return refused("release", problem, FAMILIES[code], entry=entry)
+        case Refused(problem=problem, error=error):
+            seen = f"cannot be read ({error}: {problem})"
+            return failed(
+                "release", seen, "copy it again from the coordinator", ReleaseError, catalogue.RELEASE_DAMAGED
+            )
+        case Died(how=how):
+            seen, remedy = (
+                f"running it ends the process ({how})",
+                "install onnxruntime anew, of another version if need be",
+            )
+            return failed("release", seen, remedy, MissingPackageError, catalogue.PACKAGE_UNUSABLE)
+        case Hung(after_s=after_s):
+            seen = f"not loaded after {after_s:.0f} s: this machine is slow or busy, or its disk hangs"
+            return warning("release", seen, "try again when it has less to do")
 
 
 def _recordings(found: dict[str, Any]) -> Iterator[Check]:

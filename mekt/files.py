@@ -7,12 +7,13 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mekt import catalogue
-from mekt.blobs import blob_ref
 from mekt.errors import SettingsError, StateError
-from mekt.plan import BlobRef
+
+if TYPE_CHECKING:
+    from mekt.plan import BlobRef
 
 log = logging.getLogger(__name__)
 
@@ -109,18 +110,21 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
 
-    def put(self, data: bytes) -> BlobRef:
+    def put(self, data: bytes) -> "BlobRef":
         """Keep `data`; durable when this returns.
 
         Raises:
             StateError: when the disk is full or read-only.
         """
+        # Only here, as it brings all of the wire along: not everybody who writes a file speaks to peers.
+        from mekt.blobs import blob_ref
+
         ref = blob_ref(data)
         if self.get(ref) is None:
             write_atomically(self._path(ref), data)
         return ref
 
-    def get(self, ref: BlobRef) -> bytes | None:
+    def get(self, ref: "BlobRef") -> bytes | None:
         """The blob's bytes, or None when it is not here or was damaged.
 
         Raises:
@@ -152,7 +156,7 @@ class BlobStore:
             if path.name not in kept:
                 _remove(path)
 
-    def _path(self, ref: BlobRef) -> Path:
+    def _path(self, ref: "BlobRef") -> Path:
         return self.folder / ref.sha256.hex()
 
 

@@ -46,8 +46,11 @@ class Link:
         will: tuple[str, bytes] | None = None,
         keeps_session: bool = True,
         witness: Witness | None = None,
+        also_at_qos_0: frozenset[str] = frozenset(),
     ) -> None:
         """Make a link; without `keeps_session` the broker keeps nothing for it while it is away.
+
+        Messages at QoS 0 are dropped, but for those of the topics `also_at_qos_0`, from peers that know no other.
 
         `witness` is told of every message before it can leave, of the will when the link starts, and of nothing twice
         that MQTT repeats.
@@ -63,6 +66,7 @@ class Link:
             will=will,
             keeps_session=keeps_session,
             witness=witness,
+            also_at_qos_0=also_at_qos_0,
         )
         self._traffic = Traffic()
         self._session = Session(caller, inbox, self._traffic)

@@ -1,8 +1,6 @@
 """Where the broker is and how to log in: settings, and why a login fails."""
 
 import logging
-import socket
-import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +90,10 @@ def check_plain_text(settings: BrokerSettings) -> None:
 
 def explained(error: Exception) -> str:
     """Why a connection failed, and what to do about it."""
+    # Only after a failure: whoever has no broker needs neither.
+    import socket
+    import ssl
+
     if isinstance(error, ssl.SSLError):
         cause = getattr(error, "verify_message", "") or error.reason or str(error)
         return f"TLS fails ({cause}); check the CA file, both certificates, the port and this machine's clock"
@@ -107,6 +109,9 @@ def explained(error: Exception) -> str:
 
 def entry_of(error: Exception) -> catalogue.Entry:
     """What the catalogue has about a connection that failed."""
+    import socket
+    import ssl
+
     if isinstance(error, ssl.SSLError):
         return catalogue.TLS_FAILED
     if isinstance(error, ConnectionResetError):

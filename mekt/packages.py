@@ -65,8 +65,8 @@ def check_python(
         )
     if pointer_bits < 64:
         remedy = (
-            "torch and onnxruntime have no packages for 32-bit systems, also where the processor has 64 bits; "
-            "install a 64-bit operating system"
+            "torch and onnxruntime have no packages for 32-bit systems, such as Arm's armv7l, also where the processor "
+            "has 64 bits: pip finds none there; install a 64-bit operating system (`uname -m` says aarch64 or x86_64)"
         )
         return failed("python", seen, remedy, MissingPackageError, catalogue.PYTHON_UNFIT)
     return ok("python", seen)

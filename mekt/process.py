@@ -1,5 +1,6 @@
 """What every daemon needs around it: a log, an end on SIGTERM, one process per state folder, one job off its loop."""
 
+import _thread
 import contextlib
 import fcntl
 import logging
@@ -37,14 +38,22 @@ def memory_bytes() -> int:
 
 
 class Stop:
-    """Whether somebody asked this process to end: SIGTERM, SIGINT, or `request`."""
+    """Whether somebody asked this process to end: SIGTERM, SIGINT, or `request`.
+
+    `then` is called when that happens, on a thread of its own, so that it may wait for a lock: whoever sleeps without
+    looking can be woken.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self.then: Callable[[], None] | None = None
 
     def request(self) -> None:
         """Ask for the end; any thread may."""
         self.requested = True
+        if self.then is not None:
+            # The least that starts a thread: a signal may come while `threading` itself holds a lock.
+            _thread.start_new_thread(self.then, ())
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator["Stop"]:
@@ -53,7 +62,7 @@ class Stop:
         def asked(number: int, _: FrameType | None) -> None:
             if self.requested:
                 raise KeyboardInterrupt
-            self.requested = True
+            self.request()
 
         before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
         try:

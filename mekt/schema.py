@@ -1,18 +1,18 @@
 """Typed, bounded dataclasses out of plain data: one reader for settings files, wire messages and manifests.
 
 Fields are typed with what plain data can hold: bool, int, float, str, bytes, `tuple[X, ...]`, `dict[str, X]`,
-`Literal[...]`, `X | None`, another dataclass, one of several dataclasses that tell themselves apart by a field `kind`,
-and `Annotated[X, Bounds(...)]` for limits. `build` reports every problem at once, each with its dotted path, what was
-seen and what would be right.
+`Literal[...]`, `X | None`, another dataclass, one of several dataclasses that tell themselves apart by a field `kind`
+(a union of them, or `Annotated[X, Kinds(...)]`), and `Annotated[X, Bounds(...)]` for limits. `build` reports every
+problem at once, each with its dotted path, what was seen and what would be right.
 """
 
 import dataclasses
-import difflib
 import functools
+import importlib
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
@@ -89,14 +89,29 @@ def build(cls: type[T], data: object, where: str = "", most: int = MOST_PROBLEMS
     return typing.cast(T, value)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kinds:
+    """Of a field, in `Annotated`: it is one of several dataclasses, told apart by `kind`.
+
+    `where` says by kind in which module each is, "sensors.csv.CsvSettings"; it is imported when there is one.
+    """
+
+    where: Mapping[str, str]
+
+    def imported(self, kind: str) -> type:
+        """The dataclass of this kind."""
+        module, name = self.where[kind].rsplit(".", 1)
+        return typing.cast(type, getattr(importlib.import_module(module), name))
+
+
 def build_one_of(kinds: Any, data: object, where: str = "") -> Any:
-    """The same of a union of dataclasses that tell themselves apart by `kind`.
+    """The same of dataclasses that tell themselves apart by `kind`: a union of them, or `Annotated` with `Kinds`.
 
     Raises:
         SchemaError: with every problem found.
     """
     found = _Found(MOST_PROBLEMS)
-    value = _one_of(list(get_args(kinds)), data, where, found)
+    value = _value(kinds, data, where, found)
     if found.problems:
         raise SchemaError(found.problems, frozenset(found.faults))
     return value
@@ -171,6 +186,8 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
     origin = get_origin(hint)
     if origin is Annotated:
         inner, *limits = get_args(hint)
+        if isinstance(limits[0], Kinds):
+            return _one_of(limits[0].where, data, where, found, limits[0].imported)
         value = _value(inner, data, where, found)
         if value is not _BAD:
             for limit in limits:
@@ -182,7 +199,10 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
         options = [option for option in get_args(hint) if option is not type(None)]
         if data is None and len(options) < len(get_args(hint)):
             return None
-        return _value(options[0], data, where, found) if len(options) == 1 else _one_of(options, data, where, found)
+        if len(options) == 1:
+            return _value(options[0], data, where, found)
+        kinds = {kind: option for option in options for kind in get_args(dict(_hints(option))["kind"])}
+        return _one_of(kinds, data, where, found, kinds.__getitem__)
     if origin is Literal:
         if any(data == option and type(data) is type(option) for option in get_args(hint)):
             return data
@@ -212,12 +232,11 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
     return _BAD
 
 
-def _one_of(options: list[Any], data: object, where: str, found: _Found) -> object:
-    """Of several dataclasses the one whose `kind` the table names."""
-    kinds = {kind: option for option in options for kind in get_args(dict(_hints(option))["kind"])}
+def _one_of(kinds: Collection[str], data: object, where: str, found: _Found, option: Callable[[str], type]) -> object:
+    """Of several dataclasses the one whose `kind` the table names; `option` gives it."""
     kind = data.get("kind") if isinstance(data, Mapping) else None
     if isinstance(kind, str) and kind in kinds:
-        return _dataclass(kinds[kind], data, where, found)
+        return _dataclass(option(kind), data, where, found)
     if not isinstance(data, Mapping):
         found.add("type", f"{where or 'top level'}: expected a table, got {_seen(data)}")
     elif "kind" not in data:
@@ -267,6 +286,8 @@ def _advice(hint: Any, data: object) -> str:
 
 def _likely(key: str, known: set[str]) -> str:
     """What a mistyped key was perhaps meant to be, else every key there is."""
+    import difflib  # only for mistakes
+
     near = difflib.get_close_matches(key, sorted(known), n=1)
     return f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(known))}"
 

@@ -249,8 +249,8 @@ class Session:
             self._settled.set()
 
     def arrived(self, message: mqtt.MQTTMessage) -> None:
-        """A message is here. Those at QoS 0 are nobody's."""
-        if message.qos < QOS:
+        """A message is here. Those at QoS 0 are nobody's, but for topics of which the caller wants them."""
+        if message.qos < QOS and message.topic not in self._caller.also_at_qos_0:
             self.flood.came()
             if self.flood.count == 1:
                 log.warning("dropped: messages at QoS 0, the first for %r; Mekt sends none", message.topic[:80])

@@ -285,7 +285,7 @@ def _part(block: Block, cut: slice) -> Block:
     return Block(modality=block.modality, t_s=block.t_s[cut], values=block.values[cut])
 
 
-def _generator(seed: int, name: str) -> np.random.Generator:
+def _generator(seed: int, name: str) -> "np.random.Generator":
     """Each kind of chance has its own, so that none depends on what else is drawn."""
     return np.random.default_rng((seed, zlib.crc32(name.encode())))
 

@@ -101,5 +101,13 @@ def _edges(grid: Grid, tracks: Mapping[str, Track], known: Sequence[float], begi
             about = np.floor((instants_s - grid.origin_s) / grid.stride_s)
             # The quotient is rounded.
             found += [about, about + 1, about + 2]
-    edges: Windows = np.unique(np.clip(np.concatenate(found), begin, stop)).astype(np.int64)
+    edges: Windows = distinct(np.clip(np.concatenate(found), begin, stop)).astype(np.int64)
     return edges
+
+
+def distinct(values: Seconds) -> Seconds:
+    """Each value once, ascending: as `np.unique`, which would bring all of numpy's masked arrays along."""
+    ascending = np.sort(values)
+    is_first = np.concatenate([np.ones(min(1, len(values)), dtype=np.bool_), ascending[1:] != ascending[:-1]])
+    once: Seconds = ascending[is_first]
+    return once

@@ -15,10 +15,10 @@ The public sets are read by `sensors.layouts`; here are Mekt's own layout and wh
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -29,7 +29,9 @@ from mekt.modality import Modality
 from mekt.schema import Bounds, build, plain
 from sensors.layouts import LAYOUTS
 from sensors.stream import Array, Arrays, Recording, Segment, as_labels, as_stream
-from sensors.uci import READERS
+
+if TYPE_CHECKING:
+    from sensors.uci import TextSet
 
 REMEDY = "record or fetch the file again"
 
@@ -115,9 +117,8 @@ class _Meta:
 
 def _read(path: Path, wanted: frozenset[str] | None) -> Recording:
     """The recording in the file; what is wrong with it comes as any exception."""
-    if path.suffix in READERS:
-        _, read_text = READERS[path.suffix]
-        return read_text(path, wanted)
+    if (public := _public(path)) is not None:
+        return public[1](path, wanted)
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is no .npz archive, or only a part of one")
@@ -161,12 +162,22 @@ def not_there(path: Path) -> str:
     if not folder.is_dir():
         return f"{path}: there is no folder {folder}; mend the path, or name the recordings' folder with MEKT_DATA"
     ending, fetch = ".npz", ""
-    if path.suffix in READERS:
-        kind, _ = READERS[path.suffix]
+    if (public := _public(path)) is not None:
+        kind = public[0]
         ending, fetch = path.suffix, f", or fetch {kind.name} from {kind.page}"
     near = sorted(each.name for each in folder.glob(f"*{ending}"))
     here = f"which holds {_some(near)}" if near else f"which holds no {ending} file"
     return f"{path}: no such recording in {folder}, {here}; mend the path{fetch}"
+
+
+def _public(path: Path) -> "tuple[TextSet, Callable[[Path, frozenset[str] | None], Recording]] | None":
+    """A public set whose text files end so, and what reads one."""
+    if path.suffix == ".npz":
+        return None
+    # Only where it may be one: it is much for a device that plays Mekt's own.
+    from sensors.uci import READERS
+
+    return READERS.get(path.suffix)
 
 
 def _some(names: Sequence[str]) -> str:

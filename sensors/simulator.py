@@ -169,7 +169,7 @@ def simulate(
     return Recording(name=f"simulated-{subject}", segments=(segment,), label_names=names)
 
 
-def _person(rng: np.random.Generator) -> _Person:
+def _person(rng: "np.random.Generator") -> _Person:
     tilt, turn = rng.normal(0, 0.06), rng.normal(0, 0.10)
     about_x = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     about_y = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
@@ -185,7 +185,7 @@ def _person(rng: np.random.Generator) -> _Person:
     )
 
 
-def _story(rng: np.random.Generator, person: _Person, t_s: Seconds) -> tuple[NDArray[np.int64], _Body]:
+def _story(rng: "np.random.Generator", person: _Person, t_s: Seconds) -> tuple[NDArray[np.int64], _Body]:
     """What the person does at each instant, as the activity's index (n,), and the body: all in turn, shuffled."""
     labels = np.empty(len(t_s), dtype=np.int64)
     numbers = np.empty((5, len(t_s)))
@@ -213,7 +213,7 @@ def _story(rng: np.random.Generator, person: _Person, t_s: Seconds) -> tuple[NDA
     return labels, _Body(lean=now_lean + sway + nod, hip=hip, gait=gait_g, climb=climb, phase=phase)
 
 
-def _acceleration(rng: np.random.Generator, person: _Person, body: _Body) -> Floats:
+def _acceleration(rng: "np.random.Generator", person: _Person, body: _Body) -> Floats:
     """Acceleration (n, 3) in g: x up along the trunk, y to the side, z to the front, but for how the sensor is worn."""
     strength, phase, climb = body.gait * person.vigour, body.phase, body.climb
     bounce = strength * (np.sin(2 * phase) + 0.35 * np.sin(4 * phase + 0.6) + 0.25 * climb * np.sin(phase))
@@ -226,7 +226,7 @@ def _acceleration(rng: np.random.Generator, person: _Person, body: _Body) -> Flo
     return np.clip(values, -LARGEST_ACC_G, LARGEST_ACC_G).astype(np.float32)
 
 
-def _rotation(rng: np.random.Generator, person: _Person, body: _Body) -> Floats:
+def _rotation(rng: "np.random.Generator", person: _Person, body: _Body) -> Floats:
     """Rotation (n, 3) in rad/s: about the trunk, about the side axis (leaning), about the front axis; with a bias."""
     strength, phase = body.gait * person.vigour, body.phase
     leaning = np.gradient(body.lean) * ACC.rate_hz + 1.2 * strength * np.sin(2 * phase) * (1 + 0.4 * body.climb)
@@ -237,7 +237,7 @@ def _rotation(rng: np.random.Generator, person: _Person, body: _Body) -> Floats:
     return np.clip(values, -LARGEST_GYRO_RAD_S, LARGEST_GYRO_RAD_S).astype(np.float32)
 
 
-def _frames(rng: np.random.Generator, person: _Person, body: _Body, t_s: Seconds) -> Floats:
+def _frames(rng: "np.random.Generator", person: _Person, body: _Body, t_s: Seconds) -> Floats:
     """Depth images (f, 24, 32): a figure in front of wall and floor, with noise and pixels without a reading."""
     noise, missing = rng.spawn(2)
     images = np.empty((len(t_s), *DEPTH.shape), dtype=np.float32)

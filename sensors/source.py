@@ -96,6 +96,10 @@ class Settings(Protocol):
     """One `[[sensors]]` table: a frozen dataclass whose field `kind` is the kind's name alone."""
 
     @property
+    def kind(self) -> str:
+        """The kind's name."""
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         """The names of what the source gives."""
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.modality import Modality
+from sensors.grid import distinct
 from sensors.source import Block, Floats, Seconds
 
 Array = NDArray[Any]
@@ -79,7 +80,7 @@ class Segment:
         begin_s = min(float(t_s[0]) for t_s in times)
         spans = [np.floor((t_s - begin_s) / block_s) for t_s in times]
         # Only spans that hold a sample are visited: a clock that leaps ahead costs nothing.
-        for span in np.unique(np.concatenate(spans)):
+        for span in distinct(np.concatenate(spans)):
             for stream, span_of in zip(streams, spans, strict=True):
                 first, last = np.searchsorted(span_of, [span, span + 1])
                 if last > first:

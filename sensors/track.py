@@ -153,8 +153,11 @@ class Track:
         run = np.searchsorted(first_s, starts_s + SLACK_S, side="right") - 1
         return (run >= 0) & (starts_s + self.reach_s <= last_s[run])
 
-    def resample(self, starts_s: Seconds) -> tuple[Sequence[Values], list[Quality]]:
-        """N windows of T samples, signals linearly between their neighbours, of frames the nearest; and how good."""
+    def resample(self, starts_s: Seconds, *, rated: bool = True) -> tuple[Sequence[Values], list[Quality]]:
+        """N windows of T samples, signals linearly between their neighbours, of frames the nearest.
+
+        And when they are to be `rated`, how good each is, which takes longer than to make it.
+        """
         t_s, values = self.buffer.t_s, self.buffer.values
         around = self._neighbours(starts_s)
         left, right, same = around.left, around.right, around.same
@@ -165,6 +168,8 @@ class Track:
             span_s = np.where(same, 1.0, around.ahead_s + around.behind_s)
             share = np.where(same, 1.0, around.behind_s / span_s)[..., None]
             windows = (values[left] * (1 - share) + values[right] * share).astype(np.float32)
+        if not rated:
+            return windows, []
         return windows, qualities(self.modality, around, t_s, values, windows, self._range)
 
     def _neighbours(self, starts_s: Seconds) -> Neighbours:

@@ -63,7 +63,8 @@ class Windower:
     forever, of the stream's time behind its end, as long as an earlier set may yet cover it. What has let a window wait
     so long is lost, and is not waited for until it has caught up.
 
-    `ranges` are those of modalities whose sensors have one, in their unit: what is beyond is told as saturated.
+    It is told how well windows were sensed (`quality`), unless they are not to be `rated`. `ranges` are those of
+    modalities whose sensors have one, in their unit: what is beyond is told as saturated.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class Windower:
         *,
         sets: Sequence[Collection[str]] = (),
         wait_s: float = math.inf,
+        rated: bool = True,
     ) -> None:
         lag_s, known = LAG_S + spec.window_s, ranges or {}
-        self._stride_s = spec.stride_s
+        self._stride_s, self._rated = spec.stride_s, rated
         self._tracks = {each.name: Track(each, spec.samples(each), lag_s, known.get(each.name)) for each in modalities}
         self._sets = [frozenset(names) for names in sets] or [frozenset(self._tracks)]
         self._late_s = spec.window_s + wait_s
@@ -167,8 +169,11 @@ class Windower:
         for name, track in self._tracks.items():
             rows = np.flatnonzero(np.array([name in names for names in self._sets])[made.sets])
             if len(rows):
-                for row, those, each in zip(rows.tolist(), *track.resample(starts_s[rows]), strict=True):
-                    values[row][name], quality[row][name] = those, each
+                made_of, ratings = track.resample(starts_s[rows], rated=self._rated)
+                for row, those in zip(rows.tolist(), made_of, strict=True):
+                    values[row][name] = those
+                for row, each in zip(rows.tolist(), ratings, strict=False):
+                    quality[row][name] = each
         return [
             Window(start_s=start_s, values=those, quality=each)
             for start_s, those, each in zip(starts_s.tolist(), values, quality, strict=True)

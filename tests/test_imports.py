@@ -23,6 +23,8 @@ MAY_IMPORT = {
 LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release", "export.session", "export.words"}
 LEAN = {
     *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
+    *("edge.broadcast", "edge.decisions", "edge.home_assistant", "edge.readers", "edge.recogniser", "edge.telling"),
+    *("edge.wearable", "edge.wearable_settings"),
     *("edge.arrival", "edge.fetching", "edge.handover", "edge.recent", "edge.selftest", "edge.slots"),
     *("edge.trial", "edge.update", "edge.update_settings", "edge.updates", "edge.updating"),
     *("edge.agreement", "edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),

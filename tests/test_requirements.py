@@ -36,3 +36,7 @@ def test_nothing_that_a_part_asks_for_is_missing_but_torch(part: str) -> None:
     asked = [*EXTRAS["dependencies"], *EXTRAS["optional-dependencies"][part]]
     names = {re.split(r"[<>=]", each)[0] for each in asked} - {"torch"}
     assert names <= set(pins(part))
+
+
+def test_a_wearable_installs_eight_packages_at_most() -> None:
+    assert len(pins("wearable")) <= 8, "`make profile` says what each is for"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mekt.broker import free_port
 from sensors.recording import write_recording
 from sensors.simulator import simulate
 from tests.export.small import ACC, DEPTH, GYRO, parts_of
@@ -143,3 +144,34 @@ def test_a_release_is_scored_on_labelled_recordings(wearable: Path, release: Pat
     windows, *names = said(wearable, code, release, tmp_path / "body.npz").split()
     assert 0 < int(windows) < 119
     assert names == ["acc", "depth", "fused", "gyro"]
+
+
+def test_the_daemon_decides_and_publishes_there(wearable: Path, release: Path, tmp_path: Path) -> None:
+    write_recording(tmp_path / "body.npz", simulate(1, duration_s=20))
+    (tmp_path / "wearable.toml").write_text(
+        f"""
+        repeat_s = 0
+        broker = {{ port = {free_port()} }}
+        publish = {{ topic = "ward/anna" }}
+        home_assistant = {{ id = "anna", name = "Anna" }}
+        release = {{ file = "{release}" }}
+        decide = {{ least_s = 1, alarms = {{ walk = {{ threshold = 0.9 }} }} }}
+        [[sensors]]
+        kind = "replay"
+        modalities = ["acc", "gyro", "depth"]
+        recordings = ["body.npz"]
+        speed = 1e6
+        """
+    )
+    code = (
+        "import sys\n"
+        "from mekt.cli import main\n"
+        "code = main(['infer', '--config', sys.argv[1]])\n"
+        "print(code, 'torch' in sys.modules, 'onnx' in sys.modules)\n"
+    )
+    *lines, last = said(wearable, code, tmp_path / "wearable.toml").splitlines()
+    assert last == "0 False False"
+    decided = [json.loads(line) for line in lines]
+    assert len(decided) == 39
+    assert all(each["modalities"] == ["acc", "gyro", "depth"] for each in decided)
+    assert any(each["activity"] for each in decided)

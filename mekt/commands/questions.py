@@ -67,6 +67,9 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     about.add_argument(
         "--role", choices=("coordinator", "edge", "wearable"), help="instead of --config: what it is to be"
     )
+    about.add_argument(
+        "--wearable", action="store_const", dest="role", const="wearable", help="the same as --role wearable"
+    )
     parser.add_argument("--host", metavar="HOST", help="with --role: a broker to look at too (127.0.0.1 with --port)")
     parser.add_argument("--port", type=PORT, metavar="PORT", help="with --role: its port (1883)")
     text = "log in also while a daemon runs here: only where client ids are not tied to user names"

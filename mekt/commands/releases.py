@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from mekt import catalogue
-from mekt.commands.command import Command, group, part
+from mekt.commands.command import Command, group, part, until_signal
 from mekt.errors import SettingsError
 
 TRUST = "the coordinator's public key: only its releases"
 
 
 def _add_infer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--release", type=Path, required=True, metavar="FILE", help="the release")
-    parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="a recording or a sensor (.toml)")
+    text = "as a daemon, by the settings in this file, wearable.toml: decisions, MQTT, Home Assistant"
+    parser.add_argument("--config", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--release", type=Path, metavar="FILE", help="instead of --config: the release")
+    parser.add_argument("--source", type=Path, metavar="FILE", help="with --release: a recording or a sensor (.toml)")
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="use only these (all that are there)")
     parser.add_argument("--speed", type=float, default=0.0, help="times real time; 0 (default) as fast as it is read")
     parser.add_argument("--trust", type=Path, metavar="FILE", help=TRUST)
@@ -23,6 +25,14 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 
 
 def _infer(options: argparse.Namespace) -> int:
+    if options.config is not None and (options.release, options.source, options.trust) == (None, None, None):
+        return until_signal(part("edge.wearable", "run_wearable"), config=options.config)
+    if options.config is not None or options.release is None or options.source is None:
+        raise SettingsError(
+            "infer: name a settings file with --config, or a release and what it is to classify with --release and "
+            "--source",
+            catalogue.ARGUMENTS_UNFIT,
+        )
     code: int = part("edge.infer", "run_infer")(
         options.release,
         options.source,
@@ -201,7 +211,7 @@ RELEASE_COMMANDS = (
 COMMANDS = (
     Command(
         name="infer",
-        text="Classify what a sensor or a recording gives: a line for each window.",
+        text="Classify what sensors or a recording give: as a daemon, or a line for each window.",
         add=_add_infer,
         run=_infer,
     ),

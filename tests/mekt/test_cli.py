@@ -1,6 +1,7 @@
 """The `mekt` command as a person or a service manager meets it: processes, exit codes, sentences."""
 
 import contextlib
+import importlib
 import re
 import socket
 import subprocess
@@ -14,13 +15,14 @@ import pytest
 
 from coordinator.authority import Authority
 from mekt.broker import free_port
-from mekt.cli import main
+from mekt.cli import PARTS, main
 from mekt.token import PREFIX, read_token
 from tests.mekt.conftest import locked
 from tests.nursery import ran
 from tests.recordings import HAPT
 from tests.tables import WINDOWS_OF_ACC
 
+ROOT = Path(__file__).parents[2]
 FEDERATION = (
     """
 federation = "ward"
@@ -276,3 +278,12 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"mekt {__version__}\n"
+
+
+def test_every_command_is_in_the_list_by_which_it_is_found() -> None:
+    there = {
+        module.stem: tuple(each.name for each in importlib.import_module(f"mekt.commands.{module.stem}").COMMANDS)
+        for module in (ROOT / "mekt" / "commands").glob("*.py")
+        if module.stem not in ("__init__", "command")
+    }
+    assert there == PARTS

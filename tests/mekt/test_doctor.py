@@ -13,6 +13,7 @@ from mekt.broker import Broker, free_port
 from mekt.check import REACH, VISIT
 from mekt.cli import main
 from mekt.errors import SensorError, SettingsError
+from tests.export.small import ACC, GYRO, parts_of
 from tests.mekt.conftest import LIMIT_S, fake_package, locked, needs_mosquitto
 from tests.mekt.visitors import SECRET, password
 from tests.tables import WINDOWS_OF_ACC
@@ -203,3 +204,41 @@ def test_the_doctor_itself_never_imports_what_may_crash(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines()[-1] == "heavy: []"
     assert "named with --host and --port" in done.stdout
+
+
+WEARABLE = """
+[[sensors]]
+kind = "simulator"
+modalities = ["acc", "gyro"]
+subject = 1
+[release]
+file = "ward-3.zip"
+"""
+
+
+def test_a_wearable_is_told_whether_its_release_runs_here_with_its_sensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts_of(ACC, GYRO).write(tmp_path / "ward-3.zip")
+    whole = (tmp_path / "ward-3.zip").read_bytes()
+    config = tmp_path / "wearable.toml"
+    config.write_text(WEARABLE, encoding="utf-8")
+    code, said = doctor(capsys, "--config", config)
+    assert code == 0 and said["release"][0]["seen"] == "ward-3, round 7: 3 classes by acc, gyro"
+    config.write_text(WEARABLE + "[decide.alarms]\nfall = { threshold = 0.5 }\n", encoding="utf-8")
+    code, said = doctor(capsys, "--config", config)
+    assert code == 2 and said["release"][0]["seen"] == "has no class fall; it has sit, stand, walk"
+    config.write_text(WEARABLE, encoding="utf-8")
+    (tmp_path / "ward-3.zip").write_bytes(whole[:-1])
+    code, said = doctor(capsys, "--config", config)
+    assert code == 6 and "damaged" in said["release"][0]["seen"]
+
+
+def test_a_wearable_that_speaks_to_a_broker_is_told_how_far_it_gets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts_of(ACC, GYRO).write(tmp_path / "ward-3.zip")
+    config = tmp_path / "wearable.toml"
+    config.write_text(f'{WEARABLE}[broker]\nport = {free_port()}\n[publish]\ntopic = "a"\n', encoding="utf-8")
+    code, said = doctor(capsys, "--config", config)
+    assert code == 4 and said["port"][0]["mark"] == "FAILED"

@@ -230,3 +230,13 @@ def test_the_log_has_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_machine_has_some_memory() -> None:
     assert 100e6 < memory_bytes() < 1e15
+
+
+def test_whoever_sleeps_is_woken_when_the_end_is_asked_for_by_a_signal_or_a_thread() -> None:
+    for ask in (lambda stop: stop.request(), lambda stop: os.kill(os.getpid(), signal.SIGTERM)):
+        woken = threading.Event()
+        with Stop().on_signals() as stop:
+            stop.then = woken.set
+            ask(stop)
+            assert woken.wait(60)
+            assert stop.requested

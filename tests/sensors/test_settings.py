@@ -15,11 +15,12 @@ import sensors.serial
 from mekt.errors import SensorError, SettingsError
 from mekt.schema import SchemaError, plain
 from sensors.recording import write_recording
+from sensors.settings import KINDS as PLACES
 from sensors.settings import SensorSettings, sensor_settings
 from sensors.simulator import simulate
 from sensors.source import Block, Source
 
-KINDS = ", ".join(repr(each.__dataclass_fields__["kind"].default) for each in get_args(SensorSettings))
+KINDS = ", ".join(map(repr, PLACES))
 REPLAY: dict[str, Any] = {"kind": "replay", "modalities": ["acc"], "recordings": ["a.npz"]}
 SIMULATOR: dict[str, Any] = {"kind": "simulator", "modalities": ["acc", "depth"], "subject": 1}
 
@@ -39,10 +40,17 @@ def test_a_table_becomes_settings_and_back(table: dict[str, Any]) -> None:
     assert sensor_settings(plain(settings)) == settings
 
 
+def test_every_kind_is_what_its_settings_call_themselves() -> None:
+    _, kinds = get_args(SensorSettings)
+    assert {kind: kinds.imported(kind).__dataclass_fields__["kind"].default for kind in PLACES} == {
+        kind: kind for kind in PLACES
+    }
+
+
 def test_every_table_of_the_papers_is_one_and_every_live_kind_has_one() -> None:
     text = (Path(__file__).parents[2] / "docs" / "sensors.md").read_text(encoding="utf-8")
     tables = [tomllib.loads(each)["sensors"] for each in re.findall(r"```toml\n(.*?)```", text, re.S)]
-    kinds = {sensor_settings(table).kind for [table] in tables}
+    kinds = {plain(sensor_settings(table))["kind"] for [table] in tables}
     assert kinds == {"iio", "v4l2", "imu", "picamera", "mqtt", "serial", "simulator"}
 
 

@@ -1,0 +1,374 @@
+"""The daemon of a wearable: what it senses becomes decisions, as long as it runs: `mekt infer --config`.
+
+    from edge.wearable import run_wearable
+    from mekt.process import Stop
+
+    with Stop().on_signals() as stop:
+        run_wearable(Path("wearable.toml"), stop=stop, callback=lambda told: print(told.decision.label))
+
+Between windows nothing runs: sources are read on threads of their own, which wait in their drivers, and the loop waits
+for what they give. A trouble is logged once, and the loop goes on with what is left: a source that fails is opened
+again, a modality that stops is done without until it is back, a broker that is away is dialled again. Nothing but the
+end of all sources, a signal or a fault of Mekt's own ends it.
+
+Where updates are wanted, a keeper says which release to run; it has the loop's windows for its self-tests.
+"""
+
+import contextlib
+import logging
+import math
+import queue
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from edge.decisions import Decider, Decision
+from edge.home_assistant import HomeAssistant
+from edge.readers import RETRY_S, Readers, Sensed, SourceEnded
+from edge.recogniser import WAIT_S, Recognised, Recogniser, usable
+from edge.runtime import Decisions
+from edge.telling import Told
+from edge.turns import Turns
+from edge.wearable_settings import WearableSettings, read_wearable
+from export.release import Release, read_trusted_release
+from mekt import catalogue
+from mekt.errors import MektError, SensorError, SettingsError
+from mekt.login import BrokerSettings
+from mekt.process import Stop
+from sensors.source import Floats, Settings, Source
+
+if TYPE_CHECKING:
+    from edge.broadcast import Broadcast
+
+log = logging.getLogger(__name__)
+
+# Batches that wait for the loop; then sources do.
+INBOX_EVENTS = 64
+# How long the keeper is not asked while nothing is sensed.
+LOOK_S = 5.0
+# Of how many troubles it is remembered that they were logged.
+MOST_PROBLEMS = 64
+# A source's clock is compared with this machine's anew when they have come apart by so much.
+CLOCK_SLACK_S = 1.0
+
+
+class Keeper(Protocol):
+    """Who knows which release is to run. It never blocks, and its memory is bounded."""
+
+    def current(self) -> Release:
+        """What to run now.
+
+        Raises:
+            ReleaseError: when there is none that can be.
+        """
+
+    def look(self, now_s: float) -> Release | None:
+        """Asked between windows and while waiting: another release to run from now on, or None."""
+
+    def sensed(self) -> None:
+        """The sensors gave something, whether or not a window comes of it."""
+
+    def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
+        """One window, what was said of it, and how long that took."""
+
+    def failed(self, error: Exception) -> None:
+        """The release at work could not be loaded, or failed at a window."""
+
+    def close(self) -> None:
+        """The loop ends."""
+
+
+class OneRelease:
+    """A keeper of the release in a file, which stays what it is."""
+
+    def __init__(self, release: Release) -> None:
+        self._release = release
+
+    def current(self) -> Release:
+        """That one."""
+        return self._release
+
+    def look(self, now_s: float) -> Release | None:
+        """No other."""
+        return None
+
+    def sensed(self) -> None:
+        """Nobody wants to know."""
+
+    def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
+        """Nobody wants to know."""
+
+    def failed(self, error: Exception) -> None:
+        """There is no other to run."""
+
+    def close(self) -> None:
+        """Nothing is to be done."""
+
+
+def run_wearable(
+    config: Path,
+    *,
+    stop: Stop,
+    callback: Callable[[Told], None] | None = None,
+    keeper: Keeper | None = None,
+    out: TextIO | None = None,
+) -> int:
+    """Run what the settings file `config` describes until `stop` or the end of all sources; the exit code.
+
+    Decisions go to `callback` too, on the thread that calls this. `keeper` stands for `[release]` or `[updates]`. Where
+    the first release is still to come over the air, it is waited for.
+
+    Raises:
+        SettingsError: when the settings cannot work, with this release or at all.
+        ReleaseError: when the release is damaged or has no classifier for what is sensed.
+        SensorError: when no sensor has what the release knows, or one gives it in another shape or unit.
+    """
+    settings = read_wearable(config)
+    if keeper is None and settings.updates is not None:
+        # Only here: it brings along what it takes to speak to a broker.
+        from edge.updates import Keeper as Updates
+
+        keeper = updates = Updates(settings.updates, config.parent)
+        if not updates.wait(stop):
+            updates.close()
+            return 0
+    if keeper is None:
+        assert settings.release is not None, "one of both is there"
+        trust = settings.release.trust
+        keeper = OneRelease(read_trusted_release(Path(settings.release.file), None if trust is None else Path(trust)))
+    told: list[Callable[[Told], None]] = [] if callback is None else [callback]
+    if settings.stdout:
+        stream = sys.stdout if out is None else out
+        told.append(lambda each: print(each.json_line(), file=stream, flush=True))
+    try:
+        Wearable(settings, config.parent, keeper, stop, told).run()
+    finally:
+        keeper.close()
+    return 0
+
+
+class Wearable:
+    """The loop. `tellers` are called with all that it says."""
+
+    def __init__(
+        self,
+        settings: WearableSettings,
+        base: Path,
+        keeper: Keeper,
+        stop: Stop,
+        tellers: Sequence[Callable[[Told], None]] = (),
+        *,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        """Open nothing yet.
+
+        Raises:
+            MektError: when the settings, the sensors and the release do not go together.
+        """
+        self._settings, self._base, self._keeper, self._stop = settings, base, keeper, stop
+        self._tellers = list(tellers)
+        self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
+        self._problems: set[str] = set()
+        self._chosen: tuple[Settings, ...] = ()
+        self._sources: list[Source] = []
+        self._retry_s = retry_s
+        self._readers, self._reading = Readers((), self._inbox), 0
+        self._decider: Decider | None = None
+        self._stride_s = 0.0
+        self._home: HomeAssistant | None = None
+        release = keeper.current()
+        self._use(release)
+        log.info("running %s", _named(release))
+        self._broadcast: Broadcast | None = None
+        if settings.publish is not None or settings.home_assistant is not None:
+            self._broadcast = self._made_broadcast()
+            self._tellers.append(self._broadcast.tell)
+        self._last: Told | None = None
+        self._told_at_s = self._window_at_s = time.monotonic()
+        self._is_silent = False
+        # How far this machine's clock is ahead of the sources'.
+        self._ahead_s = math.inf
+
+    def _made_broadcast(self) -> "Broadcast":
+        # Only here: whoever speaks to no broker needs no paho, which takes memory.
+        from edge.broadcast import Broadcast
+
+        settings = self._settings
+        broker = settings.broker or BrokerSettings()
+        return Broadcast(broker, self._inbox, publish=settings.publish, home=self._home)
+
+    def run(self) -> None:
+        """Until the end."""
+        self._stop.then = lambda: self._inbox.put(None)
+        self._readers.start()
+        if self._broadcast is not None:
+            self._broadcast.start()
+        try:
+            while not self._stop.requested and self._reading:
+                with contextlib.suppress(queue.Empty):
+                    self._take(self._inbox.get(timeout=self._patience_s()))
+                self._look_around(time.monotonic())
+            if not self._reading:
+                self._recognise(self._recogniser.finish())
+        finally:
+            self._stop.then = None
+            self._readers.stop()
+            if self._broadcast is not None:
+                self._broadcast.stop()
+
+    def _take(self, event: Any) -> None:
+        match event:
+            case Sensed(items=items):
+                self._keeper.sensed()
+                for item in items:
+                    self._recognise(self._recogniser.feed(item))
+            case SourceEnded():
+                self._reading -= 1
+            case None:
+                pass  # somebody wants the loop to look around
+            case _:
+                if self._broadcast is not None:
+                    self._broadcast.heard(event)
+
+    def _recognise(self, windows: Iterator[Recognised]) -> None:
+        try:
+            for each in windows:
+                self._decide(each)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            self._complain(error)
+            self._keeper.failed(error)
+
+    def _decide(self, found: Recognised) -> None:
+        self._window_at_s = time.monotonic()
+        if self._is_silent:
+            log.info("there are windows again")
+            self._is_silent = False
+        decisions = found.decisions
+        decision = self._decided.feed(found.start_s + self._window_s, decisions.probabilities[0])
+        self._keeper.saw(found.arrays, decisions, found.latency_ms)
+        self._tell(decision, decisions.modalities, found.latency_ms)
+
+    def _look_around(self, now_s: float) -> None:
+        """What is due by the time, and what the keeper wants."""
+        if not self._is_silent and now_s - self._window_at_s >= self._silent_s:
+            self._is_silent = True
+            log.warning("no window for %.0f s: nothing is sensed that the release knows", now_s - self._window_at_s)
+            if self._last is not None:
+                self._tell(self._decided.lapse(), (), 0.0)
+        if self._last is not None and 0 < self._settings.repeat_s <= now_s - self._told_at_s:
+            self._say(replace(self._last, news=False))
+        release = self._keeper.look(now_s)
+        if release is not None:
+            self._switch(release)
+
+    def _patience_s(self) -> float:
+        """How long nothing is due."""
+        now_s = time.monotonic()
+        due_s = [now_s + LOOK_S]
+        if not self._is_silent:
+            due_s.append(self._window_at_s + self._silent_s)
+        if self._last is not None and self._settings.repeat_s > 0:
+            due_s.append(self._told_at_s + self._settings.repeat_s)
+        return max(0.0, min(due_s) - now_s)
+
+    def _tell(self, decision: Decision, modalities: tuple[str, ...], latency_ms: float) -> None:
+        news = self._last is None or decision.gist != self._last.decision.gist
+        # Not anew at each window, which comes a little earlier or later: what began at some time keeps it.
+        ahead_s = time.time() - decision.at_s
+        if abs(ahead_s - self._ahead_s) > CLOCK_SLACK_S:
+            self._ahead_s = ahead_s
+        wall_s = decision.at_s + self._ahead_s
+        self._last = Told(decision=decision, wall_s=wall_s, news=news, modalities=modalities, latency_ms=latency_ms)
+        if news or self._settings.repeat_s == 0:
+            self._say(self._last)
+
+    def _say(self, told: Told) -> None:
+        self._told_at_s = time.monotonic()
+        for teller in self._tellers:
+            teller(told)
+
+    def _complain(self, error: Exception) -> None:
+        """Of each trouble once, in the first words that it has."""
+        text = f"{type(error).__name__}: {error}"[:200]
+        if text not in self._problems and len(self._problems) < MOST_PROBLEMS:
+            self._problems.add(text)
+            log.error("a window is passed over: %s", error, exc_info=None if isinstance(error, MektError) else error)
+
+    # What depends on the release.
+
+    @property
+    def _decided(self) -> Decider:
+        assert self._decider is not None, "there is one as soon as there is a release"
+        return self._decider
+
+    def _use(self, release: Release) -> None:
+        """Run this release from now on.
+
+        Raises:
+            MektError: when that cannot be; all is then as it was.
+        """
+        settings = self._settings
+        chosen = tuple(each for each in settings.sensors if any(map(release.manifest.encoder, each.modalities)))
+        if not chosen:
+            known = ", ".join(each.name for each in release.manifest.modalities)
+            raise SensorError(
+                f"the settings have no sensor for any of the release's modalities {known}; add a [[sensors]] table",
+                catalogue.MODALITY_MISSING,
+            )
+        anew = chosen != self._chosen
+        sources = _sources(chosen, self._base) if anew else self._sources
+        sensed = usable([each for source in sources for each in source.modalities], release.manifest)
+        recogniser = Recogniser(release, sensed, log.warning)
+        manifest = release.manifest
+        if unknown := settings.decide.unknown(manifest.labels):
+            raise SettingsError(
+                f"decide: the release has no class {', '.join(unknown)}; it has {', '.join(manifest.labels)}",
+                catalogue.CHOICE_UNKNOWN,
+            )
+        window_s, stride_s = manifest.window.window_s, manifest.window.stride_s
+        if self._decider is None or (self._decider.labels, self._stride_s) != (manifest.labels, stride_s):
+            self._decider = Decider(manifest.labels, stride_s, settings.decide)
+        self._recogniser, self._window_s, self._stride_s = recogniser, window_s, stride_s
+        self._silent_s = window_s + WAIT_S + max(settings.decide.gap_s, 2 * stride_s)
+        if settings.home_assistant is not None:
+            self._home = HomeAssistant(
+                settings=settings.home_assistant,
+                labels=manifest.labels,
+                alarms=tuple(settings.decide.alarms),
+                model=f"{manifest.federation}, round {manifest.round}",
+                repeat_s=settings.repeat_s,
+            )
+        if anew:
+            self._chosen, self._sources = chosen, sources
+            self._readers.stop()
+            self._readers, self._reading = Readers(sources, self._inbox, retry_s=self._retry_s), len(sources)
+
+    def _switch(self, release: Release) -> None:
+        readers = self._readers
+        try:
+            self._use(release)
+        except Exception as error:  # a driver, onnxruntime: anything
+            log.error("the release cannot be run: %s", error)
+            self._keeper.failed(error)
+            return
+        log.info("running %s", _named(release))
+        if self._readers is not readers:
+            self._readers.start()
+        if self._broadcast is not None:
+            self._broadcast.renew(self._home)
+
+
+def _sources(sensors: Sequence[Settings], base: Path) -> list[Source]:
+    """Live ones each for itself; what is played, but in real time, has no order but that of its times."""
+    played = [each for each in sensors if getattr(each, "live", None) is False]
+    sources = [each.source(base) for each in sensors if each not in played]
+    if len(played) > 1:
+        return [*sources, Turns([each.source(base) for each in played])]
+    return [*sources, *(each.source(base) for each in played)]
+
+
+def _named(release: Release) -> str:
+    return f"the release of {release.manifest.federation}, round {release.manifest.round}"

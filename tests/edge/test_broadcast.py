@@ -1,0 +1,48 @@
+"""What a wearable says over MQTT when the broker comes late."""
+
+import queue
+from pathlib import Path
+from typing import Any
+
+from edge.broadcast import Broadcast
+from edge.decisions import Alarm, Decision
+from edge.telling import Told
+from edge.wearable_settings import PublishSettings
+from mekt.broker import Broker, free_port
+from mekt.inbox import Connected
+from mekt.login import BrokerSettings
+from tests.edge.test_home_assistant import ANNA, Home
+from tests.mekt.links import needs_mosquitto
+from tests.processes import PATIENCE_S, until
+
+FALL = Alarm(label="fall", probability=0.9, since_s=1.0)
+
+
+def told(at_s: float, *alarms: Alarm) -> Told:
+    decision = Decision(at_s=at_s, label="walk", probability=0.9, since_s=0.0, alarms=alarms)
+    return Told(decision=decision, wall_s=1_790_000_000.0 + at_s, news=True)
+
+
+@needs_mosquitto
+def test_alarms_that_began_while_the_broker_was_away_are_told_before_how_things_stand(tmp_path: Path) -> None:
+    inbox: queue.Queue[Any] = queue.Queue()
+    port = free_port()
+    said = Broadcast(
+        BrokerSettings(port=port), inbox, publish=PublishSettings(topic="mekt-wearable/all"), home=ANNA, retry_s=0.05
+    )
+    said.start()
+    for each in (told(0.0), told(1.0, FALL), told(2.0, FALL), told(3.0)):
+        said.tell(each)
+    with Broker(tmp_path / "broker", port=port, kind="mosquitto"):
+        home = Home(port)
+        event = inbox.get(timeout=PATIENCE_S)
+        assert isinstance(event, Connected)
+        said.heard(event)
+        until(lambda: sum(topic.endswith("/alarm-fall") for topic, _ in home.history) == 2)
+        states = [payload[:13] for topic, payload in home.history if topic.endswith("/alarm-fall")]
+        assert states == [b'{"state": "ON', b'{"state": "OF']
+        assert [topic for topic, _ in home.history].count("mekt-wearable/all") == 2, "the fall, and how things stand"
+        assert home.available()
+        said.stop()
+        until(lambda: not home.available())
+        home.close()
