@@ -21,7 +21,7 @@ from bench.engine import plan_for
 from bench.offers import PROTOCOLS
 from bench.protocol import ProtocolSpec, data_folder, read_arena, read_test
 from coordinator.classifier import fit_classifier
-from edge.decisions import AlarmSettings, Decider, DecideSettings, Decision
+from edge.wearable.decisions import AlarmSettings, Decider, DecideSettings, Decision
 from mekt.plan import Method
 from mekt.schema import build, plain
 from mekt.scores import weighted_f1

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
-from edge.recogniser import Recognised, Recogniser, usable
 from edge.turns import Together, Turns
+from edge.wearable.recogniser import Recognised, Recogniser, usable
 from export.manifest import Manifest
 from export.release import Release, read_trusted_release
 from mekt import catalogue

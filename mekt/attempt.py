@@ -3,7 +3,7 @@
     python -m mekt.attempt import MODULE          imports it and has it compute something
     python -m mekt.attempt settings ROLE FILE     reads a settings file and looks for the recordings that it names
     python -m mekt.attempt sensor FILE INDEX S    opens one of its sensors and reads for at most S seconds
-    python -m mekt.attempt release NEW OLD MB S   tries a release on the windows that it reads (`edge.selftest`)
+    python -m mekt.attempt release NEW OLD MB S   tries a release on the windows that it reads (`edge.updates.selftest`)
 
 The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "number": n},
 where the number is 0 for an exception that is none of Mekt's.
@@ -225,7 +225,7 @@ def _settings(role: str, file: str) -> dict[str, Any]:
     if role == "edge":
         settings = importlib.import_module("edge.settings").read_device(path)
     elif importlib.import_module("mekt.settings").read_table(path).keys() & {"release", "updates"}:
-        settings = importlib.import_module("edge.wearable_settings").read_wearable(path)
+        settings = importlib.import_module("edge.wearable.settings").read_wearable(path)
     else:
         source = importlib.import_module("edge.infer").SourceSettings
         settings = importlib.import_module("mekt.settings").read_toml(path, source)
@@ -271,7 +271,7 @@ def _sensor(file: str, index: str, limit_s: str) -> dict[str, Any]:
 
 def _wearable(file: str) -> dict[str, Any]:
     """What a wearable's release says of itself, loaded with what its sensors give; nothing is written."""
-    settings = importlib.import_module("edge.wearable_settings").read_wearable(Path(file))
+    settings = importlib.import_module("edge.wearable.settings").read_wearable(Path(file))
     assert settings.release is not None, "it has one"
     trust = None
     if settings.release.trust is not None:
@@ -291,7 +291,7 @@ def _wearable(file: str) -> dict[str, Any]:
 
 def _release(new: str, old: str, memory_mb: str, limit_s: str) -> dict[str, Any]:
     given = sys.stdin.buffer.read()
-    facts: dict[str, Any] = importlib.import_module("edge.selftest").tried(new, old, memory_mb, limit_s, given)
+    facts: dict[str, Any] = importlib.import_module("edge.updates.selftest").tried(new, old, memory_mb, limit_s, given)
     return facts
 
 

@@ -23,10 +23,7 @@ MAY_IMPORT = {
 LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release", "export.session", "export.words"}
 LEAN = {
     *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
-    *("edge.broadcast", "edge.decisions", "edge.home_assistant", "edge.readers", "edge.recogniser", "edge.telling"),
-    *("edge.wearable", "edge.wearable_settings"),
-    *("edge.arrival", "edge.fetching", "edge.handover", "edge.recent", "edge.selftest", "edge.slots"),
-    *("edge.trial", "edge.update", "edge.update_settings", "edge.updates", "edge.updating"),
+    "edge.fetching",
     *("edge.agreement", "edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
     *LEAN_EXPORT,
     *(
@@ -102,7 +99,7 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))}
-LEAN |= {name for name in MODULES if name.split(".")[0] == "sensors"}
+LEAN |= {name for name in MODULES if re.match(r"(sensors|edge\.(updates|wearable))\b", name)}
 
 
 def imported(name: str) -> Iterator[tuple[int, str]]:

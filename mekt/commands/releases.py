@@ -26,7 +26,7 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 
 def _infer(options: argparse.Namespace) -> int:
     if options.config is not None and (options.release, options.source, options.trust) == (None, None, None):
-        return until_signal(part("edge.wearable", "run_wearable"), config=options.config)
+        return until_signal(part("edge.wearable.daemon", "run_wearable"), config=options.config)
     if options.config is not None or options.release is None or options.source is None:
         raise SettingsError(
             "infer: name a settings file with --config, or a release and what it is to classify with --release and "

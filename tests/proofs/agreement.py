@@ -3,9 +3,9 @@
     mekt demo --rounds 20 --agents 3 --seed 0 --data ../shared/data --out out/agreement
     python -m tests.proofs.agreement out/agreement/state/releases ../shared/data/hapt/user2[6-9].npz ...
 
-After every 40th window of each recording, the windows that a wearable would have then (`edge.recent`) are classified by
-two releases, where they are enough for a self-test. docs/updates.md has what comes of it, and the limits of
-`[updates.self_test]` come from there.
+After every 40th window of each recording, the windows that a wearable would have then (`edge.updates.recent`) are
+classified by two releases, where they are enough for a self-test. docs/updates.md has what comes of it, and the limits
+of `[updates.self_test]` come from there.
 """
 
 import itertools
@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edge.recent import Recent
 from edge.runtime import Runtime
-from edge.selftest import agreement
-from edge.trial import WINDOWS
-from edge.update_settings import Limits
+from edge.updates.recent import Recent
+from edge.updates.selftest import agreement
+from edge.updates.settings import Limits
+from edge.updates.trial import WINDOWS
 from export.release import Release, read_release
 from sensors.recording import read_recording
 from sensors.source import Floats

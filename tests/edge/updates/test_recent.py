@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.recent import Recent
+from edge.updates.recent import Recent
 from sensors.source import Floats
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge.wearable import run_wearable
+from edge.wearable.daemon import run_wearable
 from mekt.blobs import blob_ref
 from mekt.messages import Fitness, Rollout
 from mekt.process import Stop
 from sensors.recording import write_recording
 from sensors.simulator import simulate
 from tests.edge.conftest import DEVICE, FEDERATION, HandMade
-from tests.edge.shipped import permuted, public_key, shipped, sign, surer
+from tests.edge.updates.shipped import permuted, public_key, shipped, sign, surer
 from tests.waiting import WAIT_S, until
 
 FIRST, NEXT, BROKEN = shipped(1), shipped(2, surer), shipped(3, permuted)

@@ -11,15 +11,15 @@ import pytest
 
 from edge.audit import content, segments
 from edge.runtime import Runtime
-from edge.update_settings import Limits, TrialSettings, UpdateSettings
-from edge.updates import Keeper
+from edge.updates.keeper import Keeper
+from edge.updates.settings import Limits, TrialSettings, UpdateSettings
 from export.release import Release
 from mekt.blobs import blob_ref, chunk_count
 from mekt.errors import ReleaseError
 from mekt.login import BrokerSettings
 from mekt.messages import CHUNK_BYTES, Body, Chunk, Fitness, Rollout
 from tests.edge.conftest import DEVICE, FEDERATION, HandMade
-from tests.edge.shipped import PARTS, permuted, public_key, shipped, sign, surer
+from tests.edge.updates.shipped import PARTS, permuted, public_key, shipped, sign, surer
 from tests.export.small import random_windows
 from tests.waiting import WAIT_S, until
 

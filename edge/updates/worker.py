@@ -13,14 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge.arrival import Arrival
 from edge.audit import Audit
-from edge.handover import Failure, Handover, Saw, Sensed
 from edge.renewal import Certificate
-from edge.selftest import SelfTest
-from edge.slots import Slots
-from edge.trial import Trial
-from edge.update import (
+from edge.updates.arrival import Arrival
+from edge.updates.handover import Failure, Handover, Saw, Sensed
+from edge.updates.machine import (
     Announced,
     Arrived,
     Command,
@@ -42,7 +39,10 @@ from edge.update import (
     advance,
     commands_at_start,
 )
-from edge.update_settings import UpdateSettings
+from edge.updates.selftest import SelfTest
+from edge.updates.settings import UpdateSettings
+from edge.updates.slots import Slots
+from edge.updates.trial import Trial
 from export.release import Release
 from mekt import catalogue
 from mekt.blobs import ChunkError

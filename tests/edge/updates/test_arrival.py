@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.arrival import ARRIVING, RECORD, Arrival
+from edge.updates.arrival import ARRIVING, RECORD, Arrival
 from mekt.blobs import ChunkError, blob_ref, chunk_count, read_chunk
 from mekt.errors import WireError
 from mekt.messages import CHUNK_BYTES, Chunk

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.recent import Recent
 from edge.runtime import Decisions
+from edge.updates.recent import Recent
 from export.release import Release
 from mekt.plan import BlobRef
 from sensors.source import Floats

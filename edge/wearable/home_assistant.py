@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.telling import Told
-from edge.wearable_settings import HomeAssistantSettings
+from edge.wearable.settings import HomeAssistantSettings
+from edge.wearable.telling import Told
 from mekt import __version__
 from mekt.outgoing import Message
 

@@ -14,17 +14,17 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.decisions import Alarm, Decision
-from edge.home_assistant import HomeAssistant
-from edge.telling import Told
-from edge.wearable_settings import HomeAssistantSettings
+from edge.wearable.decisions import Alarm, Decision
+from edge.wearable.home_assistant import HomeAssistant
+from edge.wearable.settings import HomeAssistantSettings
+from edge.wearable.telling import Told
 from mekt import __version__
 from mekt.broker import Broker
 from tests.export.small import ACC, GYRO, LABELS, parts_of
 from tests.mekt.links import needs_mosquitto
 from tests.processes import PATIENCE_S, until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # What the documentation of Home Assistant knows (home-assistant.io, MQTT, sensor.mqtt, binary_sensor.mqtt).
 SHARED = {
     *("availability", "availability_mode", "availability_template", "availability_topic", "payload_available"),

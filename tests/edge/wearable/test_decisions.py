@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.decisions import AlarmSettings, ClassSettings, Decider, DecideSettings, Decision
+from edge.wearable.decisions import AlarmSettings, ClassSettings, Decider, DecideSettings, Decision
 from mekt.schema import SchemaError, build
 
 LABELS = ("sit", "walk", "fall")

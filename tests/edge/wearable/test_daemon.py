@@ -13,11 +13,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from edge.decisions import DecideSettings
 from edge.runtime import Decisions
-from edge.telling import Told
-from edge.wearable import OneRelease, Wearable, run_wearable
-from edge.wearable_settings import ReleaseSettings, WearableSettings, read_wearable
+from edge.wearable.daemon import OneRelease, Wearable, run_wearable
+from edge.wearable.decisions import DecideSettings
+from edge.wearable.settings import ReleaseSettings, WearableSettings, read_wearable
+from edge.wearable.telling import Told
 from export.release import Release, read_release
 from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
 from mekt.modality import Modality
@@ -318,7 +318,7 @@ def test_errors_of_the_settings_are_no_others(release: Path) -> None:
 
 
 def test_the_settings_of_the_papers_are_some(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "wearable.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "wearable.md").read_text(encoding="utf-8")
     [table] = re.findall(r"```toml\n(.*?)```", text, re.S)
     settings = read_wearable(settled(tmp_path, table=table))
     assert settings.decide.alarms["fall"].threshold == 0.7

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from edge.decisions import DecideSettings
-from edge.update_settings import UpdateSettings
+from edge.updates.settings import UpdateSettings
+from edge.wearable.decisions import DecideSettings
 from mekt.login import BrokerSettings, FilePath, located
 from mekt.schema import Bounds
 from mekt.settings import read_toml

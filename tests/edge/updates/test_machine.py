@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.update import (
+from edge.updates.machine import (
     UNDER_WAY,
     Announced,
     Arrived,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgpack
 
-from edge.update import Updates
+from edge.updates.machine import Updates
 from export.release import Release, open_release
 from mekt import catalogue
 from mekt.errors import ReleaseError, StateError, WireError

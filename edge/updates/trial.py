@@ -9,8 +9,8 @@ from collections import deque
 
 import numpy as np
 
-from edge.update import Figures
-from edge.update_settings import TrialSettings
+from edge.updates.machine import Figures
+from edge.updates.settings import TrialSettings
 from mekt.messages import Unfit
 
 # Time from one window, or one look at the sensors, to the next that counts at most.

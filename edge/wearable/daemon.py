@@ -1,6 +1,6 @@
 """The daemon of a wearable: what it senses becomes decisions, as long as it runs: `mekt infer --config`.
 
-    from edge.wearable import run_wearable
+    from edge.wearable.daemon import run_wearable
     from mekt.process import Stop
 
     with Stop().on_signals() as stop:
@@ -25,14 +25,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from edge.decisions import Decider, Decision
-from edge.home_assistant import HomeAssistant
-from edge.readers import RETRY_S, Readers, Sensed, SourceEnded
-from edge.recogniser import WAIT_S, Recognised, Recogniser, usable
 from edge.runtime import Decisions
-from edge.telling import Told
 from edge.turns import Turns
-from edge.wearable_settings import WearableSettings, read_wearable
+from edge.wearable.decisions import Decider, Decision
+from edge.wearable.home_assistant import HomeAssistant
+from edge.wearable.readers import RETRY_S, Readers, Sensed, SourceEnded
+from edge.wearable.recogniser import WAIT_S, Recognised, Recogniser, usable
+from edge.wearable.settings import WearableSettings, read_wearable
+from edge.wearable.telling import Told
 from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import MektError, SensorError, SettingsError
@@ -41,7 +41,7 @@ from mekt.process import Stop
 from sensors.source import Floats, Settings, Source
 
 if TYPE_CHECKING:
-    from edge.broadcast import Broadcast
+    from edge.wearable.broadcast import Broadcast
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def run_wearable(
     settings = read_wearable(config)
     if keeper is None and settings.updates is not None:
         # Only here: it brings along what it takes to speak to a broker.
-        from edge.updates import Keeper as Updates
+        from edge.updates.keeper import Keeper as Updates
 
         keeper = updates = Updates(settings.updates, config.parent)
         if not updates.wait(stop):
@@ -194,7 +194,7 @@ class Wearable:
 
     def _made_broadcast(self) -> "Broadcast":
         # Only here: whoever speaks to no broker needs no paho, which takes memory.
-        from edge.broadcast import Broadcast
+        from edge.wearable.broadcast import Broadcast
 
         settings = self._settings
         broker = settings.broker or BrokerSettings()

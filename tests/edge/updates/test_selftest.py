@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from edge.selftest import SelfTest, agreement, judged
-from edge.update import Figures
-from edge.update_settings import Limits
+from edge.updates.machine import Figures
+from edge.updates.selftest import SelfTest, agreement, judged
+from edge.updates.settings import Limits
 from mekt.attempt import Died, Done, Hung, Refused
 from mekt.blobs import blob_ref
 from mekt.catalogue import RELEASE_DAMAGED, RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER, RELEASE_TOO_NEW
 from sensors.source import Floats
-from tests.edge.shipped import (
+from tests.edge.updates.shipped import (
     PARTS,
     endless,
     greedy,

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from edge.decisions import Decision
+from edge.wearable.decisions import Decision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from edge.slots import RECORD, RELEASES, Slots
-from edge.update import Figures, Updates
+from edge.updates.machine import Figures, Updates
+from edge.updates.slots import RECORD, RELEASES, Slots
 from mekt.blobs import blob_ref
 from mekt.errors import ReleaseError, StateError
 from mekt.signature import Trust
-from tests.edge.shipped import SIGNER, shipped, surer
+from tests.edge.updates.shipped import SIGNER, shipped, surer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 A, B, C = shipped(1), shipped(2, surer), shipped(3)
 TRUST = SIGNER.public_key().public_bytes_raw()
 STATE = Updates(
@@ -113,7 +113,7 @@ def test_whatever_byte_of_the_record_changes_it_is_found_and_a_release_is_run(tm
 def test_the_record_of_a_newer_mekt_is_refused_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slots_of(tmp_path, STATE, A, B)
     raw = (tmp_path / RECORD).read_bytes()
-    monkeypatch.setattr("edge.slots.SCHEMA", 0)
+    monkeypatch.setattr("edge.updates.slots.SCHEMA", 0)
     with pytest.raises(StateError, match="schema 1 is of a newer Mekt than this one"):
         Slots(tmp_path)
     assert (tmp_path / RECORD).read_bytes() == raw
@@ -125,8 +125,8 @@ def test_a_full_disk_leaves_the_former_state(tmp_path: Path) -> None:
     child = """
         import resource, sys
         from pathlib import Path
-        from edge.slots import Slots
-        from edge.update import Updates
+        from edge.updates.slots import Slots
+        from edge.updates.machine import Updates
         from mekt.errors import StateError
         folder = Path(sys.argv[1])
         raw = (folder / "b.zip").read_bytes()
@@ -153,7 +153,7 @@ def test_killed_before_any_step_on_the_disk_a_release_runs_and_the_update_goes_o
     (tmp_path / "a.zip").write_bytes(A)
     (tmp_path / "b.zip").write_bytes(B)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.edge.power_cuts", tmp_path, ending],
+        [sys.executable, "-m", "tests.edge.updates.power_cuts", tmp_path, ending],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -19,10 +19,10 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from edge.recent import FEWEST_OF_A_CLASS
 from edge.runtime import Runtime
-from edge.update import Figures
-from edge.update_settings import Limits
+from edge.updates.machine import Figures
+from edge.updates.recent import FEWEST_OF_A_CLASS
+from edge.updates.settings import Limits
 from export.release import Release, read_release
 from mekt import catalogue
 from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.handover import Failure, Handover, Saw, Sensed
 from edge.runtime import Decisions
-from edge.slots import Slots
-from edge.trial import STEP_S
-from edge.update import Announced, Failed, Figures, Judged, Updates, commands_at_start
-from edge.update_settings import Limits, TrialSettings, UpdateSettings
-from edge.updates import Keeper
-from edge.updating import Updating
+from edge.updates.handover import Failure, Handover, Saw, Sensed
+from edge.updates.keeper import Keeper
+from edge.updates.machine import Announced, Failed, Figures, Judged, Updates, commands_at_start
+from edge.updates.settings import Limits, TrialSettings, UpdateSettings
+from edge.updates.slots import Slots
+from edge.updates.trial import STEP_S
+from edge.updates.worker import Updating
 from export.release import Release
 from mekt.blobs import blob_ref, read_chunk
 from mekt.errors import ReleaseError, StateError
@@ -26,7 +26,7 @@ from mekt.post import Post
 from mekt.process import JobCancelledError, Stop
 from mekt.share import takes_part
 from sensors.source import Floats
-from tests.edge.shipped import public_key, shipped, sign, surer
+from tests.edge.updates.shipped import public_key, shipped, sign, surer
 
 A, B, C = shipped(1), shipped(2, surer), shipped(3)
 REF_A, REF_B = blob_ref(A), blob_ref(B)
@@ -119,7 +119,7 @@ def test_who_cannot_count_starts_runs_the_last_good_release(
     has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has(ON_TRIAL, A, B)
-    monkeypatch.setattr("edge.slots.write_atomically", full)
+    monkeypatch.setattr("edge.updates.slots.write_atomically", full)
     assert start().round() == 1
     monkeypatch.undo()
     assert start().round() == 2
@@ -135,7 +135,7 @@ def test_a_release_that_fails_is_not_run_on_even_if_that_cannot_be_written_down(
     has(ON_TRIAL, A, B)
     life = start()
     assert life.round() == 2
-    monkeypatch.setattr("edge.slots.write_atomically", full)
+    monkeypatch.setattr("edge.updates.slots.write_atomically", full)
     life.updating._advance(Failed(why="silent"))
     assert life.round() == 1 and life.state.phase == "trial"
     # What runs now is the last good one: it proves nothing for the other, and nothing more is tried.
@@ -273,7 +273,7 @@ def testing(
         def stop(self) -> None:
             """Nothing is under way."""
 
-    monkeypatch.setattr("edge.updating.SelfTest", Begun)
+    monkeypatch.setattr("edge.updates.worker.SelfTest", Begun)
     has(Updates(phase="testing", number=1, running=REF_A, target=REF_B), A, B)
     life = start(replace(SETTINGS, self_test=Limits(windows=10, classes=2, classes_s=60, patience_s=90)))
     life.updating._follow(commands_at_start(life.state))

@@ -2,9 +2,9 @@
 
 import math
 
-from edge.trial import STEP_S, WINDOWS, Trial
-from edge.update import Figures
-from edge.update_settings import TrialSettings
+from edge.updates.machine import Figures
+from edge.updates.settings import TrialSettings
+from edge.updates.trial import STEP_S, WINDOWS, Trial
 
 FIGURES = Figures(agreement_percent=90, confidence_percent=80, latency_us=2000, memory_mb=70)
 SETTINGS = TrialSettings(confidence_percent=50, latency_ms=15, latency_ratio=10, silent_s=30)

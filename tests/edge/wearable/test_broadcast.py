@@ -4,14 +4,14 @@ import queue
 from pathlib import Path
 from typing import Any
 
-from edge.broadcast import Broadcast
-from edge.decisions import Alarm, Decision
-from edge.telling import Told
-from edge.wearable_settings import PublishSettings
+from edge.wearable.broadcast import Broadcast
+from edge.wearable.decisions import Alarm, Decision
+from edge.wearable.settings import PublishSettings
+from edge.wearable.telling import Told
 from mekt.broker import Broker, free_port
 from mekt.inbox import Connected
 from mekt.login import BrokerSettings
-from tests.edge.test_home_assistant import ANNA, Home
+from tests.edge.wearable.test_home_assistant import ANNA, Home
 from tests.mekt.links import needs_mosquitto
 from tests.processes import PATIENCE_S, until
 

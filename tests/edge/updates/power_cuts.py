@@ -1,6 +1,6 @@
 """A whole update in which the power is cut before every step on the disk, in turn; it then goes on, and ends well.
 
-    python -m tests.edge.power_cuts FOLDER ENDING
+    python -m tests.edge.updates.power_cuts FOLDER ENDING
 
 The releases a.zip and b.zip lie in FOLDER; a wearable that runs the first updates to the second, which ENDING says
 proves "good" or is "rolled-back". Each cut is a process that kills itself when it is about to take its n-th step. What
@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge.arrival import ARRIVING
 from edge.audit import FOLDER as AUDIT
-from edge.handover import Handover, Saw
-from edge.slots import RELEASES, Slots
-from edge.update import Failed, Judged, Updates, commands_at_start
-from edge.update_settings import TrialSettings, UpdateSettings
-from edge.updating import Updating
+from edge.updates.arrival import ARRIVING
+from edge.updates.handover import Handover, Saw
+from edge.updates.machine import Failed, Judged, Updates, commands_at_start
+from edge.updates.settings import TrialSettings, UpdateSettings
+from edge.updates.slots import RELEASES, Slots
+from edge.updates.worker import Updating
 from mekt.blobs import blob_ref, read_chunk
 from mekt.messages import Rollout
 

@@ -1,4 +1,4 @@
-"""A wearable's keeper of releases: it says what is run, and changes that over the air (`edge/updating.py`).
+"""A wearable's keeper of releases: it says what is run, and changes that over the air (`edge/updates/worker.py`).
 
 Whoever recognises activities asks `look` now and then, and is never kept waiting: the updates have a thread of their
 own. The trial of a new release goes by what `saw`, `sensed` and `failed` tell.
@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge.handover import Handover
 from edge.runtime import Decisions
-from edge.update_settings import UpdateSettings
-from edge.updating import STOP_S, Updating
+from edge.updates.handover import Handover
+from edge.updates.settings import UpdateSettings
+from edge.updates.worker import STOP_S, Updating
 from export.release import Release
 from mekt import catalogue
 from mekt.errors import ReleaseError

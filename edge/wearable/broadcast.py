@@ -13,9 +13,9 @@ import queue
 import threading
 from typing import Any
 
-from edge.home_assistant import ONLINE, HomeAssistant
-from edge.telling import Told
-from edge.wearable_settings import PublishSettings
+from edge.wearable.home_assistant import ONLINE, HomeAssistant
+from edge.wearable.settings import PublishSettings
+from edge.wearable.telling import Told
 from mekt.errors import LinkError
 from mekt.inbox import Connected, LinkEvent, Received
 from mekt.link import Link

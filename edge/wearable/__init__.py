@@ -1,0 +1,1 @@
+"""A wearable at work: what it recognises, decides and says."""

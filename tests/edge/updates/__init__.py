@@ -1,0 +1,1 @@
+"""Tests of updates over the air."""

@@ -1,0 +1,1 @@
+"""Tests of a wearable at work."""
