@@ -1,4 +1,4 @@
-"""A release on its way to wearables: taken from the shelf, finished, signed anew, its rollout begun or changed.
+"""A release on its way to wearables: taken from the shelf, finished, signed, its rollout begun or changed.
 
 It is what a person's commands do in a coordinator's state folder, beside the coordinator or without it.
 """

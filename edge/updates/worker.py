@@ -43,7 +43,6 @@ from edge.updates.selftest import SelfTest
 from edge.updates.settings import UpdateSettings
 from edge.updates.slots import Slots
 from edge.updates.trial import Trial
-from export.release import Release
 from mekt import catalogue
 from mekt.blobs import ChunkError
 from mekt.errors import MektError, ReleaseError, StateError, WireError
@@ -67,7 +66,6 @@ WRITTEN_S = 30.0
 PROOF_SHARE = 1 / 12
 UNFIT: dict[catalogue.Entry, Unfit] = {
     catalogue.RELEASE_UNSIGNED: "unsigned",
-    catalogue.RELEASE_REPLAYED: "replayed",
     catalogue.RELEASE_TOO_NEW: "too-new",
 }
 
@@ -227,7 +225,7 @@ class Updating:
         self._arrival.forget()
         trust = None if self._trust is None else Trust(self._trust.trust.key)
         try:
-            release = self._slots.put(data, trust)
+            self._slots.put(data, trust)
         except ReleaseError as error:
             log.error("%s", error)
             self._advance(Judged(blob=target, why=UNFIT.get(error.entry, "damaged")))
@@ -235,17 +233,7 @@ class Updating:
             log.error("%s", error)
             self._advance(Judged(blob=target, why="disk"))
         else:
-            self._arrived(target, release)
-
-    def _arrived(self, blob: BlobRef, release: Release) -> None:
-        """Is it one that is here already, signed anew? The manifest names every model by its content."""
-        state = self._slots.state
-        for ref in (state.running, state.good):
-            here = None if ref is None else self._slots.read(ref)
-            if here is not None and here.manifest == release.manifest:
-                self._advance(Arrived(blob=blob, same_as=ref))
-                return
-        self._advance(Arrived(blob=blob))
+            self._advance(Arrived(blob=target))
 
     def _on_judged(self, done: JobDone) -> None:
         if self._job is None or done.name != self._job.name or self._trying is None:
@@ -348,10 +336,9 @@ class Updating:
                     self._report()
 
     def _fetch(self, blob: BlobRef) -> None:
-        release = self._slots.read(blob)
-        if release is not None:
+        if self._slots.read(blob) is not None:
             # It was verified, and the process ended before that was written down.
-            self._arrived(blob, release)
+            self._advance(Arrived(blob=blob))
             return
         try:
             data = self._arrival.begin(blob)

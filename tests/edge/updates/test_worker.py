@@ -170,21 +170,6 @@ def test_a_last_good_release_that_is_damaged_does_not_keep_the_newest_from_comin
     assert life.round() == 3
 
 
-def test_a_release_that_is_shipped_once_more_under_a_newer_signature_runs_at_once(
-    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
-) -> None:
-    shipped.cache_clear()
-    anew = shipped(1)
-    assert anew != A
-    has(replace(ON_TRIAL, phase="good", starts=0), A, B)
-    life = start()
-    assert life.round() == 2
-    life.updating._on_rollout(rollout(2, data=anew))
-    arrive(life, anew)
-    assert (life.state.phase, life.state.running, life.state.good) == ("good", blob_ref(anew), REF_B)
-    assert life.round() == 1
-
-
 def arrive(life: Life, data: bytes = B) -> None:
     """All chunks that it asks for."""
     now_s = 0.0
