@@ -118,8 +118,15 @@ class Coordinator:
         )
         self._downstream = Downstream(datasets.blobs.values())
         registrar = self._registrar
-        sign = None if registrar is None else lambda manifest: registrar.sign("release", manifest)
-        self._shipping = Shipping(settings, base, folder, downstream=self._downstream, sign=sign, inbox=self._inbox)
+        self._shipping = Shipping(
+            settings,
+            base,
+            folder,
+            downstream=self._downstream,
+            sign=None if registrar is None else lambda manifest: registrar.sign("release", manifest),
+            revoked=frozenset if registrar is None else lambda: registrar.revoked,
+            inbox=self._inbox,
+        )
         self._intake = Intake(self._plan, self._rules)
         self._summing = Summing(settings.federation, self._plan, self._ledger) if self._rules.secure else None
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)

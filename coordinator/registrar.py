@@ -133,6 +133,11 @@ class Registrar:
             # A federation goes on learning all the same, and what is revoked stays so.
             log.warning("the broker does not know who was revoked: %s", error)
 
+    @property
+    def revoked(self) -> frozenset[str]:
+        """Who was sent away, by whatever process."""
+        return self._authority.revoked()
+
     def reminder(self, device: str, now_s: float) -> Answer | None:
         """What a device that was heard is to be told: to ask for a certificate; mostly nothing."""
         told_at_s = self._told_at_s.get(device)

@@ -99,6 +99,11 @@ class Rollouts:
         """Every rollout there has been, the first one first."""
         return tuple(self._shipped(row) for row in self._db.rows("SELECT * FROM rollouts ORDER BY number"))
 
+    @property
+    def wearables(self) -> frozenset[str]:
+        """Everybody who has said anything of the latest rollouts."""
+        return frozenset(device for (device,) in self._db.rows("SELECT DISTINCT device FROM said"))
+
     def zip(self, shipped: Shipped) -> bytes | None:
         """The bytes that a rollout brings, or None when they are gone."""
         return self._blobs.get(shipped.blob)
