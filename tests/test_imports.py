@@ -99,7 +99,7 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))}
-LEAN |= {name for name in MODULES if re.match(r"(sensors|edge\.(updates|wearable))\b", name)}
+LEAN |= {name for name in MODULES if re.match(r"(sensors\b|edge\.(updates|wearable)\.)", name)}
 
 
 def imported(name: str) -> Iterator[tuple[int, str]]:
