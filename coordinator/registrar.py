@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.settings import TrustSettings
 from mekt import catalogue
 from mekt.errors import LinkError, MissingPackageError, SettingsError, StateError
 from mekt.messages import Answer, Renewal, Request
@@ -145,3 +146,17 @@ class Registrar:
             return None
         self._told_at_s[device] = now_s
         return Answer(state="due", time_s=time.time()) if self._authority.due(device) else None
+
+
+def registrar_of(trust: TrustSettings, base: Path, federation: str) -> Registrar:
+    """The registrar that a federation's settings name; paths are relative to `base`.
+
+    Raises:
+        MektError: when its authority or the broker's files cannot be used.
+    """
+    authority = open_authority(base / trust.authority, federation)
+    try:
+        return Registrar(authority, None if trust.broker is None else base / trust.broker)
+    except BaseException:
+        authority.close()
+        raise
