@@ -2,8 +2,9 @@
 
 A small federation learns; then its releases go to wearables over the air while they say what their wearers do: the
 first one to all, the second to canaries first while coordinator, wearables and broker are killed with SIGKILL in mid
-fetch, self-test and trial, a bad one, which must reach nobody but canaries, the third one to all, and back from it by
-command. What came of it is asked of `mekt status --json` and `mekt release list --json`. docs/proofs.md has a run.
+fetch, self-test and trial; a bad one, which must reach nobody but canaries; a third one, under which a canary ends
+again and again, and without that to all; and back from it by command. What came of it is asked of `mekt status --json`
+and `mekt release list --json`. docs/proofs.md has a run.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from export.release import read_release
 from mekt.errors import LinkError
 from mekt.messages import Status, unpack
 from mekt.parts import Parts, parts_in
-from mekt.share import share_for
+from mekt.share import share_for, takes_part
 from mekt.strikes import BROKER, COORDINATOR
 from tests.federation import Federation, federation
 from tests.recordings import persons
@@ -191,11 +192,15 @@ class Stage:
 
     def phase(self, name: str) -> tuple[int, str]:
         """The number of the rollout that a wearable is at, and how far it is, as its disk has it."""
+        state = self._record(name)
+        return state.get("number", 0), state.get("phase", "running")
+
+    def _record(self, name: str) -> dict[str, Any]:
         try:
-            state = unpack((self.made.folder / name / "state" / RECORD).read_bytes()[32:])["state"]
+            record: dict[str, Any] = unpack((self.made.folder / name / "state" / RECORD).read_bytes()[32:])["state"]
         except FileNotFoundError:
-            return 0, "running"
-        return state["number"], state["phase"]
+            return {}
+        return record
 
     def _releases(self, name: str) -> Path:
         folder = self.made.folder / name / "state" / RELEASES
@@ -261,6 +266,22 @@ class Stage:
         return "\n".join(f"{name}: {line}" for name in names for line in self.parts.last_lines(name, LAST_LINES))
 
     # Killing
+
+    def end_again_and_again(self, name: str, number: int) -> int:
+        """Kill this wearable, on trial, as soon as it has started, until it goes back by itself; how often."""
+        kills = 0
+        while self.phase(name) == (number, "trial"):
+            starts = self._record(name)["starts"]
+            self.kill(name)
+            self.bring_back(name, 0.0)
+            kills += 1
+            ends_s = time.monotonic() + PATIENCE_S
+            while self.phase(name) == (number, "trial") and self._record(name)["starts"] == starts:
+                self.look()
+                time.sleep(LOOK_S)
+                if time.monotonic() > ends_s:
+                    raise ProofError(f"{name} does not start again\n{self.last_words()}")
+        return kills
 
     def missed(self, number: int, strikes: Sequence[Strike]) -> list[Strike]:
         """Strike while this rollout goes on; what met nobody at its phase. No wearable is met twice at one."""
@@ -370,12 +391,24 @@ def play(stage: Stage, seed: int) -> None:
     if rollout["state"] != "stopped" or rollout["share"] == 1 or not 0 < len(met_by) <= CANARIES:
         raise ProofError(f"the bad release went to {met_by}: {rollout}")
 
-    print("the third one, to all; and back, by command", flush=True)
+    print("the third one, to canaries, under which the process of one ends again and again", flush=True)
+    few = share(5)
+    stage.mekt("release", "promote", third, "--share", few)
+    canary = next(name for name in stage.names if takes_part(FEDERATION, 5, name, float(few)))
+    stage.until(lambda: stage.phase(canary) == (5, "trial"), f"{canary} tries it")
+    print(f"  {canary} goes back after {stage.end_again_and_again(canary, 5)} kills", flush=True)
+    stage.told("it is taken back", lambda told: told["number"] == 6 and told["release"] == second)
+    stage.until(lambda: stage.all_are(6, "good"), "all run the former one")
+    reason = stage.listed()[third]["reason"]
+    if f"{canary}: crashed" not in reason:
+        raise ProofError(f"mekt release list: {reason}")
+
+    print("the same without that, to all; and back, by command", flush=True)
     stage.mekt("release", "promote", third, "--now")
-    stage.until(lambda: stage.all_are(5, "good"), "all call it good")
+    stage.until(lambda: stage.all_are(7, "good"), "all call it good")
     before = {name: set(seen) for name, seen in stage.fetched.items()}
     stage.mekt("release", "rollback")
-    stage.until(lambda: stage.all_are(6, "good"), "all are back")
+    stage.until(lambda: stage.all_are(8, "good"), "all are back")
     if stage.fetched != before:
         raise ProofError("a release was fetched to go back to one that was still there")
     stage.told("all run the second one", lambda told: told["wearables"] == {second: everybody})
