@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos bench results weather flood endurance drivers day shift fuzz clean broker
+.PHONY: help demo test check chaos rollout bench results weather flood endurance drivers day shift fuzz clean broker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ check: test ## the same as test
 
 chaos: $(READY) broker ## fifty-two kills of a federation's parts, and all must end as if nobody had; four minutes
 	@$(VENV)/bin/mekt chaos --kills 52 --rounds 13 $(ARGS)
+
+rollout: $(READY_TO_TEST) broker ## releases to wearables while parts are killed, a bad one, and back; two minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.rollout $(ARGS)
 
 bench: $(READY_TO_BENCH) ## what a round takes by part, and inference on a wearable, as ratios
 	@$(VENV)/bin/mekt bench speed $(ARGS)

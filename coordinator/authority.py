@@ -335,6 +335,14 @@ class Authority:
         query = "SELECT serial FROM certificate WHERE name IN (?, ?) LIMIT 1"
         return self._db.row(query, name, APPLICANT + name) is not None
 
+    def revoked(self) -> frozenset[str]:
+        """Everybody who was sent away: whose certificates were all revoked, and who has no new token either."""
+        rows = self._db.rows(
+            "SELECT name FROM certificate GROUP BY name HAVING count(*) = count(revoked_s)"
+            " EXCEPT SELECT device FROM token"
+        )
+        return frozenset(name for (name,) in rows)
+
     @contextmanager
     def unchanging(self) -> Iterator[None]:
         """While this lasts nobody decides anything, in no process: a list that is written meanwhile is the newest.

@@ -11,6 +11,7 @@ from coordinator.learner import Closed, Learner
 from coordinator.ledger import Ledger
 from coordinator.quarantine import Standings
 from coordinator.signs import news
+from coordinator.standing import listed
 from coordinator.summing import SecretSum
 from mekt.files import BlobStore
 from mekt.messages import RoundReport
@@ -59,7 +60,7 @@ class Closing:
         Whatever happens from now on, also a restart: the round is learned from these and no other.
         """
         self._ledger.collected(number, devices)
-        log.info("round %d: learning from %s", number + 1, ", ".join(devices) or "nobody")
+        log.info("round %d: learning from %s", number + 1, listed(devices))
         deliveries = tuple(each for each in self._ledger.deliveries(number) if each.device in devices)
         collect_s = time.monotonic() - opened_at_s
 

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import queue
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ from coordinator.downstream import Downstream
 from coordinator.intake import Delivered, Intake, Refused
 from coordinator.learner import Closed, Learner
 from coordinator.ledger import Delivery, Ledger
-from coordinator.registrar import Registrar, open_authority
-from coordinator.round import NEXT
-from coordinator.settings import FederationSettings, TrustSettings, read_federation
+from coordinator.registrar import registrar_of
+from coordinator.resuming import taken_up
+from coordinator.settings import FederationSettings, read_federation
 from coordinator.shipping import PROMOTION, Shipping
-from coordinator.standing import Fleet, status_of
-from coordinator.summing import PHASES, STEPS, Summing, settled_of
+from coordinator.standing import Fleet, listed, status_of
+from coordinator.summing import PHASES, STEPS, Summing
 from mekt import catalogue
 from mekt.blobs import ChunkError, proxy_hash
 from mekt.errors import SettingsError, WireError
@@ -90,7 +89,7 @@ class Coordinator:
         compute = _compute(settings.compute)
         self._rules = settings.round
         trust = settings.trust
-        self._registrar = None if trust is None else _registrar(trust, base, settings.federation)
+        self._registrar = None if trust is None else registrar_of(trust, base, settings.federation)
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._link = Link(
             settings=settings.broker,
@@ -118,8 +117,15 @@ class Coordinator:
         )
         self._downstream = Downstream(datasets.blobs.values())
         registrar = self._registrar
-        sign = None if registrar is None else lambda manifest: registrar.sign("release", manifest)
-        self._shipping = Shipping(settings, base, folder, downstream=self._downstream, sign=sign, inbox=self._inbox)
+        self._shipping = Shipping(
+            settings,
+            base,
+            folder,
+            downstream=self._downstream,
+            sign=None if registrar is None else lambda manifest: registrar.sign("release", manifest),
+            revoked=frozenset if registrar is None else lambda: registrar.revoked,
+            inbox=self._inbox,
+        )
         self._intake = Intake(self._plan, self._rules)
         self._summing = Summing(settings.federation, self._plan, self._ledger) if self._rules.secure else None
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
@@ -143,7 +149,7 @@ class Coordinator:
             knowledge = self._closing.take_up(self._state.round, stop)
             if knowledge is not None:
                 self._downstream.publish(knowledge)
-                self._resume()
+                self._take_up()
             while not stop.requested:
                 with contextlib.suppress(queue.Empty):
                     self._handle(self._inbox.get(timeout=LOOP_S))
@@ -156,41 +162,9 @@ class Coordinator:
             if self._registrar is not None:
                 self._registrar.close()
 
-    def _resume(self) -> None:
-        """Take up where the ledger says that things stand."""
-        number = self._state.round
-        participants = self._ledger.participants(number)
-        if participants is None or number >= self._state.rounds:
-            return
-        lost = [
-            delivery.device
-            for delivery in self._ledger.deliveries(number)
-            if any(self._blobs.get(ref) is None for ref in delivery.knowledge.values())
-        ]
-        if self._summing is not None:
-            self._resume_sum(self._summing, participants, lost)
-            return
-        for device in lost:
-            self._ledger.withdraw(number, device)
-        deliveries = self._ledger.deliveries(number)
-        received = tuple(delivery.device for delivery in deliveries if not delivery.age)
-        late = tuple(delivery.device for delivery in deliveries if delivery.age)
-        log.info("round %d of %d goes on; delivered so far: %s", number + 1, self._state.rounds, _listed(received))
-        self._state, commands = rounds.resumed(self._state, participants, received, self._rules, time.monotonic(), late)
-        self._carry_out(commands)
-
-    def _resume_sum(self, summing: Summing, participants: tuple[str, ...], lost: Collection[str]) -> None:
-        """The same of a secure sum. `lost`: whose words were lost from the disk since."""
-        number = self._state.round
-        settled = settled_of(self._ledger.settled(number))
-        if "masking" not in settled:
-            for device in lost:
-                self._ledger.withdraw(number, device)
-        step = NEXT[tuple(settled)[-1]] if settled else "collecting"
-        takers = () if step == "distilling" else summing.takers(number, step)
-        log.info("round %d of %d goes on with its secure sum", number + 1, self._state.rounds)
-        self._state, commands = rounds.resumed_sum(
-            self._state, participants, summing.offered(number), settled, takers, self._rules, time.monotonic()
+    def _take_up(self) -> None:
+        self._state, commands = taken_up(
+            self._state, self._rules, self._ledger, self._blobs, self._summing, time.monotonic()
         )
         self._carry_out(commands)
 
@@ -258,9 +232,7 @@ class Coordinator:
             self._post.reject("too-many-devices", str(error))
             return
         if isinstance(event, rounds.DeviceOffline) and presence.state == "online":
-            self._post.reject(
-                "unfit-device", f"{device}: has none of the modalities {_listed(tuple(self._plan.proxy))}"
-            )
+            self._post.reject("unfit-device", f"{device}: has none of the modalities {listed(tuple(self._plan.proxy))}")
         if self._fleet.has_twin(device):
             self._post.reject("twin", f"{device}: two processes say that they are it; end one, or rename it")
         if event is not None:
@@ -334,7 +306,7 @@ class Coordinator:
         self._ledger.deliver(number, Delivery(device=device, windows=offer.windows, knowledge=refs, age=offer.age))
         self._answer(device, number, _accepted(offer))
         since = f", learned {offer.age} round{'s'[: offer.age - 1]} ago" if offer.age else ""
-        log.info("round %d: %s delivered %s%s", number + 1, device, _listed(tuple(refs)), since)
+        log.info("round %d: %s delivered %s%s", number + 1, device, listed(tuple(refs)), since)
         if offer.masked:
             self._advance(rounds.StepTaken(device=device, round=number, step="masking"))
         else:
@@ -378,7 +350,7 @@ class Coordinator:
                     self._ledger.open_round(number, participants)
                     self._opened_at_s = time.monotonic()
                     self._intake.keep_only(participants)
-                    log.info("round %d of %d opens for %s", number + 1, self._state.rounds, _listed(participants))
+                    log.info("round %d of %d opens for %s", number + 1, self._state.rounds, listed(participants))
                 case rounds.SettleStep() as settled:
                     self._settle(settled)
                 case rounds.DistilRound(round=number, devices=devices):
@@ -393,7 +365,7 @@ class Coordinator:
         self._ledger.settle(settled.round, settled.step, settled.devices)
         self._intake.keep_only(())
         step = STEPS[settled.step]
-        log.info("round %d, secure sum: %s of %s are there", settled.round + 1, step, _listed(settled.devices))
+        log.info("round %d, secure sum: %s of %s are there", settled.round + 1, step, listed(settled.devices))
         if settled.step == "sharing":
             for device in self._state.participants:
                 self._deal(self._summing, device)
@@ -439,15 +411,6 @@ def _accepted(offer: Offer) -> Receipt:
     return Receipt(state="accepted", age=offer.age, step="words" if offer.masked else None)
 
 
-def _registrar(trust: TrustSettings, base: Path, federation: str) -> Registrar:
-    authority = open_authority(base / trust.authority, federation)
-    try:
-        return Registrar(authority, None if trust.broker is None else base / trust.broker)
-    except BaseException:
-        authority.close()
-        raise
-
-
 def _compute(choice: str) -> torch.device:
     if choice == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
@@ -456,7 +419,3 @@ def _compute(choice: str) -> torch.device:
     if choice == "auto":
         choice = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(choice)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "nobody"

@@ -1,21 +1,24 @@
-"""A release on its way to wearables: taken from the shelf, finished, signed anew, its rollout begun or changed.
+"""A release on its way to wearables: taken from the shelf, finished, signed, its rollout begun or changed.
 
 It is what a person's commands do in a coordinator's state folder, beside the coordinator or without it.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from coordinator.finishing import finished
 from coordinator.registrar import open_authority
-from coordinator.rollout import Widened
+from coordinator.rollout import Widened, too_few
 from coordinator.rollouts import Rollouts, Shipped
 from coordinator.settings import FederationSettings
 from coordinator.shelf import find
 from export.release import Release
 from mekt import catalogue
 from mekt.errors import ReleaseError
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -58,7 +61,8 @@ def taken(settings: FederationSettings, base: Path, state: Path, name: str) -> R
 def promote(settings: FederationSettings, base: Path, state: Path, name: str, share: float | None = None) -> Shipped:
     """Ship the release of this name to a share of the wearables, by default that of the settings; 1 is all of them.
 
-    It is finished before, which takes seconds. Of one that is on trial, widen the share.
+    It is finished before, which takes seconds. Of one that is on trial, widen the share. A share of which nothing can
+    come, as too few wearables take part, is warned of.
 
     Raises:
         MektError: when there is no such release, another is on trial, or state or authority cannot be used.
@@ -67,13 +71,17 @@ def promote(settings: FederationSettings, base: Path, state: Path, name: str, sh
         newest = rollouts.newest
         if newest is None or newest.progress.release != name or newest.progress.state != "canary":
             release = finished(settings, base, find(state, name))
-            return rollouts.start(release, name, settings.rollout.share if share is None else share)
-        if share is None or share <= newest.progress.share:
+            after = rollouts.start(release, name, settings.rollout.share if share is None else share)
+        elif share is None or share <= newest.progress.share:
             raise ReleaseError(
                 f"{name} is on trial on {newest.progress.share:.0%} of wearables; widen that with --share, or promote "
                 "it to all with --now",
                 catalogue.ROLLOUT_UNDER_WAY,
             )
-        after = rollouts.advance(Widened(share=share), newest.progress.number)
-        assert after is not None, "there was one"
+        else:
+            widened = rollouts.advance(Widened(share=share), newest.progress.number)
+            assert widened is not None, "there was one"
+            after = widened
+        if warning := too_few(after.progress, rollouts.wearables, settings.rollout):
+            log.warning("%s: %s", name, warning)
         return after

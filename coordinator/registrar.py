@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.settings import TrustSettings
 from mekt import catalogue
 from mekt.errors import LinkError, MissingPackageError, SettingsError, StateError
 from mekt.messages import Answer, Renewal, Request
@@ -133,6 +134,11 @@ class Registrar:
             # A federation goes on learning all the same, and what is revoked stays so.
             log.warning("the broker does not know who was revoked: %s", error)
 
+    @property
+    def revoked(self) -> frozenset[str]:
+        """Who was sent away, by whatever process."""
+        return self._authority.revoked()
+
     def reminder(self, device: str, now_s: float) -> Answer | None:
         """What a device that was heard is to be told: to ask for a certificate; mostly nothing."""
         told_at_s = self._told_at_s.get(device)
@@ -140,3 +146,17 @@ class Registrar:
             return None
         self._told_at_s[device] = now_s
         return Answer(state="due", time_s=time.time()) if self._authority.due(device) else None
+
+
+def registrar_of(trust: TrustSettings, base: Path, federation: str) -> Registrar:
+    """The registrar that a federation's settings name; paths are relative to `base`.
+
+    Raises:
+        MektError: when its authority or the broker's files cannot be used.
+    """
+    authority = open_authority(base / trust.authority, federation)
+    try:
+        return Registrar(authority, None if trust.broker is None else base / trust.broker)
+    except BaseException:
+        authority.close()
+        raise

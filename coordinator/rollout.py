@@ -15,12 +15,13 @@ changes nothing about where they lead. Time is what passed while the coordinator
 coordinator that is away, takes nobody's chance to answer.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_args
 
 from mekt.messages import FitnessState, RolloutState, Unfit
 from mekt.schema import Bounds, Count, Positive
-from mekt.share import takes_part
+from mekt.share import share_for, takes_part
 
 HOUR_S = 3600.0
 # From the least to the most that can be said: of each wearable, the most counts.
@@ -218,6 +219,16 @@ def _failures(progress: Progress) -> str:
     failed = [f"{device}: {said.why}" for device, said in progress.heard.items() if said.word == "failed"]
     more = f" and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
     return f"{len(failed)} failed ({', '.join(failed[:FAILURES_NAMED])}{more})"
+
+
+def too_few(progress: Progress, known: Collection[str], rules: RolloutRules) -> str:
+    """That of the wearables that are `known` too few take part for a release ever to be good, and what to do; or ""."""
+    taking = sum(takes_part(progress.federation, progress.number, each, progress.share) for each in known)
+    if progress.state != "canary" or not known or taking >= rules.least:
+        return ""
+    share = share_for(progress.federation, progress.number, known, rules.least)
+    wider = f"widen it with --share {share:g}" if share < 1 else "promote it to all with --now"
+    return f"{taking} of {len(known)} wearables that are known take part, and {rules.least} have to say good; {wider}"
 
 
 def text_of(progress: Progress, rules: RolloutRules) -> str:

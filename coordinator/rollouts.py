@@ -53,7 +53,7 @@ class Shipped:
 
 
 def signed(release: Release, sign: Sign | None) -> bytes:
-    """The zip of a release, signed anew: with a larger number than any before, so that no wearable takes it for old."""
+    """The zip of a release as it is shipped; finished, it is no more what its round wrote and signed."""
     manifest = pack_manifest(release.manifest)
     signature = {} if sign is None else {SIGNATURE: sign(manifest)}
     return pack({**release.models, MANIFEST: manifest, **signature})
@@ -99,6 +99,11 @@ class Rollouts:
         """Every rollout there has been, the first one first."""
         return tuple(self._shipped(row) for row in self._db.rows("SELECT * FROM rollouts ORDER BY number"))
 
+    @property
+    def wearables(self) -> frozenset[str]:
+        """Everybody who has said anything of the latest rollouts."""
+        return frozenset(device for (device,) in self._db.rows("SELECT DISTINCT device FROM said"))
+
     def zip(self, shipped: Shipped) -> bytes | None:
         """The bytes that a rollout brings, or None when they are gone."""
         return self._blobs.get(shipped.blob)
@@ -113,7 +118,7 @@ class Rollouts:
             return None
 
     def start(self, release: Release, name: str, share: float) -> Shipped:
-        """Ship this release, signed anew, to a share of the wearables, or to all with 1.
+        """Ship this release, signed, to a share of the wearables, or to all with 1.
 
         Raises:
             ReleaseError: when another is still on trial, or this one is what wearables run already.
@@ -130,7 +135,8 @@ class Rollouts:
             is_there = newest is not None and newest.progress.release == name and newest.progress.state != "stopped"
             if newest is not None and is_there and self.zip(newest) is not None:
                 raise ReleaseError(f"{name} is what wearables run already", catalogue.ROLLOUT_UNDER_WAY)
-            begun = self._begin(release, name, share)
+            blob = self._blobs.put(signed(release, self._sign))
+            begun = self._insert(name, blob, share, "canary" if share < 1 else "everybody", "")
         self._forget()
         return begun
 
@@ -197,15 +203,10 @@ class Rollouts:
         """The rollout that follows on one that was stopped: the former release's, or of nothing to nobody."""
         taken_back = stopped.progress.release
         former = self.former(stopped.progress)
-        release = None if former is None else self.release(former)
-        if former is None or release is None:
+        if former is None or self.release(former) is None:
             return self._insert(taken_back, stopped.blob, 0.0, "stopped", reason)
-        return self._begin(release, former.progress.release, 1.0, f"back from {taken_back}: {reason}")
-
-    def _begin(self, release: Release, name: str, share: float, back: str = "") -> Shipped:
-        """A new rollout, within a transaction; `back`: why it goes back."""
-        state: RolloutState = "done" if back else "canary" if share < 1 else "everybody"
-        return self._insert(name, self._blobs.put(signed(release, self._sign)), share, state, back)
+        # To the byte what it was: whoever has it still fetches nothing. That nobody replays it, its number says.
+        return self._insert(former.progress.release, former.blob, 1.0, "done", f"back from {taken_back}: {reason}")
 
     def _insert(self, name: str, blob: BlobRef, share: float, state: RolloutState, reason: str) -> Shipped:
         row = self._db.row("SELECT max(number) FROM rollouts")

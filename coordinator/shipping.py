@@ -5,6 +5,7 @@ What a person's command changes on disk is seen within `LOOK_S`.
 
 import logging
 import queue
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Shipping:
         *,
         downstream: Downstream,
         sign: Sign | None,
+        revoked: Callable[[], frozenset[str]] = frozenset,
         inbox: "queue.Queue[Any]",
     ) -> None:
         """Take up what is on disk in the folder `state`; see `coordinator.rollouts`.
@@ -47,6 +49,7 @@ class Shipping:
             state: the coordinator's state.
             downstream: it serves what is shipped.
             sign: as the coordinator, on this thread.
+            revoked: who was sent away. What the broker has kept of them counts no more.
             inbox: gets a `JobDone` of the name `PROMOTION` when a release was promoted without a person.
 
         Raises:
@@ -57,6 +60,8 @@ class Shipping:
         self._rollouts = Rollouts(state, settings.federation, settings.rollout, sign)
         self._is_last_promoted = False
         self._wearables = Wearables()
+        self._revoked = revoked
+        self._gone = revoked()
         self._count_s = min(COUNT_S, self._rules.hours * HOUR_S / COUNTS)
         self._looked_at_s = self._counted_at_s = float("-inf")
         self._newest: Shipped | None = None
@@ -86,6 +91,8 @@ class Shipping:
             StateError: when that cannot be kept.
             WireError: when there are too many wearables.
         """
+        if device in self._gone:
+            return
         self._wearables.told(device, fitness)
         self._is_news = True
         if self._newest is None or fitness.number != self._newest.progress.number:
@@ -104,6 +111,10 @@ class Shipping:
         if now_s - self._looked_at_s < LOOK_S:
             return
         self._looked_at_s = now_s
+        gone = self._revoked()
+        if gone != self._gone:
+            self._gone, self._is_news = gone, True
+            self._wearables.forget(gone)
         newest = self._rollouts.newest if self._rollouts.was_changed() else self._newest
         if newest is not None and newest.progress.is_under_way and now_s - self._counted_at_s >= self._count_s:
             passed_s = now_s - self._counted_at_s

@@ -229,3 +229,8 @@ def _some(names: list[str]) -> str:
 
 def _last_seen(at_s: float | None, now_s: float) -> str:
     return "not seen since the coordinator started" if at_s is None else f"last seen {now_s - at_s:.0f} s ago"
+
+
+def listed(names: Collection[str]) -> str:
+    """These names in a sentence."""
+    return ", ".join(names) or "nobody"

@@ -1,7 +1,7 @@
 """Which wearables there are, as they say themselves, and what they run: a bounded number of them. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from coordinator.rollout import Progress, RolloutRules, text_of
 from mekt import catalogue
@@ -36,6 +36,11 @@ class Wearables:
                 f"more than {self._most} wearables; start another federation for the rest", catalogue.FEDERATION_FULL
             )
         self._fitness[device] = fitness
+
+    def forget(self, devices: Collection[str]) -> None:
+        """These are wearables of the federation no more."""
+        for device in devices:
+            self._fitness.pop(device, None)
 
     def status(self, progress: Progress, names: Mapping[bytes, str], rules: RolloutRules) -> RolloutStatus:
         """Where the newest rollout stands. `names`: the releases by the hashes of their zips."""

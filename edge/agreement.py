@@ -1,9 +1,10 @@
-"""How often two releases say the same of what was recorded, by onnxruntime alone."""
+"""How often two releases say the same of what was recorded, by onnxruntime alone, measured as a self-test does."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge.runtime import Runtime
+from edge.updates.selftest import agreement
 from export.release import Release
 from mekt import catalogue
 from mekt.errors import SensorError
@@ -11,8 +12,10 @@ from sensors.recording import read_recording
 from sensors.windows import windows_of
 
 
-def agreement(one: Release, other: Release, recordings: Sequence[Path]) -> tuple[dict[str, float], int]:
-    """Per classifier that both have, of how many percent of windows both name the same class; and how many windows.
+def agreements(one: Release, other: Release, recordings: Sequence[Path]) -> tuple[dict[str, float], int]:
+    """Per classifier that both have, their agreement in percent (`edge.updates.selftest`); and over how many windows.
+
+    A classifier none of whose classes is said often enough is left out.
 
     Raises:
         ReleaseError: when one of them does not run.
@@ -36,15 +39,12 @@ def agreement(one: Release, other: Release, recordings: Sequence[Path]) -> tuple
         raise SensorError("the recordings are shorter than a window; name longer ones", catalogue.WINDOWS_UNFIT)
     names = [each.name for each in shared]
     runtimes = [Runtime(release, names) for release in (one, other)]
+    both = frozenset(one.manifest.labels) & frozenset(other.manifest.labels)
     found = {}
     for name in sorted(set(runtimes[0].classifiers) & set(runtimes[1].classifiers)):
         if runtimes[0].takes(name) == runtimes[1].takes(name):
-            said = [
-                [
-                    each.manifest.labels[index]
-                    for index in each.classify(windows.arrays, name).probabilities.argmax(axis=1)
-                ]
-                for each in runtimes
-            ]
-            found[name] = 100 * sum(a == b for a, b in zip(*said, strict=True)) / len(windows)
+            first, second = ([label for label, _ in each.classify(windows.arrays, name).best] for each in runtimes)
+            share = agreement(first, second, both)
+            if share is not None:
+                found[name] = 100 * share
     return found, len(windows)

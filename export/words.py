@@ -80,7 +80,7 @@ class Difference:
     """In what two releases differ, the second from the first; what is the same in both is not in it.
 
     `models`: the files with other content, by "added", "removed" or "changed". `agreement`: per classifier that both
-    have, of how many percent of windows they say the same, where recordings were played through both.
+    have, in percent, where recordings were played through both.
     """
 
     scores: Mapping[str, Change] = field(default_factory=dict)
@@ -135,7 +135,7 @@ def difference_lines(found: Difference) -> list[str]:
         ms = "" if late is None else f", {_number(late.before)} -> {_number(late.after)} ms"
         lines.append(f"{file:<28} {how}{bytes_}{ms}")
     for name, percent in found.agreement.items():
-        lines.append(f"{name:<28} both say the same of {percent:.1f}% of {found.windows} windows")
+        lines.append(f"{name:<28} agreement {percent:.1f}%, the mean over classes, of {found.windows} windows")
     return lines or ["no difference"]
 
 

@@ -5,6 +5,8 @@ rollout has another number, and draws anew.
 """
 
 import hashlib
+import math
+from collections.abc import Iterable
 
 # A double holds so many bits of a fraction, so that none is rounded up to 1.
 FRACTION_BITS = 53
@@ -12,6 +14,17 @@ FRACTION_BITS = 53
 
 def takes_part(federation: str, number: int, device: str, share: float) -> bool:
     """Whether this device is within the share, from 0 (nobody) to 1 (all), of the rollout with this number."""
+    return _drawn(federation, number, device) < share
+
+
+def share_for(federation: str, number: int, devices: Iterable[str], count: int) -> float:
+    """The least share, in whole percent, by which so many of these devices take part in that rollout; 1 for more."""
+    drawn = sorted(_drawn(federation, number, device) for device in devices)
+    if not 0 < count <= len(drawn):
+        return 1.0
+    return math.floor(100 * drawn[count - 1] + 1) / 100
+
+
+def _drawn(federation: str, number: int, device: str) -> float:
     drawn = hashlib.sha256(f"{federation}/{number}/{device}".encode()).digest()
-    fraction = (int.from_bytes(drawn[:8], "big") >> (64 - FRACTION_BITS)) / 2.0**FRACTION_BITS
-    return fraction < share
+    return (int.from_bytes(drawn[:8], "big") >> (64 - FRACTION_BITS)) / 2.0**FRACTION_BITS

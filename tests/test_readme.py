@@ -7,7 +7,8 @@ from pathlib import Path
 from coordinator.rollout import RolloutRules
 from coordinator.settings import read_federation
 from edge.settings import read_device
-from mekt.schema import plain
+from edge.updates.settings import Limits, TrialSettings, UpdateSettings
+from mekt.schema import build, plain
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,3 +29,11 @@ def test_the_settings_of_the_readme_are_accepted(tmp_path: Path) -> None:
 def test_the_settings_of_rollouts_are_shown_as_they_are_by_default() -> None:
     [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "releases.md").read_text(encoding="utf-8"), re.S)
     assert tomllib.loads(text) == {"rollout": plain(RolloutRules())}
+
+
+def test_the_limits_of_updates_are_shown_as_they_are_by_default() -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "updates.md").read_text(encoding="utf-8"), re.S)
+    table = tomllib.loads(text)["updates"]
+    assert table["self_test"] == plain(Limits()) and table["trial"] == plain(TrialSettings())
+    default, shown = UpdateSettings(federation="ward-3", device="wrist-7"), build(UpdateSettings, table)
+    assert (shown.state, shown.most_mb) == (default.state, default.most_mb)

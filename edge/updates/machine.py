@@ -4,7 +4,6 @@
                 -> fetching     a rollout that this wearable takes part in announced another release
                 -> good         ... announced the release that runs already, or the last good one, which then runs
     fetching    -> testing      the release is on the disk, and verified
-                -> good         ... and has the models of what runs, or of the last good one: it runs from now on
     testing     -> trial        it passed the self-test: it runs from now on, beside it the last good one is kept
     fetching, testing
                 -> refused      it cannot be fetched, is none, or did not pass
@@ -94,13 +93,9 @@ class Withdrawn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrived:
-    """This release is whole on the disk and verified.
-
-    `same_as`: it has the models of this one, under a newer signature. So a coordinator goes back to a former release.
-    """
+    """This release is whole on the disk and verified."""
 
     blob: BlobRef
-    same_as: BlobRef | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +200,7 @@ def advance(state: Updates, event: Event, rules: Rules) -> tuple[Updates, tuple[
                 return _give_up(state, event.number)
         case Arrived():
             if state.phase == "fetching" and event.blob == state.target:
-                return _receive(state, event)
+                return replace(state, phase="testing"), (Try(blob=event.blob), Report())
         case Judged():
             if state.phase in ("fetching", "testing") and event.blob == state.target:
                 return _judge(state, event)
@@ -248,15 +243,6 @@ def _give_up(state: Updates, number: int) -> tuple[Updates, tuple[Command, ...]]
     back = () if former.running == state.running else _run(former.running)
     given = replace(_fresh(state, number, None), phase="running", running=former.running, good=former.good)
     return given, (*back, Forget(), Report())
-
-
-def _receive(state: Updates, event: Arrived) -> tuple[Updates, tuple[Command, ...]]:
-    """What runs, or was the last good one, has shown what it can do; and what runs now may be what is wrong."""
-    if event.same_as is None or event.same_as not in (state.running, state.good):
-        return replace(state, phase="testing"), (Try(blob=event.blob), Report())
-    other = state.good if event.same_as == state.running else state.running
-    taken = replace(state, phase="good", running=event.blob, good=other)
-    return taken, (Run(blob=event.blob), Forget(), Report())
 
 
 def _judge(state: Updates, event: Judged) -> tuple[Updates, tuple[Command, ...]]:

@@ -26,7 +26,6 @@ from edge.updates.machine import (
     Event,
     Failed,
     Fetch,
-    Figures,
     Forget,
     Judged,
     Ran,
@@ -39,11 +38,10 @@ from edge.updates.machine import (
     advance,
     commands_at_start,
 )
-from edge.updates.selftest import SelfTest
 from edge.updates.settings import UpdateSettings
 from edge.updates.slots import Slots
 from edge.updates.trial import Trial
-from export.release import Release
+from edge.updates.trying import Trying
 from mekt import catalogue
 from mekt.blobs import ChunkError
 from mekt.errors import MektError, ReleaseError, StateError, WireError
@@ -53,7 +51,7 @@ from mekt.login import located
 from mekt.messages import Answer, Chunk, Fitness, Rollout, Unfit
 from mekt.plan import BlobRef
 from mekt.post import Post
-from mekt.process import LOOP_S, Job, JobDone
+from mekt.process import LOOP_S, JobDone
 from mekt.share import takes_part
 from mekt.signature import Trust
 from mekt.topics import for_wearable
@@ -67,7 +65,6 @@ WRITTEN_S = 30.0
 PROOF_SHARE = 1 / 12
 UNFIT: dict[catalogue.Entry, Unfit] = {
     catalogue.RELEASE_UNSIGNED: "unsigned",
-    catalogue.RELEASE_REPLAYED: "replayed",
     catalogue.RELEASE_TOO_NEW: "too-new",
 }
 
@@ -82,10 +79,7 @@ class Updating:
         self._folder = folder
         self._slots = Slots(folder)
         self._arrival = Arrival(folder, int(1e6 * settings.most_mb))
-        self._trying: BlobRef | None = None
-        self._tries_since_s = 0.0
-        self._job: Job | None = None
-        self._test: SelfTest | None = None
+        self._trying = Trying(settings.self_test, self._slots, handover)
         self._trial: Trial | None = None
         self._resting = False
         self._trust: KeptTrust | None = None
@@ -130,7 +124,7 @@ class Updating:
             self._write_down(least_s=0.0)
             self._advance(Ended())
         finally:
-            self._leave_test()
+            self._trying.leave(STOP_S)
             if self._link is not None:
                 self._link.stop(STOP_S)
             self._arrival.close()
@@ -172,7 +166,7 @@ class Updating:
                     self._advance(Failed(why="does-not-run"))
                 event.answered.set()
             case JobDone():
-                self._on_judged(event)
+                self._judge(self._trying.judged(event))
             case Connected():
                 log.info("connected to the broker, MQTT %s", event.protocol)
                 self._arrival.ask_again()
@@ -227,7 +221,7 @@ class Updating:
         self._arrival.forget()
         trust = None if self._trust is None else Trust(self._trust.trust.key)
         try:
-            release = self._slots.put(data, trust)
+            self._slots.put(data, trust)
         except ReleaseError as error:
             log.error("%s", error)
             self._advance(Judged(blob=target, why=UNFIT.get(error.entry, "damaged")))
@@ -235,26 +229,7 @@ class Updating:
             log.error("%s", error)
             self._advance(Judged(blob=target, why="disk"))
         else:
-            self._arrived(target, release)
-
-    def _arrived(self, blob: BlobRef, release: Release) -> None:
-        """Is it one that is here already, signed anew? The manifest names every model by its content."""
-        state = self._slots.state
-        for ref in (state.running, state.good):
-            here = None if ref is None else self._slots.read(ref)
-            if here is not None and here.manifest == release.manifest:
-                self._advance(Arrived(blob=blob, same_as=ref))
-                return
-        self._advance(Arrived(blob=blob))
-
-    def _on_judged(self, done: JobDone) -> None:
-        if self._job is None or done.name != self._job.name or self._trying is None:
-            return
-        blob, self._trying, self._job, self._test = self._trying, None, None, None
-        unknown: tuple[Unfit, Figures] = "does-not-run", Figures()
-        why, figures = unknown if done.error is not None else done.result
-        log.info("the self-test of the new release: %s; %s", why or "passed", figures)
-        self._advance(Judged(blob=blob, why=why, figures=figures))
+            self._advance(Arrived(blob=target))
 
     def _on_trial(self, event: Saw | Sensed) -> None:
         state = self._slots.state
@@ -282,32 +257,11 @@ class Updating:
             return
         for want in self._arrival.due(now_s, self._link.wire_bytes().down):
             self._send(want)
-        if self._trying is not None and self._job is None:
-            self._try(self._trying, now_s)
+        self._judge(self._trying.on_time(now_s))
 
-    def _try(self, blob: BlobRef, now_s: float) -> None:
-        """Begin the self-test as soon as there are windows; where nothing runs, none will come."""
-        limits, running = self._settings.self_test, self._slots.state.running
-        waited_s = now_s - self._tries_since_s
-        windows, classes = self._handover.variety
-        if running is not None and windows < limits.windows:
-            if waited_s > limits.patience_s:
-                self._trying = None
-                self._advance(Judged(blob=blob, why="untested"))
-            return
-        # Whoever sits all day tells little about a release: somebody who always says "sits" would be right.
-        if running is not None and classes < limits.classes and waited_s < limits.classes_s:
-            return
-        old = None if running is None else self._slots.path(running)
-        test = self._test = SelfTest(self._slots.path(blob), old, self._handover.windows(), limits)
-        self._job = Job(f"self-test {blob.sha256.hex()}", lambda progress: test.result(), self._inbox)
-
-    def _leave_test(self) -> None:
-        """End the self-test that is under way, if one is."""
-        if self._job is not None and self._test is not None:
-            self._test.stop()
-            self._job.cancel(STOP_S)
-        self._job = self._test = None
+    def _judge(self, judged: Judged | None) -> None:
+        if judged is not None:
+            self._advance(judged)
 
     def _advance(self, event: Event) -> bool:
         """One step of the state machine, durable before it is followed; False where the disk does not take it."""
@@ -333,14 +287,13 @@ class Updating:
             match command:
                 case Forget():
                     # What is fetched goes on from the chunks that have come, where that is the next command.
-                    self._trying = None
-                    self._leave_test()
+                    self._trying.leave(STOP_S)
                     if self._slots.state.phase != "fetching":
                         self._arrival.forget()
                 case Fetch(blob=blob):
                     self._fetch(blob)
                 case Try(blob=blob):
-                    self._trying, self._tries_since_s = blob, time.monotonic()
+                    self._trying.begin(blob, time.monotonic())
                 case Run(blob=blob):
                     if not self._hand_over(blob):
                         self._advance(Damaged(blob=blob))
@@ -348,10 +301,9 @@ class Updating:
                     self._report()
 
     def _fetch(self, blob: BlobRef) -> None:
-        release = self._slots.read(blob)
-        if release is not None:
+        if self._slots.read(blob) is not None:
             # It was verified, and the process ended before that was written down.
-            self._arrived(blob, release)
+            self._advance(Arrived(blob=blob))
             return
         try:
             data = self._arrival.begin(blob)

@@ -125,7 +125,7 @@ def _diff(options: argparse.Namespace) -> int:
     before, after = _release(options, options.before), _release(options, options.after)
     found = part("export.words", "difference")(before.manifest, after.manifest)
     if options.recordings:
-        agreement, windows = part("edge.agreement", "agreement")(before, after, options.recordings)
+        agreement, windows = part("edge.agreement", "agreements")(before, after, options.recordings)
         found = replace(found, agreement=agreement, windows=windows)
     return _print(
         part("export.words", "difference_lines")(found), part("export.words", "difference_table")(found), options

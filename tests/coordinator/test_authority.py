@@ -253,6 +253,17 @@ def test_who_was_revoked_gets_nothing_by_a_connection_that_goes_on_even_when_ano
     assert renewed(authority, owner).state == "issued"
 
 
+def test_it_knows_who_was_sent_away_until_they_are_asked_back(authority: Authority) -> None:
+    both = {"pi-3", "pi-4"}
+    enrolled(authority, "pi-4")
+    enrolled(authority)
+    assert not authority.revoked() & both
+    authority.revoke("pi-3")
+    assert authority.revoked() & both == {"pi-3"}
+    authority.token("pi-3", hours=1, host="broker", port=8883)
+    assert not authority.revoked() & both
+
+
 def test_nobody_renews_with_a_key_that_has_no_certificate(authority: Authority) -> None:
     enrolled(authority)
     assert renewed(authority, new_key()).state == "refused"

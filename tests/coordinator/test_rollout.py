@@ -23,6 +23,7 @@ from coordinator.rollout import (
     Widened,
     advance,
     text_of,
+    too_few,
     word_of,
 )
 from mekt.messages import FitnessState, Unfit
@@ -250,3 +251,17 @@ def test_every_state_of_a_wearable_has_a_meaning() -> None:
         "refused": "failed",
         "rolled-back": "failed",
     }
+
+
+def test_a_share_that_draws_too_few_of_those_who_are_known_is_told_with_one_that_does_not() -> None:
+    known = OTHERS[:2] + CANARIES[:1]
+    assert too_few(BEGUN, known, replace(RULES, least=1)) == ""
+    said = too_few(BEGUN, known, RULES)
+    assert said.startswith(
+        "1 of 3 wearables that are known take part, and 2 have to say good; widen it with --share 0."
+    )
+    share = float(said.rsplit(" ", 1)[1])
+    assert too_few(replace(BEGUN, share=share), known, RULES) == ""
+    assert "promote it to all with --now" in too_few(BEGUN, known[:1], RULES)
+    # Nobody is known before the first rollout; and to all goes what goes to all.
+    assert too_few(BEGUN, (), RULES) == too_few(replace(BEGUN, state="everybody", share=1.0), known[:1], RULES) == ""

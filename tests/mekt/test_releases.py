@@ -230,14 +230,14 @@ def test_without_a_state_folder_there_is_nothing_to_list(tmp_path: Path, capsys:
     assert not (tmp_path / "state").exists()
 
 
-def test_what_is_shipped_is_signed_anew_by_the_authority(home: Home) -> None:
+def test_what_is_shipped_is_signed_by_the_authority(home: Home) -> None:
     authority = Authority.create(home.folder / "authority", "ward-3")
     authority.close()
     with home.config.open("a") as file:
         file.write('\n[trust]\nauthority = "authority"\n')
     trust = Trust(authority.signer.public_key)
     newest = []
-    for arguments in (("promote", NAMES[0], "--now"), ("promote", NAMES[1], "--now"), ("stop",)):
+    for arguments in (("promote", NAMES[0], "--now"), ("promote", NAMES[1], "--now")):
         home.told(*arguments)
         with closing(Rollouts(home.folder / "state", "ward-3", home.settings.rollout)) as rollouts:
             shipped = rollouts.newest

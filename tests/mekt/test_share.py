@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mekt.share import takes_part
+from mekt.share import share_for, takes_part
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
 NUMBERS = st.integers(1, 2**31 - 1)
@@ -33,3 +33,19 @@ def test_the_draw_is_the_same_for_ever() -> None:
     """Devices in the field and the coordinator may run different versions of Mekt."""
     drawn = "".join(str(int(takes_part("home", 3, f"pi-{index}", 0.5))) for index in range(16))
     assert drawn == "1010100101001110"
+
+
+@given(NAMES, NUMBERS, st.lists(NAMES, unique=True, max_size=12), st.integers(0, 12))
+def test_the_least_share_for_some_of_a_fleet_draws_as_many(
+    federation: str, number: int, devices: list[str], count: int
+) -> None:
+    share = share_for(federation, number, devices, count)
+
+    def drawn(share: float) -> int:
+        return sum(takes_part(federation, number, each, share) for each in devices)
+
+    assert 0 < share <= 1
+    if 0 < count <= len(devices):
+        assert drawn(share) >= count > drawn(share - 0.01)
+    else:
+        assert share == 1

@@ -118,18 +118,6 @@ def test_the_last_good_release_is_gone_back_to_without_fetching_or_testing() -> 
         assert commands == [Run(blob=A), Forget(), Report()]
 
 
-def test_a_former_release_that_is_shipped_once_more_is_neither_tested_nor_tried() -> None:
-    """The one that runs may be the broken one: who goes back must not be asked whether both agree."""
-    state, commands = run(proven(), Announced(number=2, blob=C), Arrived(blob=C, same_as=A))
-    assert commands[-3:] == [Run(blob=C), Forget(), Report()]
-    assert (state.phase, state.running, state.good) == ("good", C, B)
-    # In the middle of a trial that is ended by it, and where it is what runs already.
-    state, commands = run(on_trial(), Announced(number=2, blob=C), Arrived(blob=C, same_as=A))
-    assert commands[0] == Run(blob=A)
-    assert (state.phase, state.running, state.good) == ("good", C, None)
-    assert run(RUNS_A, Announced(number=2, blob=C), Arrived(blob=C, same_as=D))[0].phase == "testing"
-
-
 def test_a_newer_rollout_overtakes_one_under_way() -> None:
     fetching, _ = run(RUNS_A, Announced(number=1, blob=B))
     testing, _ = run(fetching, Arrived(blob=B))
@@ -213,7 +201,7 @@ WHYS = st.sampled_from(("", "", "disagrees", "slow"))
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Announced, number=NUMBERS, blob=BLOBS),
     st.builds(Withdrawn, number=NUMBERS),
-    st.builds(Arrived, blob=BLOBS, same_as=st.none() | BLOBS),
+    st.builds(Arrived, blob=BLOBS),
     st.builds(Judged, blob=BLOBS, why=WHYS),
     st.builds(Judged, blob=BLOBS, why=WHYS),
     st.just(Started()),

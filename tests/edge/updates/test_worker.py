@@ -1,18 +1,15 @@
 """A wearable's updates around their state machine, without a network: starts, disks, and what is not for it."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from edge.runtime import Decisions
 from edge.updates.handover import Failure, Handover, Saw, Sensed
 from edge.updates.keeper import Keeper
-from edge.updates.machine import Announced, Failed, Figures, Judged, Updates, commands_at_start
-from edge.updates.settings import Limits, TrialSettings, UpdateSettings
+from edge.updates.machine import Announced, Failed, Figures, Judged, Updates
+from edge.updates.settings import TrialSettings, UpdateSettings
 from edge.updates.slots import Slots
 from edge.updates.trial import STEP_S
 from edge.updates.worker import Updating
@@ -23,9 +20,8 @@ from mekt.link import Received
 from mekt.login import BrokerSettings
 from mekt.messages import Body, Receipt, Rollout
 from mekt.post import Post
-from mekt.process import JobCancelledError, Stop
+from mekt.process import Stop
 from mekt.share import takes_part
-from sensors.source import Floats
 from tests.edge.updates.shipped import public_key, shipped, sign, surer
 
 A, B, C = shipped(1), shipped(2, surer), shipped(3)
@@ -170,21 +166,6 @@ def test_a_last_good_release_that_is_damaged_does_not_keep_the_newest_from_comin
     assert life.round() == 3
 
 
-def test_a_release_that_is_shipped_once_more_under_a_newer_signature_runs_at_once(
-    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
-) -> None:
-    shipped.cache_clear()
-    anew = shipped(1)
-    assert anew != A
-    has(replace(ON_TRIAL, phase="good", starts=0), A, B)
-    life = start()
-    assert life.round() == 2
-    life.updating._on_rollout(rollout(2, data=anew))
-    arrive(life, anew)
-    assert (life.state.phase, life.state.running, life.state.good) == ("good", blob_ref(anew), REF_B)
-    assert life.round() == 1
-
-
 def arrive(life: Life, data: bytes = B) -> None:
     """All chunks that it asks for."""
     now_s = 0.0
@@ -254,71 +235,6 @@ def test_what_is_none_for_a_wearable_is_dropped_and_counted(
     assert chunk is not None
     life.receive(Post("ward"), chunk)
     assert dict(life.updating._post.trouble) == {"misplaced": 1, "malformed": 1, "unasked-chunk": 1}
-
-
-@pytest.fixture
-def testing(
-    has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
-) -> tuple[Life, list[int]]:
-    """A wearable that would test a release as soon as it can, and of how many windows each test that it begins is."""
-    begun: list[int] = []
-
-    class Begun:
-        def __init__(self, new: Path, old: Path, groups: list[dict[str, Floats]], limits: Limits) -> None:
-            begun.append(sum(len(group["acc"]) for group in groups))
-
-        def result(self) -> None:
-            raise JobCancelledError
-
-        def stop(self) -> None:
-            """Nothing is under way."""
-
-    monkeypatch.setattr("edge.updates.worker.SelfTest", Begun)
-    has(Updates(phase="testing", number=1, running=REF_A, target=REF_B), A, B)
-    life = start(replace(SETTINGS, self_test=Limits(windows=10, classes=2, classes_s=60, patience_s=90)))
-    life.updating._follow(commands_at_start(life.state))
-    return life, begun
-
-
-def see(life: Life, label: str, count: int) -> None:
-    """So many windows of this class."""
-    arrays = {"acc": np.zeros((count, 50, 3), np.float32)}
-    certain = np.ones((count, 1), np.float32)
-    said = Decisions(classifier="acc", modalities=("acc",), labels=(label,), probabilities=certain)
-    life.handover.saw(arrays, said, 1.0)
-
-
-def test_a_self_test_waits_for_windows_and_not_for_ever(testing: tuple[Life, list[int]]) -> None:
-    life, begun = testing
-    now_s = time.monotonic()
-    see(life, "sit", 9)
-    life.updating._on_time(now_s + 80)
-    assert life.state.phase == "testing" and begun == []
-    life.updating._on_time(now_s + 100)
-    assert (life.state.phase, life.state.why) == ("refused", "untested") and begun == []
-
-
-def test_a_self_test_waits_for_windows_of_several_classes_and_is_made_without_in_the_end(
-    testing: tuple[Life, list[int]],
-) -> None:
-    life, begun = testing
-    now_s = time.monotonic()
-    see(life, "sit", 12)
-    see(life, "walk", 2)
-    life.updating._on_time(now_s + 50)
-    assert begun == []
-    life.updating._on_time(now_s + 70)
-    assert begun == [14]
-
-
-def test_a_self_test_begins_as_soon_as_there_is_enough(testing: tuple[Life, list[int]]) -> None:
-    life, begun = testing
-    see(life, "sit", 12)
-    see(life, "walk", 3)
-    life.updating._on_time(time.monotonic())
-    assert begun == [15]
-    life.updating._on_time(time.monotonic())
-    assert begun == [15], "one at a time"
 
 
 def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_others_are_not_heard(
