@@ -5,10 +5,12 @@ Shapes: N windows, T samples, D embedding width, K classes.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from edge.steps import Steps
 from export.manifest import ClassifierEntry, EncoderEntry
 from export.release import Release
 from export.session import session
@@ -51,7 +53,7 @@ class Runtime:
         Raises:
             ReleaseError: when no classifier can be used, or a model does not run or does not fit the manifest.
         """
-        self.manifest = release.manifest
+        self.manifest, self._release = release.manifest, release
         there = {each.name for each in self.manifest.modalities} if modalities is None else set(modalities)
         self._classifiers = {name: entry for name, entry in _ranked(release) if there >= set(entry.modalities)}
         if not self._classifiers:
@@ -71,10 +73,16 @@ class Runtime:
         there = set(modalities)
         return next((name for name, entry in self._classifiers.items() if there >= set(entry.modalities)), None)
 
-    def classify(self, arrays: Mapping[str, Floats], classifier: str | None = None) -> Decisions:
+    def classify(
+        self,
+        arrays: Mapping[str, Floats],
+        classifier: str | None = None,
+        embedded: Mapping[str, Floats] = MappingProxyType({}),
+    ) -> Decisions:
         """What the best classifier for these modalities, or the one named, says about N windows.
 
-        `arrays` are windows as sensed, per modality (N, T, ...), not normalised.
+        `arrays` are windows as sensed, per modality (N, T, ...), not normalised. Of those in `embedded` the embeddings
+        (N, D) are known already.
 
         Raises:
             SensorError: when the arrays do not have the shape of the release's windows, or suffice for no classifier.
@@ -96,7 +104,10 @@ class Runtime:
         parts = [np.empty((0, len(self.manifest.labels)), dtype=np.float32)]
         for first in range(0, count, BATCH):
             rows = slice(first, first + BATCH)
-            embeddings = [self._embed(self._encoders[each], arrays[each][rows]) for each in entry.modalities]
+            embeddings = [
+                embedded[each][rows] if each in embedded else self._embed(self._encoders[each], arrays[each][rows])
+                for each in entry.modalities
+            ]
             parts.append(self._run(entry.file, np.concatenate(embeddings, axis=1)))
         return Decisions(
             classifier=name,
@@ -104,6 +115,19 @@ class Runtime:
             labels=self.manifest.labels,
             probabilities=np.concatenate(parts),
         )
+
+    def steps(self, stride_s: float) -> dict[str, Steps]:
+        """The encoders that go through a stream of windows, so far apart, in steps, by modality.
+
+        Raises:
+            ReleaseError: when a model cannot be loaded.
+        """
+        counts = {name: self.manifest.steps_to_run(entry, stride_s) for name, entry in self._encoders.items()}
+        return {
+            name: Steps(entry, entry.step, _session(self._release, entry.step.file), counts[name])
+            for name, entry in self._encoders.items()
+            if counts[name] and entry.step is not None
+        }
 
     @property
     def classifiers(self) -> tuple[str, ...]:

@@ -193,6 +193,21 @@ class Manifest:
         fast = [each for each in (encoder.file, encoder.int8.file) if latency_ms[each] <= latency_ms[encoder.file]]
         return min(fast, key=lambda each: self.files[each].size_bytes)
 
+    def steps_to_run(self, encoder: EncoderEntry, stride_s: float) -> int:
+        """How many steps lead from one window to the next, so far apart; 0 where whole windows are computed faster.
+
+        In doubt they are: without figures, and where no number of steps is as long, or a window too short for them.
+        """
+        form = encoder.step
+        if self.measured is None or form is None:
+            return 0
+        steps = round(stride_s * encoder.modality.rate_hz / form.samples)
+        fit = math.isclose(steps * form.samples, stride_s * encoder.modality.rate_hz, rel_tol=1e-6) and (
+            (steps - 1) * form.samples + form.takes <= self.window.samples(encoder.modality)
+        )
+        latency_ms = self.measured.latency_ms
+        return steps if fit and steps * latency_ms[form.file] < latency_ms[self.file_to_run(encoder)] else 0
+
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """What the release can take, in the order of its encoders."""

@@ -180,7 +180,7 @@ def test_killed_at_any_moment_the_federation_ends_with_the_same_release(
         ward.until(Presence, device="pi-both", activity="training", round=0)
         kill("pi-both")
         ward.start("pi-both")
-        ward.until(Offer, device="pi-acc", round=0)
+        ward.once(Offer, device="pi-acc", round=0)
         kill("coordinator")
         ward.start("coordinator")
         ward.until(Status, round=1)

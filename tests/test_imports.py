@@ -24,7 +24,8 @@ LEAN_EXPORT = {"export.bundle", "export.manifest", "export.release", "export.ses
 LEAN = {
     *("edge.account", "edge.audit", "edge.chain", "edge.contents"),
     "edge.fetching",
-    *("edge.agreement", "edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score", "edge.turns"),
+    *("edge.agreement", "edge.enrolment", "edge.infer", "edge.renewal", "edge.runtime", "edge.score"),
+    *("edge.steps", "edge.turns"),
     *LEAN_EXPORT,
     *(
         "mekt.arrays",

@@ -106,7 +106,7 @@ def test_a_device_that_is_cut_off_in_the_middle_of_its_upload(ward: Ward, undist
     cut_off = ward.weather["pi-acc"]
     ward.federation.until(Presence, device="pi-acc", activity="training", round=0)
     cut_off.bytes_per_s = 4000.0
-    ward.federation.until(Offer, device="pi-acc", round=0)
+    ward.federation.once(Offer, device="pi-acc", round=0)
     before = cut_off.up_bytes
     ward.wait_for(lambda: cut_off.up_bytes - before > 2000)
     cut_off.partition()
@@ -124,7 +124,7 @@ def test_a_coordinator_that_is_cut_off_while_devices_learn(ward: Ward, undisturb
     ward.federation.until(Presence, device="pi-acc", activity="training", round=0)
     cut_off.partition()
     for name in DEVICES:
-        ward.federation.until(Offer, device=name, round=0)
+        ward.federation.once(Offer, device=name, round=0)
     ward.wait_for(lambda: cut_off.refused > 0)
     cut_off.clear()
     ward.ends_as(undisturbed)

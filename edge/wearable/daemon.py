@@ -321,14 +321,14 @@ class Wearable:
         anew = chosen != self._chosen
         sources = _sources(chosen, self._base) if anew else self._sources
         sensed = usable([each for source in sources for each in source.modalities], release.manifest)
-        recogniser = Recogniser(release, sensed, log.warning)
+        recogniser = Recogniser(release, sensed, log.warning, settings.every_s)
         manifest = release.manifest
         if unknown := settings.decide.unknown(manifest.labels):
             raise SettingsError(
                 f"decide: the release has no class {', '.join(unknown)}; it has {', '.join(manifest.labels)}",
                 catalogue.CHOICE_UNKNOWN,
             )
-        window_s, stride_s = manifest.window.window_s, manifest.window.stride_s
+        window_s, stride_s = recogniser.window.window_s, recogniser.window.stride_s
         if self._decider is None or (self._decider.labels, self._stride_s) != (manifest.labels, stride_s):
             self._decider = Decider(manifest.labels, stride_s, settings.decide)
         self._recogniser, self._window_s, self._stride_s = recogniser, window_s, stride_s

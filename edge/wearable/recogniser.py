@@ -8,8 +8,8 @@ from edge.runtime import Decisions, Runtime
 from export.manifest import Manifest
 from export.release import Release
 from mekt import catalogue
-from mekt.errors import SensorError
-from mekt.modality import Modality
+from mekt.errors import SensorError, SettingsError
+from mekt.modality import Modality, WindowSpec
 from sensors.source import Floats, Gap, Item
 from sensors.windows import Windower
 
@@ -31,19 +31,29 @@ class Recogniser:
     """Takes what sources give of `modalities` and classifies each window by the classifier that uses most of it.
 
     A modality that falls behind is waited for `WAIT_S`, then done without until it is back; that, and what the release
-    could use and is not sensed, is said in words to `say`, once and whenever it changes.
+    could use and is not sensed, is said in words to `say`, once and whenever it changes. Windows are `every_s` apart,
+    by default as far as those that the release was made of; encoders go through them in steps where that is faster.
 
     Raises:
         ReleaseError: when no classifier suffices for these modalities, or a model does not run.
+        SettingsError: when `every_s` does not suit the release's windows.
     """
 
-    def __init__(self, release: Release, modalities: Collection[str], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        release: Release,
+        modalities: Collection[str],
+        say: Callable[[str], None],
+        every_s: float | None = None,
+    ) -> None:
         self.manifest = release.manifest
         self._say = say
         self._runtime = Runtime(release, list(modalities))
         sets = [self._runtime.takes(each) for each in self._runtime.classifiers]
         self._kinds = [each for each in self.manifest.modalities if any(each.name in names for names in sets)]
-        self._windower = Windower(self._kinds, self.manifest.window, sets=sets, wait_s=WAIT_S, rated=False)
+        self.window = _window(self.manifest.window, every_s)
+        self._steps = self._runtime.steps(self.window.stride_s)
+        self._windower = Windower(self._kinds, self.window, sets=sets, wait_s=WAIT_S, rated=False)
         # At first it is as if all that the release knows had been used.
         self._used = frozenset(each.name for each in self.manifest.modalities)
         self._note(sets[0])
@@ -57,7 +67,12 @@ class Recogniser:
         for window in self._windower.feed(item):
             began_s = time.perf_counter()
             arrays = {name: array[None] for name, array in window.arrays.items()}
-            decisions = self._runtime.classify(arrays)
+            embedded = {}
+            for name in self._steps.keys() & arrays.keys():
+                embedding = self._steps[name].embed(window.start_s, arrays[name])
+                if embedding is not None:
+                    embedded[name] = embedding
+            decisions = self._runtime.classify(arrays, embedded=embedded)
             latency_ms = 1000 * (time.perf_counter() - began_s)
             self._note(decisions.modalities)
             yield Recognised(start_s=window.start_s, arrays=arrays, decisions=decisions, latency_ms=latency_ms)
@@ -73,6 +88,15 @@ class Recogniser:
         unused = ", ".join(each.name for each in self.manifest.modalities if each.name not in self._used)
         named = ", ".join(used)
         self._say(f"without {unused}: classifying by {named} alone" if unused else f"classifying by {named} again")
+
+
+def _window(window: WindowSpec, every_s: float | None) -> WindowSpec:
+    try:
+        return window if every_s is None else WindowSpec(window_s=window.window_s, stride_s=every_s)
+    except ValueError as error:
+        raise SettingsError(
+            f"every_s: the release's windows are {window.window_s:g} s long: {error}", catalogue.SETTING_OUT_OF_BOUNDS
+        ) from error
 
 
 def usable(

@@ -47,6 +47,7 @@ class WearableSettings:
     """All about a wearable. It runs one `release`, or those that come by `updates`.
 
     What it says goes to standard output and, where that is named, to the broker.
+    It looks at a window `every_s`, by default as often as the release's windows were taken for learning.
     It says something when that has changed, and again after `repeat_s`; with 0, after every window. Without `[broker]`
     the broker is on this machine.
     """
@@ -54,6 +55,7 @@ class WearableSettings:
     sensors: Annotated[tuple[SensorSettings, ...], Bounds(shortest=1, longest=16)]
     release: ReleaseSettings | None = None
     updates: UpdateSettings | None = None
+    every_s: Annotated[float, Bounds(low=0.01, high=60)] | None = None
     decide: DecideSettings = field(default_factory=DecideSettings)
     repeat_s: Annotated[float, Bounds(low=0, high=3600)] = 60.0
     stdout: bool = True
