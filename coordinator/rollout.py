@@ -224,8 +224,12 @@ def _failures(progress: Progress) -> str:
 def too_few(progress: Progress, known: Collection[str], rules: RolloutRules) -> str:
     """That of the wearables that are `known` too few take part for a release ever to be good, and what to do; or ""."""
     taking = sum(takes_part(progress.federation, progress.number, each, progress.share) for each in known)
-    if progress.state != "canary" or not known or taking >= rules.least:
+    if progress.state != "canary" or taking >= rules.least:
         return ""
+    if not known:
+        return (
+            f"whether {rules.least} wearables take part is not known, as none was heard before; --now ships it to all"
+        )
     share = share_for(progress.federation, progress.number, known, rules.least)
     wider = f"widen it with --share {share:g}" if share < 1 else "promote it to all with --now"
     return f"{taking} of {len(known)} wearables that are known take part, and {rules.least} have to say good; {wider}"

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -229,18 +229,28 @@ class Stage:
 
     def mekt(self, *arguments: str) -> Any:
         """What a command says as JSON."""
+        with self.begun(*arguments) as command:
+            return command()
+
+    @contextlib.contextmanager
+    def begun(self, *arguments: str) -> Iterator[Callable[[], Any]]:
+        """The same of a command that has begun: called, it waits for its end."""
         command = [sys.executable, "-m", "mekt", *arguments, "--config", str(self.config), "--json"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with tempfile.TemporaryFile() as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-            while process.poll() is None:
-                self.look()
-                time.sleep(LOOK_S)
-            out.seek(0)
-            text = out.read().decode()
-        if process.returncode:
-            raise ProofError(f"mekt {' '.join(arguments)} ended with {process.returncode}: {text}")
-        return json.loads(text.splitlines()[-1])
+
+            def said() -> Any:
+                while process.poll() is None:
+                    self.look()
+                    time.sleep(LOOK_S)
+                out.seek(0)
+                text = out.read().decode()
+                if process.returncode:
+                    raise ProofError(f"mekt {' '.join(arguments)} ended with {process.returncode}: {text}")
+                return json.loads(text.splitlines()[-1])
+
+            yield said
 
     def rollout(self) -> dict[str, Any]:
         """Where the newest rollout stands, by `mekt status`."""
@@ -371,10 +381,10 @@ def play(stage: Stage, seed: int) -> None:
     stage.told("all run it", lambda told: told["wearables"] == {first: everybody})
 
     print("the second one, to canaries first, while parts are killed", flush=True)
-    stage.mekt("release", "promote", second, "--share", share(2))
-    missed = [f"{each.victim} while {each.phase}" for each in stage.missed(2, draw(seed))]
-    if missed:
-        raise ProofError(f"the rollout was over before these were killed: {', '.join(missed)}; try another seed")
+    # A fetch is over in a moment, before the command has ended that it follows on.
+    with stage.begun("release", "promote", second, "--share", share(2)) as promoted:
+        missed = stage.missed(2, draw(seed))
+        promoted()
     stage.until(lambda: stage.all_are(2, "good"), "all call it good")
     stage.told("all run it", lambda told: told["wearables"] == {second: everybody} and told["share"] == 1)
 
@@ -404,7 +414,12 @@ def play(stage: Stage, seed: int) -> None:
         raise ProofError(f"mekt release list: {reason}")
 
     print("the same without that, to all; and back, by command", flush=True)
-    stage.mekt("release", "promote", third, "--now")
+    with stage.begun("release", "promote", third, "--now") as promoted:
+        missed = stage.missed(7, missed)
+        promoted()
+    if missed:
+        never = ", ".join(f"{each.victim} while {each.phase}" for each in missed)
+        raise ProofError(f"the rollouts were over before these were killed: {never}; try another seed")
     stage.until(lambda: stage.all_are(7, "good"), "all call it good")
     before = {name: set(seen) for name, seen in stage.fetched.items()}
     stage.mekt("release", "rollback")
