@@ -19,7 +19,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from coordinator.authority import Authority
+from coordinator.authority import Authority, onlooker_of
 from coordinator.certificates import LONGEST_NAME
 from mekt import catalogue
 from mekt.credentials import tls_context
@@ -126,7 +126,7 @@ def access(authority: Authority) -> str:
     federation = authority.federation
     root = f"{ROOT}/{federation}"
     up = [kind for kind, (_, _, directions) in KINDS.items() if "up" in directions]
-    names = sorted({each.name for each in authority.certified() if each.revoked_s is None})
+    names = {each.name for each in authority.certified() if each.revoked_s is None}
     lines = [
         "# Written by `mekt broker config`; made anew by the next one.",
         f"user coordinator:{federation}",
@@ -138,9 +138,8 @@ def access(authority: Authority) -> str:
         f"topic write {root}/status",
         f"topic write {root}/rollout",
     ]
-    for name in names:
-        if name.startswith("watch:"):
-            lines += ["", f"user {name}", f"topic read {root}/status", f"topic read {root}/up/+/presence"]
+    for name in sorted({onlooker_of(federation), *(each for each in names if each.startswith("watch:"))}):
+        lines += ["", f"user {name}", f"topic read {root}/status", f"topic read {root}/up/+/presence"]
     lines += ["", "# Every device, under the name in its certificate and no other."]
     lines += [f"pattern write {root}/up/%u/{kind}" for kind in up]
     lines += [f"pattern read {root}/{what}" for what in ("down/%u/+", "round", "rollout")]

@@ -1,7 +1,9 @@
 """`mekt status`, `mekt audit`, `mekt doctor` and `mekt explain`: how things stand, and what to do about it."""
 
 import argparse
+import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +18,53 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="take broker and federation from these settings")
     parser.add_argument("--federation", type=name, metavar="NAME", help="instead of --config: the federation")
     parser.add_argument("--host", default="127.0.0.1", help="its broker's address (127.0.0.1)")
-    parser.add_argument("--port", type=PORT, default=1883, help="its broker's port (1883)")
+    parser.add_argument("--port", type=PORT, help="its broker's port (1883; 8883 with --identity)")
+    text = "look with the certificate in this folder, as `mekt ca issue watch` makes it"
+    parser.add_argument("--identity", type=Path, metavar="DIR", help=text)
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
 def _status(options: argparse.Namespace) -> int:
     show = part("mekt.watch", "show_status")
-    if options.config is not None:
-        broker, federation = _from_settings(options.config)
-    elif options.federation is not None:
-        settings = part("mekt.login", "BrokerSettings")
-        broker, federation = settings(host=options.host, port=options.port, plain_text_allowed=True), options.federation
-    else:
-        raise SettingsError(
-            "status: name a settings file with --config, or a federation with --federation", catalogue.ARGUMENTS_UNFIT
-        )
-    code: int = show(broker, federation, as_json=options.json, out=sys.stdout)
+    tls = None if options.identity is None else part("mekt.identity", "tls_settings")(options.identity)
+    with contextlib.ExitStack() as stack:
+        if options.config is not None:
+            broker, federation = _from_settings(options.config, stack, named=tls is not None)
+        elif options.federation is not None:
+            settings = part("mekt.login", "BrokerSettings")
+            port = options.port or (1883 if tls is None else 8883)
+            broker, federation = settings(host=options.host, port=port, plain_text_allowed=True), options.federation
+        else:
+            raise SettingsError(
+                "status: name a settings file with --config, or a federation with --federation",
+                catalogue.ARGUMENTS_UNFIT,
+            )
+        if tls is not None:
+            broker = replace(broker, tls=tls)
+        code: int = show(broker, federation, as_json=options.json, out=sys.stdout)
     return code
 
 
-def _from_settings(path: Path) -> tuple[Any, str]:
-    """Broker and federation out of either kind of settings file."""
+def _from_settings(path: Path, stack: contextlib.ExitStack, *, named: bool) -> tuple[Any, str]:
+    """Broker and federation out of any kind of settings file, with a login that may look; `named`: there is another."""
     table = part("mekt.settings", "read_table")(path)
-    kind = ("edge.settings", "read_device") if "device" in table else ("coordinator.settings", "read_federation")
-    settings = part(*kind)(path)
-    return settings.broker, settings.federation
+    if "device" not in table and "updates" not in table:
+        settings = part("coordinator.settings", "read_federation")(path)
+        look = part("coordinator.onlooker", "onlooker")(settings, path.parent)
+        return settings.broker if named else stack.enter_context(look), settings.federation
+    if "device" in table:
+        settings = part("edge.settings", "read_device")(path)
+        broker = settings.broker
+    else:
+        settings = part("edge.wearable.settings", "read_wearable")(path).updates
+        broker = part("mekt.login", "located")(settings.broker, path.parent)
+    if not named and broker.tls is not None and broker.tls.certificate is not None:
+        raise SettingsError(
+            f"status: {settings.device} may not look with its own certificate, and its connection would end; ask beside "
+            "the coordinator, or have `mekt ca issue watch` make an --identity",
+            catalogue.ARGUMENTS_UNFIT,
+        )
+    return broker, settings.federation
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
