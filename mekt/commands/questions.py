@@ -60,8 +60,8 @@ def _from_settings(path: Path, stack: contextlib.ExitStack, *, named: bool) -> t
         broker = part("mekt.login", "located")(settings.broker, path.parent)
     if not named and broker.tls is not None and broker.tls.certificate is not None:
         raise SettingsError(
-            f"status: {settings.device} may not look with its own certificate, and its connection would end; ask beside "
-            "the coordinator, or have `mekt ca issue watch` make an --identity",
+            f"status: {settings.device} may not look with its own certificate, and would lose its connection; ask "
+            "beside the coordinator, or have `mekt ca issue watch` make an --identity",
             catalogue.ARGUMENTS_UNFIT,
         )
     return broker, settings.federation

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +25,13 @@ from coordinator.fence import CERTIFICATE, PID, Fence, expel, renew
 from coordinator.fence import KEY as BROKER_KEY
 from coordinator.registrar import Registrar
 from edge.enrolment import enrol, settings_text
+from edge.settings import read_device
+from edge.wearable.settings import read_wearable
 from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
 from mekt.identity import KEY, fits, tls_settings, write_identity
 from mekt.link import Link, Received
-from mekt.login import BrokerSettings
+from mekt.login import BrokerSettings, located
 from mekt.messages import Request
 from mekt.post import Post
 from mekt.token import Token
@@ -546,14 +547,16 @@ def test_an_enrolment_that_was_killed_between_any_two_writes_is_whole_when_it_is
     assert codes[0] == codes[5] == 9 and codes[-1] == 0
 
 
-def test_settings_for_a_device_are_toml_whatever_its_folder_is_called(ward: Ward) -> None:
+@pytest.mark.parametrize("folder", ["identity", 'a "folder"\\[trust]'])
+def test_settings_of_a_device_and_of_a_wearable_lack_but_a_sensor(ward: Ward, tmp_path: Path, folder: str) -> None:
     token = ward.authority.token("pi-15", hours=1, host="2001:db8::1", port=ward.port)
-    folder = 'a "folder"\\\n[trust]'
-    read = tomllib.loads(settings_text(token, folder))
-    assert read["broker"]["host"] == "2001:db8::1" and read["device"] == "pi-15"
-    assert read["broker"]["tls"]["key"] == f"{folder}/{KEY}" and set(read) == {
-        "federation",
-        "device",
-        "broker",
-        "trust",
-    }
+    sensor = '[[sensors]]\nkind = "simulator"\nmodalities = ["acc"]\nsubject = 1\n'
+    (tmp_path / "device.toml").write_text(settings_text(token, folder) + sensor)
+    (tmp_path / "wearable.toml").write_text(settings_text(token, folder, wearable=True) + sensor)
+    device, updates = read_device(tmp_path / "device.toml"), read_wearable(tmp_path / "wearable.toml").updates
+    assert updates is not None and updates.trust == f"{folder}/coordinator.pub"
+    assert device.trust is not None and device.trust.coordinator == updates.trust
+    for each in (device, updates):
+        assert (each.federation, each.device) == ("ward", "pi-15")
+        broker = located(each.broker, tmp_path)
+        assert (broker.host, broker.port, broker.tls) == ("2001:db8::1", ward.port, tls_settings(tmp_path / folder))
