@@ -68,7 +68,9 @@ def _from_settings(path: Path, stack: contextlib.ExitStack, *, named: bool) -> t
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the device's settings, device.toml")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="its settings, device.toml or wearable.toml"
+    )
     text = "prove that the log has no gap, instead of listing it"
     parser.add_argument("--verify", action="store_true", help=text)
     text = "list only messages of this round and later ones"
