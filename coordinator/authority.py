@@ -76,8 +76,6 @@ RENEWED_AT = 1 / 3
 LONGEST_TOKEN_HOURS = 30 * 24.0
 # How long a connection lasts that pushes a revoked device's own out; by then the broker knows of the revocation.
 MINUTE_S = 60.0
-# How long somebody can look by a certificate that is made for one look; the broker's clock may differ by as much.
-LOOK_S = 3600.0
 # A clock that shows less was never set: no Mekt is older.
 EARLIEST_NOW_S = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 
@@ -87,6 +85,8 @@ KEY_REVOKED = "this key was revoked; remove the identity's folder on the device,
 
 # What a certificate's name says of its holder. A device's own name stands alone: no name has a colon.
 Role = Literal["coordinator", "watch"]
+# Who looks from beside the authority; the access list always knows it.
+LOOKER = "watch:here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -380,9 +380,9 @@ class Authority:
         """A certificate under a device's name for a minute; the broker ends the device's connection for its holder."""
         return self._issue(device, self._now() + MINUTE_S, kept=False)
 
-    def onlooker(self) -> Credentials:
-        """A certificate for one look from beside the coordinator, under a name that every broker's access list has."""
-        return self._issue(onlooker_of(self.federation), self._now() + LOOK_S, kept=False)
+    def looker(self) -> Credentials:
+        """A certificate for a minute for somebody beside the authority who looks at how the federation stands."""
+        return self._issue(LOOKER, self._now() + MINUTE_S, kept=False)
 
     def broker(self, hosts: tuple[str, ...]) -> Credentials:
         """A certificate for the broker under these names and addresses.
@@ -459,11 +459,6 @@ class _Kept:
     issued_s: float
     ends_s: float
     der: bytes
-
-
-def onlooker_of(federation: str) -> str:
-    """The name under which who is beside the coordinator looks."""
-    return f"watch:{federation}"
 
 
 def _damaged(folder: Path, why: object) -> StateError:

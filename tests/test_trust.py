@@ -280,23 +280,6 @@ def test_the_list_of_devices_says_who_is_in(ward: Ward) -> None:
     assert {row["name"] for row in rows if row["state"] == "good"} >= {*DEVICES, "coordinator:ward", "broker:127.0.0.1"}
 
 
-def test_who_looks_from_beside_the_coordinator_or_with_an_identity_sees_all_and_ends_nobodys_connection(
-    ward: Ward,
-) -> None:
-    status = json.loads(ward.mekt("status", "--config", "coordinator/federation.toml", "--json"))
-    assert status["status"]["phase"] == "finished" and set(status["devices"]) == set(DEVICES)
-    ward.mekt("ca", "issue", "watch", "--name", "bob", "--out", "bob")
-    ward.mekt("broker", "config", "--out", "fence", "--host", "127.0.0.1", "--user", "root", "--port", str(ward.port))
-    place = ("--federation", "ward", "--port", str(ward.port))
-    assert json.loads(ward.mekt("status", *place, "--identity", "bob", "--json")) == status
-    named = ("--config", "pi-acc/device.toml")
-    assert json.loads(ward.mekt("status", *named, "--identity", "bob", "--json")) == status
-    said = ward.mekt("status", *named, code=SettingsError.exit_code)
-    assert "pi-acc may not look with its own certificate" in said
-    for name in ("coordinator", *DEVICES):
-        assert ward.log(name).count("connected to the broker") == 1
-
-
 def test_a_revoked_device_is_sent_away_in_the_middle_and_the_others_stay(ward: Ward) -> None:
     said = ward.mekt("device", "revoke", "pi-gyro", "--broker", "fence")
     assert "1 certificate revoked" in said

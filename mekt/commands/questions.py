@@ -18,52 +18,57 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="take broker and federation from these settings")
     parser.add_argument("--federation", type=name, metavar="NAME", help="instead of --config: the federation")
     parser.add_argument("--host", default="127.0.0.1", help="its broker's address (127.0.0.1)")
-    parser.add_argument("--port", type=PORT, help="its broker's port (1883; 8883 with --identity)")
-    text = "look with the certificate in this folder, as `mekt ca issue watch` makes it"
-    parser.add_argument("--identity", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--port", type=PORT, help="its broker's port (1883; with --identity 8883)")
+    parser.add_argument("--identity", type=Path, metavar="DIR", help="log in with what `mekt ca issue watch` made")
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
 def _status(options: argparse.Namespace) -> int:
     show = part("mekt.watch", "show_status")
-    tls = None if options.identity is None else part("mekt.identity", "tls_settings")(options.identity)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as until_shown:
         if options.config is not None:
-            broker, federation = _from_settings(options.config, stack, named=tls is not None)
+            broker, federation = _from_settings(options.config, until_shown)
         elif options.federation is not None:
-            settings = part("mekt.login", "BrokerSettings")
-            port = options.port or (1883 if tls is None else 8883)
-            broker, federation = settings(host=options.host, port=port, plain_text_allowed=True), options.federation
+            broker, federation = _from_arguments(options), options.federation
         else:
             raise SettingsError(
                 "status: name a settings file with --config, or a federation with --federation",
                 catalogue.ARGUMENTS_UNFIT,
             )
-        if tls is not None:
-            broker = replace(broker, tls=tls)
         code: int = show(broker, federation, as_json=options.json, out=sys.stdout)
     return code
 
 
-def _from_settings(path: Path, stack: contextlib.ExitStack, *, named: bool) -> tuple[Any, str]:
-    """Broker and federation out of any kind of settings file, with a login that may look; `named`: there is another."""
+def _from_arguments(options: argparse.Namespace) -> Any:
+    settings = part("mekt.login", "BrokerSettings")
+    if options.identity is None:
+        return settings(host=options.host, port=options.port or 1883, plain_text_allowed=True)
+    tls = part("mekt.identity", "tls_settings")(options.identity)
+    return settings(host=options.host, port=options.port or 8883, tls=tls)
+
+
+def _from_settings(path: Path, until_shown: contextlib.ExitStack) -> tuple[Any, str]:
+    """Broker and federation out of any kind of settings file."""
     table = part("mekt.settings", "read_table")(path)
-    if "device" not in table and "updates" not in table:
-        settings = part("coordinator.settings", "read_federation")(path)
-        look = part("coordinator.onlooker", "onlooker")(settings, path.parent)
-        return settings.broker if named else stack.enter_context(look), settings.federation
-    if "device" in table:
-        settings = part("edge.settings", "read_device")(path)
-        broker = settings.broker
-    else:
+    is_member = "device" in table or "updates" in table
+    if "updates" in table:
         settings = part("edge.wearable.settings", "read_wearable")(path).updates
         broker = part("mekt.login", "located")(settings.broker, path.parent)
-    if not named and broker.tls is not None and broker.tls.certificate is not None:
-        raise SettingsError(
-            f"status: {settings.device} may not look with its own certificate, and would lose its connection; ask "
-            "beside the coordinator, or have `mekt ca issue watch` make an --identity",
-            catalogue.ARGUMENTS_UNFIT,
-        )
+    else:
+        kind = ("edge.settings", "read_device") if is_member else ("coordinator.settings", "read_federation")
+        settings = part(*kind)(path)
+        broker = settings.broker
+    if settings.trust is not None and broker.tls is not None and broker.tls.certificate is not None:
+        # The broker takes the name in a certificate for the client id: with its own, this would end the daemon's link.
+        if is_member:
+            raise SettingsError(
+                f"{path}: the broker shows a device nothing of others; ask beside the coordinator, or with "
+                "--federation, --host and --identity, which `mekt ca issue watch` makes",
+                catalogue.ARGUMENTS_UNFIT,
+            )
+        looking = part("coordinator.lending", "looking")(path.parent / settings.trust.authority)
+        lent = until_shown.enter_context(looking)
+        broker = replace(broker, tls=replace(broker.tls, certificate=lent.certificate, key=lent.key))
     return broker, settings.federation
 
 

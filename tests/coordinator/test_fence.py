@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,19 @@ from coordinator.registrar import Registrar
 from edge.enrolment import enrol, settings_text
 from edge.settings import read_device
 from edge.wearable.settings import read_wearable
+from mekt.cli import main
 from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
-from mekt.identity import KEY, fits, tls_settings, write_identity
+from mekt.identity import COORDINATOR, KEY, fits, tls_settings, write_identity
 from mekt.link import Link, Received
 from mekt.login import BrokerSettings, located
-from mekt.messages import Request
+from mekt.messages import Request, Status
 from mekt.post import Post
 from mekt.token import Token
 from mekt.topics import for_coordinator
 from tests.fences import fenced_broker
 from tests.mekt.conftest import needs_mosquitto
+from tests.tables import WINDOWS_OF_ACC
 from tests.waiting import until
 
 pytestmark = needs_mosquitto
@@ -253,6 +255,61 @@ def test_who_watches_sees_the_status_and_changes_nothing(client: Make) -> None:
         "mekt/1/ward/down/pi-3/want",
     ):
         assert not watcher.may_publish(topic)
+
+
+FEDERATION = f"""
+federation = "ward"
+rounds = 1
+proxy = ["proxy.npz"]
+{WINDOWS_OF_ACC}
+"""
+DEVICE = """
+federation = "ward"
+device = "pi-3"
+[[sensors]]
+kind = "simulator"
+modalities = ["acc"]
+subject = 1
+"""
+
+
+def broker_table(ward: Ward, who: str) -> str:
+    """How a part logs in; the table of whom it trusts begins behind it."""
+    files = ", ".join(f"{name} = '{path}'" for name, path in asdict(tls_settings(ward.folder / who)).items() if path)
+    return f"[broker]\nport = {ward.port}\ntls = {{ {files} }}\n[trust]\n"
+
+
+def status(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """The command's exit code, and what it says."""
+    code = main(["status", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def test_who_asks_for_the_status_ends_nobodys_connection(
+    ward: Ward, client: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coordinator, device = client("coordinator"), client("pi-3")
+    text = "waiting for pi-3"
+    stands = Status(phase="collecting", rounds=5, online=(), waiting_for=(), received=(), reports=(), text=text)
+    topic, said = Post("ward").seal(stands, "all")
+    assert coordinator.may_publish(topic, said, retain=True)
+    federation, edge = tmp_path / "federation.toml", tmp_path / "device.toml"
+    federation.write_text(FEDERATION + broker_table(ward, "coordinator") + f"authority = '{ward.authority.folder}'\n")
+    edge.write_text(DEVICE + broker_table(ward, "pi-3") + f"coordinator = '{ward.identity('pi-3') / COORDINATOR}'\n")
+
+    wearable = tmp_path / "wearable.toml"
+    token = ward.authority.token("pi-3", hours=1, host="127.0.0.1", port=ward.port)
+    wearable.write_text(settings_text(token, "pi-3", wearable=True) + DEVICE.partition('"pi-3"\n')[2])
+
+    asked = ("--federation", "ward", "--port", ward.port, "--identity", ward.folder / "alice")
+    for arguments in (("--config", federation), asked):
+        assert status(capsys, *arguments) == (0, f"{text}\n")
+    for path in (edge, wearable):
+        code, refusal = status(capsys, "--config", path)
+        assert code == SettingsError.exit_code and "ask beside the coordinator" in refusal
+    assert not coordinator.ended.is_set() and not device.ended.is_set()
+    assert coordinator.may_publish(topic, b"", retain=True)
 
 
 def test_nobody_takes_over_another_clients_id(client: Make) -> None:
