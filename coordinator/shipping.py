@@ -80,6 +80,11 @@ class Shipping:
         """Whether this is a wearable that has said so."""
         return device in self._wearables
 
+    @property
+    def wearables(self) -> frozenset[str]:
+        """All that have said that they are."""
+        return self._wearables.names
+
     def forget(self) -> None:
         """Announce anew: the broker may have forgotten what was said."""
         self._announced = None
