@@ -8,6 +8,7 @@ has broken into may be: no link in it is followed, nothing but mosquitto gets a 
 """
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -56,7 +57,7 @@ class Fence:
 
         Raises:
             LinkError: when a broker runs that cannot be told.
-            SettingsError: when there is no such user, or a host is none.
+            SettingsError: when there is no such user, or it cannot come to the folder, or a host is none.
             StateError: when the disk does not take them.
         """
         make_folder(self.folder)
@@ -68,6 +69,7 @@ class Fence:
                     f"broker config: there is no user {self.user} here; install mosquitto, or name another with --user",
                     catalogue.CHOICE_UNKNOWN,
                 ) from error
+            _check_way(self.folder, self.user)
         if not authority.serves(_read(self.folder / CERTIFICATE), _read(self.folder / KEY), self.hosts):
             credentials = authority.broker(self.hosts)
             _give(self.folder / CERTIFICATE, pem(credentials.certificate))
@@ -119,6 +121,21 @@ class Fence:
             "log_type notice",
         ]
         return "\n".join(lines) + "\n"
+
+
+def _check_way(folder: Path, user: str) -> None:
+    """Refuse a folder that its own user cannot come to."""
+    known = pwd.getpwnam(user)
+    groups = os.getgrouplist(user, known.pw_gid)
+    for each in reversed(folder.resolve().parents):
+        seen = each.stat()
+        shift = 6 if seen.st_uid == known.pw_uid else 3 if seen.st_gid in groups else 0
+        if known.pw_uid != 0 and not (seen.st_mode >> shift) & 1:
+            raise SettingsError(
+                f"broker config: {user}, who the broker becomes, may not enter {each}; name a folder elsewhere with "
+                "--out, such as /etc/mekt/broker",
+                catalogue.OUT_UNUSABLE,
+            )
 
 
 def access(authority: Authority) -> str:

@@ -486,13 +486,20 @@ def test_a_link_in_a_brokers_folder_leads_nowhere(fresh: Authority, tmp_path: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_what_root_writes_is_the_brokers_at_once(fresh: Authority, tmp_path: Path) -> None:
-    fence = Fence(folder=tmp_path / "broker", user="nobody")
-    fence.write(fresh)
-    owner = fence.folder.stat().st_uid
-    assert owner != 0 and {path.stat().st_uid for path in fence.folder.iterdir()} == {owner}
-    modes = {path.name: path.stat().st_mode & 0o777 for path in fence.folder.iterdir()}
-    assert modes[BROKER_KEY] == modes["access"] == 0o600
+def test_what_root_writes_is_the_brokers_at_once_where_it_can_come_to_it(fresh: Authority) -> None:
+    # Others may not enter where a test's files are.
+    with tempfile.TemporaryDirectory() as place:
+        fence = Fence(folder=Path(place) / "broker", user="nobody")
+        with pytest.raises(
+            SettingsError, match=f"nobody, who the broker becomes, may not enter {place}; name a folder"
+        ):
+            fence.write(fresh)
+        Path(place).chmod(0o711)
+        fence.write(fresh)
+        owner = fence.folder.stat().st_uid
+        assert owner != 0 and {path.stat().st_uid for path in fence.folder.iterdir()} == {owner}
+        modes = {path.name: path.stat().st_mode & 0o777 for path in fence.folder.iterdir()}
+        assert modes[BROKER_KEY] == modes["access"] == 0o600
 
 
 def test_a_revocation_that_no_folder_takes_is_told(fresh: Authority, tmp_path: Path) -> None:
