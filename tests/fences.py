@@ -1,14 +1,25 @@
 """A broker as `mekt broker config` sets it up, at work for a test."""
 
 import contextlib
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator.authority import Authority
 from coordinator.fence import CONFIGURATION, PID, Fence
-from mekt.broker import free_port
+from mekt.broker import PLACES, Broker, free_port
 from tests.waiting import until
+
+
+class FencedBroker(Broker):
+    """A mosquitto on the files that `mekt broker config` has written into its folder, which may be killed."""
+
+    def _command(self) -> list[str]:
+        program = shutil.which("mosquitto", path=os.pathsep.join([os.environ["PATH"], PLACES]))
+        assert program is not None, "mosquitto is not here"
+        return [program, "-c", str(self.folder / CONFIGURATION)]
 
 
 @contextlib.contextmanager

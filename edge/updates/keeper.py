@@ -47,6 +47,8 @@ class Keeper:
 
     def wait(self, stop: Stop) -> bool:
         """Wait for the first release of all, where none has come yet; False where the end is asked for before."""
+        if self._handover.current() is None:
+            log.info("no release has come yet; waiting for the first that is promoted to this wearable")
         while self._handover.current() is None and not stop.requested:
             time.sleep(LOOP_S)
         return not stop.requested

@@ -48,14 +48,19 @@ def _from_arguments(options: argparse.Namespace) -> Any:
 
 
 def _from_settings(path: Path, until_shown: contextlib.ExitStack) -> tuple[Any, str]:
-    """Broker and federation out of either kind of settings file."""
-    is_device = "device" in part("mekt.settings", "read_table")(path)
-    kind = ("edge.settings", "read_device") if is_device else ("coordinator.settings", "read_federation")
-    settings = part(*kind)(path)
-    broker = settings.broker
+    """Broker and federation out of any kind of settings file."""
+    table = part("mekt.settings", "read_table")(path)
+    is_member = "device" in table or "updates" in table
+    if "updates" in table:
+        settings = part("edge.wearable.settings", "read_wearable")(path).updates
+        broker = part("mekt.login", "located")(settings.broker, path.parent)
+    else:
+        kind = ("edge.settings", "read_device") if is_member else ("coordinator.settings", "read_federation")
+        settings = part(*kind)(path)
+        broker = settings.broker
     if settings.trust is not None and broker.tls is not None and broker.tls.certificate is not None:
         # The broker takes the name in a certificate for the client id: with its own, this would end the daemon's link.
-        if is_device:
+        if is_member:
             raise SettingsError(
                 f"{path}: the broker shows a device nothing of others; ask beside the coordinator, or with "
                 "--federation, --host and --identity, which `mekt ca issue watch` makes",
@@ -68,7 +73,9 @@ def _from_settings(path: Path, until_shown: contextlib.ExitStack) -> tuple[Any, 
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the device's settings, device.toml")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="its settings, device.toml or wearable.toml"
+    )
     text = "prove that the log has no gap, instead of listing it"
     parser.add_argument("--verify", action="store_true", help=text)
     text = "list only messages of this round and later ones"

@@ -1,5 +1,6 @@
 """A wearable's updates around their state machine, without a network: starts, disks, and what is not for it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -292,7 +293,10 @@ def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Pa
     assert Slots(tmp_path / "state").state.starts == 0
 
 
-def test_a_wearable_that_has_nothing_yet_waits_for_it_until_it_is_asked_to_end(tmp_path: Path) -> None:
+def test_a_wearable_that_has_nothing_yet_says_so_and_waits_until_it_is_asked_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     keeper = Keeper(SETTINGS, tmp_path)
     with pytest.raises(ReleaseError, match="no release has come over the air yet"):
         keeper.current()
@@ -300,3 +304,4 @@ def test_a_wearable_that_has_nothing_yet_waits_for_it_until_it_is_asked_to_end(t
     stop.request()
     assert not keeper.wait(stop)
     keeper.close()
+    assert "waiting for the first that is promoted" in caplog.text
