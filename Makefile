@@ -70,6 +70,10 @@ endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220
 drivers: $(READY_TO_TEST) ## sensors through real kernel drivers, in a small virtual machine; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.drivers.rig $(ARGS)
 
+# qemu and Debian for 64-bit Arm come into ~/.cache/mekt-board, nothing is installed; console and figures are in out/board.
+board: $(READY_TO_TEST) broker ## a wearable on an emulated 64-bit Arm board whose plug is pulled; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.board.rig $(ARGS)
+
 day: $(READY_TO_TEST) ## each sample of a simulated day of bad sensors accounted for; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.day $(ARGS)
 
