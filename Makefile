@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos rollout bench results weather flood endurance drivers day shift fuzz clean broker
+.PHONY: help demo test check chaos rollout bench results weather flood endurance drivers day shift fuzz clean broker board
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
