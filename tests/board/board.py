@@ -74,9 +74,9 @@ class Board:
     def cut(self) -> None:
         """Pull the plug: what the card had not been given is lost."""
         if self._process is not None and self._reader is not None:
-            self._process.kill()
-            self._process.wait()
-            self._reader.join()
+            with self._process as process:
+                process.kill()
+                self._reader.join()
             self._process = None
 
     def switch_off(self) -> None:
