@@ -8,6 +8,7 @@ Shapes: N windows, T samples.
 """
 
 import contextlib
+import logging
 import os
 import resource
 import signal
@@ -29,6 +30,8 @@ from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused
 from mekt.errors import MektError, ReleaseError, SensorError
 from mekt.messages import Unfit, unpack
 from sensors.source import Floats
+
+log = logging.getLogger(__name__)
 
 # A window is timed so often, one by one.
 TIMED = 50
@@ -54,7 +57,10 @@ class SelfTest:
 
     def result(self) -> tuple[Unfit, Figures]:
         """Wait for its end: why the release is refused, or "", and what was measured."""
-        return judged(self._attempt.outcome(self._limits.seconds), self._limits)
+        outcome = self._attempt.outcome(self._limits.seconds)
+        if not isinstance(outcome, Done):
+            log.warning("the self-test did not come to its end: %s", outcome)
+        return judged(outcome, self._limits)
 
 
 def judged(outcome: Outcome, limits: Limits) -> tuple[Unfit, Figures]:
@@ -134,7 +140,7 @@ def tried(new: str, old: str, memory_mb: str, seconds: str, given: bytes) -> dic
         newer, labels = _run(release, groups)
     except MektError as error:
         if _ran_out(error):
-            raise MemoryError from error
+            raise MemoryError(str(error)) from error
         raise
     # Before the other one is loaded as well.
     resident_mb = _resident_mb()
