@@ -349,7 +349,7 @@ def set_up(folder: Path, names: Sequence[str]) -> Federation:
     base = folder / COORDINATOR
     Authority.create(base / "authority", FEDERATION).close()
     with (base / "federation.toml").open("a") as file:
-        file.write(f'[trust]\nauthority = "authority"\n[rollout]\nleast = {LEAST}\n')
+        file.write(f'[trust]\nauthority = "authority"\n[rollout]\nleast = {LEAST}\nfailures = 1\n')
     for index, name in enumerate(names):
         played = persons(recordings, [FIRST_WEARER + index], 240.0) * 40
         (folder / name).mkdir()
