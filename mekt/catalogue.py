@@ -593,6 +593,12 @@ NO_ROLLOUT = Entry(
     "None was promoted, it was taken back already, or no other was on all wearables before it.",
     "See `mekt release list`; to bring wearables another one, promote it.",
 )
+RELEASE_WORSE = Entry(
+    615,
+    "The release finds some classes less often than the one that wearables run.",
+    "Its classes changed places, labelled recordings lack some of them now, or learning has gone astray.",
+    "See `mekt release diff`, and promote another; this one all the same with `mekt release promote --even-if-worse`.",
+)
 
 # 7: state on disk
 
