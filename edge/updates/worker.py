@@ -169,7 +169,7 @@ class Updating:
                 self._on_trial(event)
             case Failure():
                 if event.release == self._slots.state.running:
-                    self._advance(Failed(why="does-not-run"))
+                    self._advance(Failed(why=event.why))
                 event.answered.set()
             case JobDone():
                 self._judge(self._trying.judged(event))

@@ -15,7 +15,8 @@ from edge.updates.trial import STEP_S
 from edge.updates.worker import Updating
 from export.release import Release
 from mekt.blobs import blob_ref, read_chunk
-from mekt.errors import ReleaseError, StateError
+from mekt.catalogue import RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER
+from mekt.errors import ReleaseError, SensorError, SettingsError, StateError
 from mekt.link import Received
 from mekt.login import BrokerSettings
 from mekt.messages import Body, Receipt, Rollout
@@ -246,7 +247,7 @@ def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_other
     for now_s in range(200):
         # Of the one before, which the loop had not left yet.
         life.updating._handle(Sensed(release=REF_A, now_s=now_s))
-        life.updating._handle(Failure(release=REF_A))
+        life.updating._handle(Failure(release=REF_A, why="does-not-run"))
     assert life.state.phase == "trial"
     for now_s in range(200):
         life.updating._handle(Sensed(release=REF_B, now_s=now_s))
@@ -290,6 +291,28 @@ def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Pa
     keeper.close()
     # An end that was asked for is no crash.
     assert Slots(tmp_path / "state").state.starts == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (SensorError("no sensor for any of the release's modalities"), "unfit"),
+        (SettingsError("decide: the release has no class fall"), "unfit"),
+        (ReleaseError("no classifier for acc alone", RELEASE_HAS_NO_CLASSIFIER), "unfit"),
+        (ReleaseError("cannot be loaded", RELEASE_DOES_NOT_RUN), "does-not-run"),
+        (RuntimeError("it does not take this window"), "does-not-run"),
+    ],
+)
+def test_a_release_for_other_sensors_or_settings_is_told_from_one_that_is_broken(
+    tmp_path: Path, has: Callable[..., None], error: Exception, why: str
+) -> None:
+    has(ON_TRIAL, A, B)
+    keeper = Keeper(SETTINGS, tmp_path)
+    assert keeper.current().manifest.round == 2
+    keeper.failed(error)
+    keeper.close()
+    state = Slots(tmp_path / "state").state
+    assert (state.phase, state.why) == ("rolled-back", why)
 
 
 def test_a_wearable_that_has_nothing_yet_waits_for_it_until_it_is_asked_to_end(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class Body:
         for name in step.get("of", self.names):
             rate_hz = next(each.rate_hz for each in self.kinds if each.name == name)
             t_s = self.now_s + np.arange(int(step["s"] * rate_hz)) / rate_hz
-            values = np.full((len(t_s), 3), step.get("value", 0.1), dtype=np.float32)
+            values = np.full((len(t_s), step.get("channels", 3)), step.get("value", 0.1), dtype=np.float32)
             items.append(Block(modality=name, t_s=t_s, values=values))
         self.now_s += step["s"]
         return items
@@ -171,10 +171,14 @@ class Keeper(OneRelease):
         self.later = list(later)
         self.shapes: list[dict[str, tuple[int, ...]]] = []
         self.failures: list[str] = []
+        self.times_sensed = 0
         self.windows_before = 4
 
     def look(self, now_s: float) -> Release | None:
         return self.later.pop(0) if self.later and len(self.shapes) >= self.windows_before else None
+
+    def sensed(self) -> None:
+        self.times_sensed += 1
 
     def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
         assert decisions.probabilities.shape == (1, len(LABELS))
@@ -299,6 +303,38 @@ def test_a_window_that_the_release_fails_at_is_passed_over_and_complained_of_onc
     loop.run()
     assert len(keeper.failures) > 1
     assert len([each for each in caplog.records if "passed over" in each.getMessage()]) == 1
+
+
+def test_a_sensor_that_is_broken_is_not_the_releases_fault(release: Path) -> None:
+    """Neither is a sensor that fails again and again heard as one that senses, nor samples of another shape as both."""
+    broken, odd = {"error": SensorError("acc: the bus is gone")}, {"s": 1.0, "channels": 2}
+    keeper = Keeper(read_release(release))
+    heard = run(settings_of(Body(steps=[{"s": 2.0}, *[broken] * 9, odd, {"s": 2.0}])), keeper)
+    assert len(heard) == 6
+    assert (keeper.times_sensed, keeper.failures) == (3, [])
+
+
+def test_who_cannot_be_told_is_complained_of_once_and_keeps_nobody_else_from_it(
+    release: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: Told) -> None:
+        raise OSError("no space left on the device")
+
+    heard: list[Told] = []
+    keeper = Keeper(read_release(release))
+    Wearable(settings_of(Body(steps=[{"s": 1.0}] * 4)), Path(), keeper, Stop(), [full, heard.append]).run()
+    assert len(heard) == 7 and keeper.failures == []
+    assert len([each for each in caplog.records if "no space left" in each.getMessage()]) == 1
+
+
+def test_it_ends_when_nobody_reads_what_it_says(release: Path) -> None:
+    def closed(_: Told) -> None:
+        raise BrokenPipeError
+
+    keeper = Keeper(read_release(release))
+    with pytest.raises(BrokenPipeError):
+        Wearable(settings_of(Body(steps=[{"s": 1.0}] * 4)), Path(), keeper, Stop(), [closed]).run()
+    assert keeper.failures == []
 
 
 def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
