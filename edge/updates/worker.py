@@ -35,6 +35,7 @@ from edge.updates.machine import (
     Run,
     Started,
     Try,
+    Updates,
     Withdrawn,
     advance,
     commands_at_start,
@@ -273,22 +274,28 @@ class Updating:
 
     def _advance(self, event: Event) -> bool:
         """One step of the state machine, durable before it is followed; False where the disk does not take it."""
-        if self._resting:
-            return False
         before = self._slots.state
         state, commands = advance(before, event, self._rules)
-        try:
-            self._slots.keep(state)
-        except StateError as error:
-            self._rest(error)
-            if isinstance(event, Failed) and before.good is not None and state != before:
-                self._hand_over(before.good)
+        if not self._is_kept(state):
+            if isinstance(event, Failed | Damaged):
+                # What cannot run does not, whether or not that can be written down.
+                for command in commands:
+                    if isinstance(command, Run):
+                        self._hand_over(command.blob)
             return False
         if state.phase != before.phase:
             log.info("rollout %d: %s%s", state.number, state.phase, f" ({state.why})" if state.why else "")
             self._trial = None
         self._follow(commands)
         return True
+
+    def _is_kept(self, state: Updates) -> bool:
+        if not self._resting:
+            try:
+                self._slots.keep(state)
+            except StateError as error:
+                self._rest(error)
+        return not self._resting
 
     def _follow(self, commands: tuple[Command, ...]) -> None:
         for command in commands:

@@ -142,6 +142,28 @@ def test_a_release_that_fails_is_not_run_on_even_if_that_cannot_be_written_down(
     assert life.state.phase == "trial" and life.state.number == 1
 
 
+def test_a_release_that_fails_when_the_disk_takes_nothing_any_more_gives_way_too(
+    has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(ON_TRIAL, A, B)
+    life = start()
+    monkeypatch.setattr("edge.updates.slots.write_atomically", full)
+    for now_s in range(0, 900, int(STEP_S)):
+        life.updating._guarded(life.updating._handle, Saw(release=REF_B, now_s=now_s, probability=0.9, latency_ms=1))
+    assert life.round() == 2
+    life.updating._guarded(life.updating._handle, Failure(release=REF_B, why="does-not-run"))
+    assert life.round() == 1
+
+
+def test_a_release_that_is_damaged_gives_way_even_if_the_disk_takes_nothing(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(replace(ON_TRIAL, phase="good", starts=0), A, B)
+    (tmp_path / "state" / "releases" / REF_B.sha256.hex()).write_bytes(B[:-1] + b"?")
+    monkeypatch.setattr("edge.updates.slots.write_atomically", full)
+    assert start().round() == 1
+
+
 def test_a_release_that_is_damaged_on_the_disk_gives_way_to_the_last_good_one_and_is_fetched_again(
     tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
 ) -> None:
