@@ -78,9 +78,9 @@ class Handover:
 
     @property
     def variety(self) -> tuple[int, int]:
-        """How many windows there are, and of how many classes there are enough."""
+        """How many windows there were, and of how many classes there are enough."""
         with self._lock:
-            return len(self._recent), self._recent.classes
+            return self._recent.count, self._recent.classes
 
     # The loop's side
 

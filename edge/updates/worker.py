@@ -121,7 +121,7 @@ class Updating:
         try:
             if self._link is not None:
                 self._link.begin()
-            self._follow(commands_at_start(self._slots.state))
+            self._guarded(self._follow, commands_at_start(self._slots.state))
             while not self._stopping.is_set():
                 with contextlib.suppress(queue.Empty):
                     # Nothing is due by the time but while a release comes or is tested.
