@@ -352,7 +352,8 @@ class Wearable:
                 labels=manifest.labels,
                 alarms=tuple(settings.decide.alarms),
                 model=f"{manifest.federation}, round {manifest.round}",
-                repeat_s=settings.repeat_s,
+                # After every window, where that is asked for: they may be further apart than anything else is told.
+                repeat_s=max(settings.repeat_s, stride_s),
             )
         if anew:
             self._chosen, self._sources = chosen, sources

@@ -16,7 +16,7 @@ import pytest
 from edge.runtime import Decisions
 from edge.wearable.daemon import OneRelease, Wearable, run_wearable
 from edge.wearable.decisions import DecideSettings
-from edge.wearable.settings import ReleaseSettings, WearableSettings, read_wearable
+from edge.wearable.settings import HomeAssistantSettings, ReleaseSettings, WearableSettings, read_wearable
 from edge.wearable.telling import Told
 from export.release import Release, read_release
 from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
@@ -346,6 +346,13 @@ def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
     first = lines[0]["alarms"][0]
     assert first["since"] <= lines[0]["time"]
     assert first["probability"] >= 0.34
+
+
+def test_home_assistant_does_not_give_a_wearable_up_between_two_windows(release: Path) -> None:
+    home = HomeAssistantSettings(id="anna", name="Anna")
+    settings = settings_of(Body(steps=[]), every_s=0.9, home_assistant=home)
+    loop = Wearable(settings, Path(), OneRelease(read_release(release)), Stop(), [])
+    assert loop._home is not None and loop._home.repeat_s == 0.9
 
 
 def test_errors_of_the_settings_are_no_others(release: Path) -> None:
