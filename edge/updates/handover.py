@@ -10,6 +10,7 @@ from typing import Any
 from edge.runtime import Decisions
 from edge.updates.recent import Recent
 from export.release import Release
+from mekt.messages import Unfit
 from mekt.plan import BlobRef
 from sensors.source import Floats
 
@@ -41,6 +42,7 @@ class Failure:
     """This release raised an error. Whoever waits for it is told when it is known what to run instead."""
 
     release: BlobRef | None
+    why: Unfit
     answered: threading.Event = field(default_factory=threading.Event)
 
 
@@ -76,9 +78,9 @@ class Handover:
 
     @property
     def variety(self) -> tuple[int, int]:
-        """How many windows there are, and of how many classes there are enough."""
+        """How many windows there were, and of how many classes there are enough."""
         with self._lock:
-            return len(self._recent), self._recent.classes
+            return self._recent.count, self._recent.classes
 
     # The loop's side
 
@@ -107,9 +109,9 @@ class Handover:
                 self._recent.add({name: array[row] for name, array in arrays.items()}, label)
             self._tell(Saw(release=self._at_work, now_s=self._now_s, probability=probability, latency_ms=latency_ms))
 
-    def failed(self) -> None:
+    def failed(self, why: Unfit) -> None:
         """The release at work raised an error; when this returns, what to run instead can be taken, if there is any."""
-        failure = Failure(release=self._at_work)
+        failure = Failure(release=self._at_work, why=why)
         with contextlib.suppress(queue.Full):
             self.inbox.put(failure, timeout=ANSWER_S)
             failure.answered.wait(ANSWER_S)

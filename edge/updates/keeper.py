@@ -17,7 +17,7 @@ from edge.updates.settings import UpdateSettings
 from edge.updates.worker import STOP_S, Updating
 from export.release import Release
 from mekt import catalogue
-from mekt.errors import ReleaseError
+from mekt.errors import ReleaseError, SensorError, SettingsError
 from mekt.process import LOOP_S, Stop, only_process
 from sensors.source import Floats
 
@@ -82,7 +82,11 @@ class Keeper:
     def failed(self, error: BaseException) -> None:
         """The release at work raised this. Run what `look` gives now; where that is None, there is nothing else."""
         log.error("the release at work failed: %s", error)
-        self._handover.failed()
+        # It is none for these sensors or settings, which says nothing against it elsewhere.
+        is_unfit = isinstance(error, SensorError | SettingsError) or (
+            isinstance(error, ReleaseError) and error.entry == catalogue.RELEASE_HAS_NO_CLASSIFIER
+        )
+        self._handover.failed("unfit" if is_unfit else "does-not-run")
 
     def close(self) -> None:
         """End, because that was asked for: a process that ends without this may be the release's fault."""

@@ -81,10 +81,14 @@ def judged(outcome: Outcome, limits: Limits) -> tuple[Unfit, Figures]:
             return "unfit", Figures()
         case Refused(entry=catalogue.RELEASE_TOO_NEW):
             return "too-new", Figures()
-        case Refused(entry=catalogue.RELEASE_DAMAGED | catalogue.RELEASE_MISSING):
-            return "damaged", Figures()
+        case Refused(entry=catalogue.RELEASE_DAMAGED | catalogue.RELEASE_MISSING | catalogue.RELEASE_UNREADABLE):
+            # It was whole when it came.
+            return "disk", Figures()
         case Refused():
             return "does-not-run", Figures()
+        case Died(how="SIGKILL"):
+            # Only the kernel does that, when the whole machine has no memory left.
+            return "memory", Figures()
         case Died():
             return "crashed", Figures()
         case Hung():
@@ -185,6 +189,10 @@ def _former(path: Path) -> Release | None:
 def _run(release: Release, groups: Sequence[Mapping[str, Floats]]) -> tuple[dict[str, Any], list[Best]]:
     """A release's figures, and what it says of each window, nothing where the window is none of its."""
     runtime = Runtime(release)
+    for each in release.manifest.encoders:
+        if each.step is not None:
+            # However often its wearer wants to look: no step model is run there that was not tried here.
+            runtime.steps(each.step.samples / each.modality.rate_hz)
     said: list[Best] = []
     is_finite = True
     for arrays in groups:

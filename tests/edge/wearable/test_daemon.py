@@ -16,7 +16,7 @@ import pytest
 from edge.runtime import Decisions
 from edge.wearable.daemon import OneRelease, Wearable, run_wearable
 from edge.wearable.decisions import DecideSettings
-from edge.wearable.settings import ReleaseSettings, WearableSettings, read_wearable
+from edge.wearable.settings import HomeAssistantSettings, ReleaseSettings, WearableSettings, read_wearable
 from edge.wearable.telling import Told
 from export.release import Release, read_release
 from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
@@ -140,7 +140,7 @@ class Body:
         for name in step.get("of", self.names):
             rate_hz = next(each.rate_hz for each in self.kinds if each.name == name)
             t_s = self.now_s + np.arange(int(step["s"] * rate_hz)) / rate_hz
-            values = np.full((len(t_s), 3), step.get("value", 0.1), dtype=np.float32)
+            values = np.full((len(t_s), step.get("channels", 3)), step.get("value", 0.1), dtype=np.float32)
             items.append(Block(modality=name, t_s=t_s, values=values))
         self.now_s += step["s"]
         return items
@@ -171,10 +171,14 @@ class Keeper(OneRelease):
         self.later = list(later)
         self.shapes: list[dict[str, tuple[int, ...]]] = []
         self.failures: list[str] = []
+        self.times_sensed = 0
         self.windows_before = 4
 
     def look(self, now_s: float) -> Release | None:
         return self.later.pop(0) if self.later and len(self.shapes) >= self.windows_before else None
+
+    def sensed(self) -> None:
+        self.times_sensed += 1
 
     def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
         assert decisions.probabilities.shape == (1, len(LABELS))
@@ -301,6 +305,38 @@ def test_a_window_that_the_release_fails_at_is_passed_over_and_complained_of_onc
     assert len([each for each in caplog.records if "passed over" in each.getMessage()]) == 1
 
 
+def test_a_sensor_that_is_broken_is_not_the_releases_fault(release: Path) -> None:
+    """Neither is a sensor that fails again and again heard as one that senses, nor samples of another shape as both."""
+    broken, odd = {"error": SensorError("acc: the bus is gone")}, {"s": 1.0, "channels": 2}
+    keeper = Keeper(read_release(release))
+    heard = run(settings_of(Body(steps=[{"s": 2.0}, *[broken] * 9, odd, {"s": 2.0}])), keeper)
+    assert len(heard) == 6
+    assert (keeper.times_sensed, keeper.failures) == (3, [])
+
+
+def test_who_cannot_be_told_is_complained_of_once_and_keeps_nobody_else_from_it(
+    release: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: Told) -> None:
+        raise OSError("no space left on the device")
+
+    heard: list[Told] = []
+    keeper = Keeper(read_release(release))
+    Wearable(settings_of(Body(steps=[{"s": 1.0}] * 4)), Path(), keeper, Stop(), [full, heard.append]).run()
+    assert len(heard) == 7 and keeper.failures == []
+    assert len([each for each in caplog.records if "no space left" in each.getMessage()]) == 1
+
+
+def test_it_ends_when_nobody_reads_what_it_says(release: Path) -> None:
+    def closed(_: Told) -> None:
+        raise BrokenPipeError
+
+    keeper = Keeper(read_release(release))
+    with pytest.raises(BrokenPipeError):
+        Wearable(settings_of(Body(steps=[{"s": 1.0}] * 4)), Path(), keeper, Stop(), [closed]).run()
+    assert keeper.failures == []
+
+
 def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
     config = settled(
         release.parent, *("[decide.alarms]", *(f"{name} = {{ threshold = 0.34, hold_s = 5 }}" for name in LABELS))
@@ -310,6 +346,13 @@ def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
     first = lines[0]["alarms"][0]
     assert first["since"] <= lines[0]["time"]
     assert first["probability"] >= 0.34
+
+
+def test_home_assistant_does_not_give_a_wearable_up_between_two_windows(release: Path) -> None:
+    home = HomeAssistantSettings(id="anna", name="Anna")
+    settings = settings_of(Body(steps=[]), every_s=0.9, home_assistant=home)
+    loop = Wearable(settings, Path(), OneRelease(read_release(release)), Stop(), [])
+    assert loop._home is not None and loop._home.repeat_s == 0.9
 
 
 def test_errors_of_the_settings_are_no_others(release: Path) -> None:
