@@ -188,11 +188,11 @@ def _former(path: Path) -> Release | None:
 
 def _run(release: Release, groups: Sequence[Mapping[str, Floats]]) -> tuple[dict[str, Any], list[Best]]:
     """A release's figures, and what it says of each window, nothing where the window is none of its."""
-    runtime = Runtime(release)
-    for each in release.manifest.encoders:
-        if each.step is not None:
-            # However often its wearer wants to look: no step model is run there that was not tried here.
-            runtime.steps(each.step.samples / each.modality.rate_hz)
+    # However often its wearer wants to look: no step model is run there that was not tried here.
+    steps = {each.step.samples / each.modality.rate_hz for each in release.manifest.encoders if each.step is not None}
+    runtime = Runtime(release, stride_s=min(steps, default=None))
+    for other_s in sorted(steps)[1:]:
+        Runtime(release, stride_s=other_s)
     said: list[Best] = []
     is_finite = True
     for arrays in groups:
