@@ -100,6 +100,12 @@ class Rollouts:
         return tuple(self._shipped(row) for row in self._db.rows("SELECT * FROM rollouts ORDER BY number"))
 
     @property
+    def settled(self) -> Shipped | None:
+        """The newest rollout that was no mere trial, and was not taken back: what most wearables run."""
+        row = self._db.row("SELECT * FROM rollouts WHERE state IN ('everybody', 'done') ORDER BY number DESC LIMIT 1")
+        return None if row is None else self._shipped(row)
+
+    @property
     def wearables(self) -> frozenset[str]:
         """Everybody who has said anything of the latest rollouts."""
         return frozenset(device for (device,) in self._db.rows("SELECT DISTINCT device FROM said"))

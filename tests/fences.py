@@ -23,11 +23,11 @@ class FencedBroker(Broker):
 
 
 @contextlib.contextmanager
-def fenced_broker(folder: Path, authority: Authority) -> Iterator[int]:
-    """The port of a mosquitto of this authority's, its files in `folder`."""
+def fenced_broker(folder: Path, authority: Authority, hosts: tuple[str, ...] = ("127.0.0.1",)) -> Iterator[int]:
+    """The port of a mosquitto of this authority's, its files in `folder`; its certificate names `hosts`."""
     port = free_port()
     # Whoever runs the tests: another user could not read a folder of theirs.
-    Fence(folder=folder, port=port, hosts=("127.0.0.1",), bind="127.0.0.1", user="root").write(authority)
+    Fence(folder=folder, port=port, hosts=hosts, bind="127.0.0.1", user="root").write(authority)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["mosquitto", "-c", str(folder / CONFIGURATION)], stdout=log, stderr=log)
     try:

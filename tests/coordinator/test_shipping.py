@@ -356,7 +356,7 @@ def test_what_is_announced_can_be_served_and_nothing_else_is(
 def test_the_last_rounds_release_is_promoted_without_a_person_where_the_settings_say_so(
     broker: Broker, start: Start, pair: tuple[Device, Device], tmp_path: Path
 ) -> None:
-    settings = settings_of(broker.port, rollout=RolloutRules(promote="last", share=1.0))
+    settings = settings_of(broker.port, rollout=RolloutRules(promote="last", share=1.0, failures=1))
     running = start(settings)
     wearable = Wearable("watch-1", broker.port, bytes(32))
     wearable.post.trust = None
