@@ -39,7 +39,7 @@ LARGEST_FILE_BYTES = 65_536
 # Of what waits for a device that is away: chunks of a round, each CHUNK_BYTES at most.
 QUEUED_MESSAGES, QUEUED_BYTES = 1000, 32 * 1024 * 1024
 MOST_CONNECTIONS = 5000
-PUSH_S = 10.0
+PUSH_S = START_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +184,7 @@ def renew(folder: Path, authority: Authority) -> bool:
     if pid is None:
         return False
     try:
+        _wait_until_it_can_be_told(pid)
         os.kill(pid, signal.SIGHUP)
     except ProcessLookupError:
         return False
@@ -204,6 +205,30 @@ def _running(folder: Path) -> int | None:
         return pid if pid > 0 and Path(f"/proc/{pid}/comm").read_text().strip() == PROGRAM else None
     except (OSError, ValueError):
         return None
+
+
+def _wait_until_it_can_be_told(pid: int) -> None:
+    """Wait while a mosquitto starts: it says its process before it listens to signals, and this one would end it.
+
+    Raises:
+        LinkError: when it does not come to that.
+        ProcessLookupError: when it has ended.
+    """
+    ends_s = time.monotonic() + START_S
+    while True:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except FileNotFoundError as error:
+            raise ProcessLookupError from error
+        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)
+        if caught and int(caught[1], 16) >> (signal.SIGHUP - 1) & 1:
+            return
+        if time.monotonic() > ends_s:
+            raise LinkError(
+                f"the broker (process {pid}) does not come to its work, and was not told; end it, then start it again",
+                catalogue.BROKER_NOT_TOLD,
+            )
+        time.sleep(0.01)
 
 
 def _give(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -485,6 +485,37 @@ def test_a_link_in_a_brokers_folder_leads_nowhere(fresh: Authority, tmp_path: Pa
     assert (after.st_uid, after.st_mode, after.st_ctime_ns) == (before.st_uid, before.st_mode, before.st_ctime_ns)
 
 
+STARTING = """
+import pathlib, signal, sys
+pathlib.Path("/proc/self/comm").write_text("mosquitto")
+print("starting", flush=True)
+sys.stdin.readline()
+signal.signal(signal.SIGHUP, lambda *_: None)
+signal.pause()
+print("told")
+"""
+
+
+def test_a_broker_that_is_still_starting_is_told_when_it_can_be(fresh: Authority, tmp_path: Path) -> None:
+    """Until then the signal ends it: as when broker and coordinator start at the same time."""
+    fence = Fence(folder=tmp_path / "broker", user="root")
+    fence.write(fresh)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", STARTING], text=True, **pipes) as broker:  # type: ignore[call-overload]
+        assert broker.stdout.readline() == "starting\n"
+        (fence.folder / PID).write_text(str(broker.pid))
+        told: list[bool] = []
+        thread = threading.Thread(target=lambda: told.append(renew(fence.folder, fresh)))
+        # What it tells is written before it looks for who is to be told.
+        before = (fence.folder / "revoked.pem").stat().st_ino
+        thread.start()
+        until(lambda: not thread.is_alive() or (fence.folder / "revoked.pem").stat().st_ino != before)
+        broker.stdin.write("\n")
+        broker.stdin.flush()
+        thread.join()
+        assert told == [True] and broker.stdout.readline() == "told\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_what_root_writes_is_the_brokers_at_once_where_it_can_come_to_it(fresh: Authority) -> None:
     # Others may not enter where a test's files are.
