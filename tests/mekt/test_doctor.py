@@ -260,6 +260,7 @@ def test_a_wearable_that_takes_updates_is_told_of_both_its_brokers_and_of_its_st
         "mekt/1/ward/rollout",
         "mekt/1/ward/down/wrist-7/+",
     ]
+    assert "no release was shipped yet" in said["subscribe"][0]["seen"]
     assert said["state folder"][0]["mark"] == "ok" and "kept" in said["state folder"][0]["seen"]
     config.write_text(f"{sensor}{updates}", encoding="utf-8")
     code, said = doctor(capsys, "--config", config)
