@@ -249,7 +249,8 @@ def too_few(progress: Progress, known: Collection[str], rules: RolloutRules) -> 
 def text_of(progress: Progress, rules: RolloutRules) -> str:
     """Where it stands and what it waits for, for people."""
     left, counts = f"{max(0.0, rules.hours - progress.waited_s / HOUR_S):.1f} h", progress.counts
-    words = f"{counts['good']} good, {counts['pending']} under way, {counts['failed']} failed"
+    failed = _failures(progress) if progress.is_under_way and counts["failed"] else f"{counts['failed']} failed"
+    words = f"{counts['good']} good, {counts['pending']} under way, {failed}"
     if counts["unable"]:
         words += f", {counts['unable']} unable"
     because = f" ({progress.reason})" if progress.reason else ""
