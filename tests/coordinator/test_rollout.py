@@ -176,8 +176,8 @@ def test_time_never_goes_back() -> None:
         ),
         (
             after(failed(CANARIES[0])),
-            f"ward-00002 is on trial on 50% of wearables: 0 good, 0 under way, 1 failed ({CANARIES[0]}: slow); goes back "
-            "in 10.0 h, unless a person promotes it",
+            f"ward-00002 is on trial on 50% of wearables: 0 good, 0 under way, 1 failed ({CANARIES[0]}: slow); goes "
+            "back in 10.0 h, unless a person promotes it",
         ),
         (
             after(Widened(share=1.0), Heard(device=FLEET[0], state="refused", why="disk")),
