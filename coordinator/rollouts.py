@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from coordinator.rollout import WORDS, Event, GoBack, Progress, RolloutRules, Said, Stopped, advance
+from coordinator.rollout import WORDS, Event, GoBack, Passed, Progress, RolloutRules, Said, Stopped, advance
 from export.bundle import pack
 from export.manifest import MANIFEST, SIGNATURE, pack_manifest
 from export.release import Release, open_release
@@ -168,6 +168,17 @@ class Rollouts:
         if back is not None:
             self._forget()
         return after
+
+    def forget(self, devices: frozenset[str]) -> Shipped | None:
+        """Let what these have said count no more, who were sent away; the newest rollout without their words.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        with self._db.transaction():
+            for device in devices & self.wearables:
+                self._db.execute("DELETE FROM said WHERE device = ?", device)
+        return self.advance(Passed(seconds=0.0))
 
     def stop(self, *, is_under_way: bool) -> Shipped:
         """Take the newest rollout back, as a person wants it; with `is_under_way` only one that is not done yet.

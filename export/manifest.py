@@ -20,6 +20,8 @@ FORMAT = 2
 SIGNATURE = "signature"
 MANIFEST = "manifest.json"
 LARGEST_RELEASE_BYTES = 1 << 28
+# More than any manifest within its bounds has. Text of JSON takes up to thirty times its size in memory.
+LARGEST_MANIFEST_BYTES = 1 << 22
 SUFFIX = ".zip"
 # Another form of an encoder is kept only if it costs no classifier more weighted F1 than this.
 MOST_F1_LOST = 0.005
@@ -234,6 +236,10 @@ def unpack_manifest(raw: bytes) -> Manifest:
         ReleaseError: for any bytes but those that `pack_manifest` gives, and for a format newer than this one.
     """
     again = "copy the release again from the coordinator"
+    if len(raw) > LARGEST_MANIFEST_BYTES:
+        raise ReleaseError(
+            f"{MANIFEST}: has more than {LARGEST_MANIFEST_BYTES} bytes; {again}", catalogue.RELEASE_DAMAGED
+        )
     try:
         body = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:

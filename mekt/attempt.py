@@ -180,11 +180,18 @@ def main(words: Sequence[str]) -> NoReturn:
     except MektError as error:
         answer = {"problem": str(error), "error": type(error).__name__, "number": error.number}
     except Exception as error:
-        answer = {"problem": str(error), "error": type(error).__name__, "number": 0}
+        answer = {"problem": str(_first(error)), "error": type(error).__name__, "number": 0}
     with os.fdopen(answer_fd, "w") as pipe:
         json.dump(answer, pipe)
     # An answer has been given; a package that crashes or hangs when it is unloaded must not take it back.
     os._exit(0)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What an import failed by to begin with: pages of advice may lie around that."""
+    while isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _import(name: str) -> dict[str, Any]:

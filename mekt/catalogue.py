@@ -742,7 +742,8 @@ PACKAGE_UNUSABLE = Entry(
     803,
     "A package is installed and does not work here.",
     "Its build is for another processor, a part of it is missing, or memory runs out while it is loaded.",
-    "Install another build or version of it, as `mekt doctor` says; where a process was killed, free memory.",
+    "Do what `mekt doctor` says: install a library of the system's, or another build or version of the package; where "
+    "a process was killed, free memory.",
 )
 PYTHON_UNFIT = Entry(
     804,

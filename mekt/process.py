@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -84,17 +85,18 @@ def only_process(folder: Path) -> Iterator[Path]:
 
     path = make_folder(folder) / "lock"
     try:
-        file = path.open("a+", encoding="utf-8")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise StateError(
-            f"{path}: cannot be written ({error.strerror}); mend permissions or free space", catalogue.of_disk(error)
-        ) from error
-    with file:
+        # A disk that became read-only can still be locked, and what is on it be used.
+        if error.errno != errno.EROFS or not path.exists():
+            raise StateError(
+                f"{path}: cannot be written ({error.strerror}); mend permissions or free space",
+                catalogue.of_disk(error),
+            ) from error
+        descriptor = os.open(path, os.O_RDONLY)
+    with os.fdopen(descriptor) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(f"process {os.getpid()}\n")
-            file.flush()
         except BlockingIOError as error:
             raise StateError(
                 f"{folder}: in use by {_owner(path)}; end it, or name another state folder", catalogue.STATE_IN_USE
@@ -103,6 +105,10 @@ def only_process(folder: Path) -> Iterator[Path]:
             raise StateError(
                 f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk", catalogue.NOT_LOCKABLE
             ) from error
+        # On a full disk the lock is there, and only nameless.
+        with contextlib.suppress(OSError):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()}\n".encode())
         yield folder
 
 

@@ -4,6 +4,7 @@ Both sides work it out for themselves. Who takes part in a rollout at one share 
 rollout has another number, and draws anew.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ def share_for(federation: str, number: int, devices: Iterable[str], count: int) 
     return math.floor(100 * drawn[count - 1] + 1) / 100
 
 
+# A coordinator asks of every wearable at every word of one.
+@functools.lru_cache(maxsize=8192)
 def _drawn(federation: str, number: int, device: str) -> float:
     drawn = hashlib.sha256(f"{federation}/{number}/{device}".encode()).digest()
     return (int.from_bytes(drawn[:8], "big") >> (64 - FRACTION_BITS)) / 2.0**FRACTION_BITS

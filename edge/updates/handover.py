@@ -10,6 +10,7 @@ from typing import Any
 from edge.runtime import Decisions
 from edge.updates.recent import Recent
 from export.release import Release
+from mekt.messages import Unfit
 from mekt.plan import BlobRef
 from sensors.source import Floats
 
@@ -41,6 +42,7 @@ class Failure:
     """This release raised an error. Whoever waits for it is told when it is known what to run instead."""
 
     release: BlobRef | None
+    why: Unfit
     answered: threading.Event = field(default_factory=threading.Event)
 
 
@@ -54,7 +56,6 @@ class Handover:
         self._next: tuple[BlobRef, Release] | None = None
         # The loop's own: what it runs, and when it looked last.
         self._at_work: BlobRef | None = None
-        self._release: Release | None = None
         self._now_s = 0.0
 
     # The updates' side
@@ -76,25 +77,20 @@ class Handover:
 
     @property
     def variety(self) -> tuple[int, int]:
-        """How many windows there are, and of how many classes there are enough."""
+        """How many windows there were, and of how many classes there are enough."""
         with self._lock:
-            return len(self._recent), self._recent.classes
+            return self._recent.count, self._recent.classes
 
     # The loop's side
 
     def take(self, now_s: float) -> Release | None:
-        """What is to be run from now on, if that is another release."""
+        """What is to be run from now on, if that is another release. It is kept no longer: its models are large."""
         self._now_s = now_s
         with self._lock:
             if self._next is None:
                 return None
-            (self._at_work, self._release), self._next = self._next, None
-        return self._release
-
-    def current(self) -> Release | None:
-        """What is to be run, or is already; None where there is nothing yet."""
-        self.take(self._now_s)
-        return self._release
+            (self._at_work, release), self._next = self._next, None
+        return release
 
     def sensed(self) -> None:
         """The sensors gave something."""
@@ -107,9 +103,9 @@ class Handover:
                 self._recent.add({name: array[row] for name, array in arrays.items()}, label)
             self._tell(Saw(release=self._at_work, now_s=self._now_s, probability=probability, latency_ms=latency_ms))
 
-    def failed(self) -> None:
+    def failed(self, why: Unfit) -> None:
         """The release at work raised an error; when this returns, what to run instead can be taken, if there is any."""
-        failure = Failure(release=self._at_work)
+        failure = Failure(release=self._at_work, why=why)
         with contextlib.suppress(queue.Full):
             self.inbox.put(failure, timeout=ANSWER_S)
             failure.answered.wait(ANSWER_S)

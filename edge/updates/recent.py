@@ -37,6 +37,8 @@ class Recent:
         self._most_windows, self._most_bytes = most_windows, most_bytes
         self._seen: list[_Seen] = []
         self._size_bytes = 0
+        # How many there were, whether they are still here or not: of a camera's there is room for a few.
+        self.count = 0
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -48,6 +50,7 @@ class Recent:
 
     def add(self, arrays: Mapping[str, Floats], label: str) -> None:
         """Take in a window as sensed, per modality (T, ...), that was said to be of this class."""
+        self.count += 1
         # A copy: windows may share memory with the windower's.
         kept = {name: np.array(array, dtype=np.float32) for name, array in arrays.items()}
         size_bytes = sum(array.nbytes for array in kept.values())
@@ -57,11 +60,6 @@ class Recent:
         self._size_bytes += size_bytes
         while len(self._seen) > self._most_windows or self._size_bytes > self._most_bytes:
             self._drop()
-
-    def clear(self) -> None:
-        """Forget all: another release cuts other windows."""
-        self._seen.clear()
-        self._size_bytes = 0
 
     def groups(self) -> list[dict[str, Floats]]:
         """The windows, those of the same modalities and lengths side by side: per modality (N, T, ...)."""

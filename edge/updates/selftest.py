@@ -9,6 +9,7 @@ Shapes: N windows, T samples.
 """
 
 import contextlib
+import logging
 import os
 import resource
 import signal
@@ -30,6 +31,8 @@ from mekt.attempt import Attempt, Died, Done, Hung, Outcome, Refused
 from mekt.errors import MektError, ReleaseError, SensorError
 from mekt.messages import Unfit, unpack
 from sensors.source import Floats
+
+log = logging.getLogger(__name__)
 
 # A window is timed so often, one by one.
 TIMED = 50
@@ -61,7 +64,10 @@ class SelfTest:
 
     def result(self) -> tuple[Unfit, Figures]:
         """Wait for its end: why the release is refused, or "", and what was measured."""
-        return judged(self._attempt.outcome(self._limits.seconds), self._limits)
+        outcome = self._attempt.outcome(self._limits.seconds)
+        if not isinstance(outcome, Done):
+            log.warning("the self-test did not come to its end: %s", outcome)
+        return judged(outcome, self._limits)
 
 
 def judged(outcome: Outcome, limits: Limits) -> tuple[Unfit, Figures]:
@@ -75,10 +81,14 @@ def judged(outcome: Outcome, limits: Limits) -> tuple[Unfit, Figures]:
             return "unfit", Figures()
         case Refused(entry=catalogue.RELEASE_TOO_NEW):
             return "too-new", Figures()
-        case Refused(entry=catalogue.RELEASE_DAMAGED | catalogue.RELEASE_MISSING):
-            return "damaged", Figures()
+        case Refused(entry=catalogue.RELEASE_DAMAGED | catalogue.RELEASE_MISSING | catalogue.RELEASE_UNREADABLE):
+            # It was whole when it came.
+            return "disk", Figures()
         case Refused():
             return "does-not-run", Figures()
+        case Died(how="SIGKILL"):
+            # Only the kernel does that, when the whole machine has no memory left.
+            return "memory", Figures()
         case Died():
             return "crashed", Figures()
         case Hung():
@@ -154,7 +164,7 @@ def tried(new: str, old: str, memory_mb: str, seconds: str, sure_percent: str, g
         newer, said = _run(release, groups)
     except MektError as error:
         if _ran_out(error):
-            raise MemoryError from error
+            raise MemoryError(str(error)) from error
         raise
     # Before the other one is loaded as well.
     resident_mb = _resident_mb()
@@ -178,7 +188,11 @@ def _former(path: Path) -> Release | None:
 
 def _run(release: Release, groups: Sequence[Mapping[str, Floats]]) -> tuple[dict[str, Any], list[Best]]:
     """A release's figures, and what it says of each window, nothing where the window is none of its."""
-    runtime = Runtime(release)
+    # However often its wearer wants to look: no step model is run there that was not tried here.
+    steps = {each.step.samples / each.modality.rate_hz for each in release.manifest.encoders if each.step is not None}
+    runtime = Runtime(release, stride_s=min(steps, default=None))
+    for other_s in sorted(steps)[1:]:
+        Runtime(release, stride_s=other_s)
     said: list[Best] = []
     is_finite = True
     for arrays in groups:

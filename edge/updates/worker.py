@@ -35,6 +35,7 @@ from edge.updates.machine import (
     Run,
     Started,
     Try,
+    Updates,
     Withdrawn,
     advance,
     commands_at_start,
@@ -120,7 +121,7 @@ class Updating:
         try:
             if self._link is not None:
                 self._link.begin()
-            self._follow(commands_at_start(self._slots.state))
+            self._guarded(self._follow, commands_at_start(self._slots.state))
             while not self._stopping.is_set():
                 with contextlib.suppress(queue.Empty):
                     # Nothing is due by the time but while a release comes or is tested.
@@ -169,7 +170,7 @@ class Updating:
                 self._on_trial(event)
             case Failure():
                 if event.release == self._slots.state.running:
-                    self._advance(Failed(why="does-not-run"))
+                    self._advance(Failed(why=event.why))
                 event.answered.set()
             case JobDone():
                 self._judge(self._trying.judged(event))
@@ -273,22 +274,28 @@ class Updating:
 
     def _advance(self, event: Event) -> bool:
         """One step of the state machine, durable before it is followed; False where the disk does not take it."""
-        if self._resting:
-            return False
         before = self._slots.state
         state, commands = advance(before, event, self._rules)
-        try:
-            self._slots.keep(state)
-        except StateError as error:
-            self._rest(error)
-            if isinstance(event, Failed) and before.good is not None and state != before:
-                self._hand_over(before.good)
+        if not self._is_kept(state):
+            if isinstance(event, Failed | Damaged):
+                # What cannot run does not, whether or not that can be written down.
+                for command in commands:
+                    if isinstance(command, Run):
+                        self._hand_over(command.blob)
             return False
         if state.phase != before.phase:
             log.info("rollout %d: %s%s", state.number, state.phase, f" ({state.why})" if state.why else "")
             self._trial = None
         self._follow(commands)
         return True
+
+    def _is_kept(self, state: Updates) -> bool:
+        if not self._resting:
+            try:
+                self._slots.keep(state)
+            except StateError as error:
+                self._rest(error)
+        return not self._resting
 
     def _follow(self, commands: tuple[Command, ...]) -> None:
         for command in commands:

@@ -6,17 +6,17 @@ and then how things stand.
 """
 
 import collections
-import contextlib
 import hashlib
 import logging
 import queue
+import secrets
 import threading
 from typing import Any
 
 from edge.wearable.home_assistant import ONLINE, HomeAssistant
 from edge.wearable.settings import PublishSettings
 from edge.wearable.telling import Told
-from mekt.errors import LinkError
+from mekt.errors import LinkError, MektError
 from mekt.inbox import Connected, LinkEvent, Received
 from mekt.link import Link
 from mekt.login import BrokerSettings
@@ -118,11 +118,12 @@ class Broadcast:
             log.warning("not said over MQTT: %s", error)
 
     def _made(self) -> Link:
-        named = self.home.settings.id if self.home is not None else self._publish.topic if self._publish else ""
+        # Several may speak under one topic. Who has a last will is one, and takes its own place when it comes back.
+        name = secrets.token_bytes() if self.home is None else self.home.settings.id.encode()
         birth = () if self.home is None else (self.home.birth_topic,)
         return Link(
             settings=self._broker,
-            client_id=f"mekt-wearable-{hashlib.sha256(named.encode()).hexdigest()[:12]}",
+            client_id=f"mekt-wearable-{hashlib.sha256(name).hexdigest()[:12]}",
             inbox=self._inbox,
             subscriptions=birth,
             # Home Assistant says it at QoS 0, unless it is told to do otherwise.
@@ -135,13 +136,13 @@ class Broadcast:
         said = ""
         while not self._stopping.is_set():
             try:
+                # A link starts once.
+                self._link = self._made() if said else self._link
                 self._link.start()
-            except LinkError as error:
+            except MektError as error:
                 if str(error) != said:
                     log.warning("%s; trying again every %g s", error, self._retry_s)
                 said = str(error)
                 self._stopping.wait(self._retry_s)
-                with contextlib.suppress(Exception):
-                    self._link = self._made()
             else:
                 return

@@ -34,9 +34,9 @@ from edge.wearable.settings import WearableSettings, read_wearable
 from edge.wearable.telling import Told
 from export.release import Release, read_trusted_release
 from mekt import catalogue
-from mekt.errors import MektError, SensorError, SettingsError
+from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
 from mekt.process import Stop
-from sensors.source import Floats, Settings, Source
+from sensors.source import Block, Floats, Settings, Source
 
 if TYPE_CHECKING:
     from edge.wearable.broadcast import Broadcast
@@ -55,15 +55,11 @@ CLOCK_SLACK_S = 1.0
 class Keeper(Protocol):
     """Who knows which release is to run. It never blocks, and its memory is bounded."""
 
-    def current(self) -> Release:
-        """What to run now.
-
-        Raises:
-            ReleaseError: when there is none that can be.
-        """
-
     def look(self, now_s: float) -> Release | None:
-        """Asked between windows and while waiting: another release to run from now on, or None."""
+        """Asked at first, between windows and while waiting: another release to run from now on, or None.
+
+        It is given away: a release holds the bytes of its models, and is forgotten once there are sessions of them.
+        """
 
     def sensed(self) -> None:
         """The sensors gave something, whether or not a window comes of it."""
@@ -82,15 +78,12 @@ class OneRelease:
     """A keeper of the release in a file, which stays what it is."""
 
     def __init__(self, release: Release) -> None:
-        self._release = release
-
-    def current(self) -> Release:
-        """That one."""
-        return self._release
+        self._release: Release | None = release
 
     def look(self, now_s: float) -> Release | None:
-        """No other."""
-        return None
+        """That one at first, and no other."""
+        release, self._release = self._release, None
+        return release
 
     def sensed(self) -> None:
         """Nobody wants to know."""
@@ -176,7 +169,12 @@ class Wearable:
         self._decider: Decider | None = None
         self._stride_s = 0.0
         self._home: HomeAssistant | None = None
-        release = keeper.current()
+        release = keeper.look(time.monotonic())
+        if release is None:
+            raise ReleaseError(
+                "no release has come over the air yet; ship one on the coordinator: mekt release promote",
+                catalogue.RELEASE_MISSING,
+            )
         self._use(release)
         log.info("running %s", _named(release))
         self._broadcast: Broadcast | None = None
@@ -220,7 +218,8 @@ class Wearable:
     def _take(self, event: Any) -> None:
         match event:
             case Sensed(items=items):
-                self._keeper.sensed()
+                if any(isinstance(item, Block) for item in items):
+                    self._keeper.sensed()
                 for item in items:
                     self._recognise(self._recogniser.feed(item))
             case SourceEnded():
@@ -232,12 +231,19 @@ class Wearable:
                     self._broadcast.heard(event)
 
     def _recognise(self, windows: Iterator[Recognised]) -> None:
+        while (found := self._next(windows)) is not None:
+            self._decide(found)
+
+    def _next(self, windows: Iterator[Recognised]) -> Recognised | None:
         try:
-            for each in windows:
-                self._decide(each)
+            return next(windows, None)
+        except SensorError as error:
+            # Samples that are none of their modality's, which no release is to blame for.
+            self._complain("a window is passed over", error)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            self._complain(error)
+            self._complain("a window is passed over", error)
             self._keeper.failed(error)
+        return None
 
     def _decide(self, found: Recognised) -> None:
         self._window_at_s = time.monotonic()
@@ -286,14 +292,19 @@ class Wearable:
     def _say(self, told: Told) -> None:
         self._told_at_s = time.monotonic()
         for teller in self._tellers:
-            teller(told)
+            try:
+                teller(told)
+            except BrokenPipeError:
+                raise  # whoever read it has enough
+            except Exception as error:  # a callback, a disk that is full: the others are told all the same
+                self._complain("not told", error)
 
-    def _complain(self, error: Exception) -> None:
+    def _complain(self, what: str, error: Exception) -> None:
         """Of each trouble once, in the first words that it has."""
         text = f"{type(error).__name__}: {error}"[:200]
         if text not in self._problems and len(self._problems) < MOST_PROBLEMS:
             self._problems.add(text)
-            log.error("a window is passed over: %s", error, exc_info=None if isinstance(error, MektError) else error)
+            log.error("%s: %s", what, error, exc_info=None if isinstance(error, MektError) else error)
 
     # What depends on the release.
 
@@ -339,7 +350,8 @@ class Wearable:
                 labels=manifest.labels,
                 alarms=tuple(settings.decide.alarms),
                 model=f"{manifest.federation}, round {manifest.round}",
-                repeat_s=settings.repeat_s,
+                # After every window, where that is asked for: they may be further apart than anything else is told.
+                repeat_s=max(settings.repeat_s, stride_s),
             )
         if anew:
             self._chosen, self._sources = chosen, sources

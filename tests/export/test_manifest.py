@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from export.manifest import (
     FORMAT,
+    LARGEST_MANIFEST_BYTES,
     ClassifierEntry,
     EncoderEntry,
     FileEntry,
@@ -168,6 +169,12 @@ def test_the_same_content_in_other_bytes_is_refused(raw: bytes) -> None:
 def test_what_is_no_table_is_refused(raw: bytes) -> None:
     with pytest.raises(ReleaseError, match="copy the release again"):
         unpack_manifest(raw)
+
+
+def test_text_that_is_longer_than_any_manifest_is_not_even_read() -> None:
+    """Of lists in lists JSON makes thirty times as many bytes."""
+    with pytest.raises(ReleaseError, match=f"more than {LARGEST_MANIFEST_BYTES} bytes"):
+        unpack_manifest(b"[" + b"[]," * (LARGEST_MANIFEST_BYTES // 3) + b"[]]")
 
 
 def test_a_newer_format_asks_for_a_newer_mekt() -> None:

@@ -1,6 +1,7 @@
 """What every daemon needs around it: an end when it is asked for, one process per folder, jobs that report."""
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -132,6 +133,26 @@ def test_a_lock_without_a_name_in_it_is_a_lock(tmp_path: Path) -> None:
         (tmp_path / "lock").write_bytes(b"")
         with pytest.raises(StateError, match="in use by another process"), only_process(tmp_path):
             pass
+
+
+def test_a_disk_that_takes_nothing_any_more_can_still_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a card of flash is after errors: what is on it may be used, and whoever needs to write says so."""
+    with only_process(tmp_path):
+        pass
+    opened = os.open
+
+    def read_only(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr("os.open", read_only)
+    with only_process(tmp_path), pytest.raises(StateError, match="in use"), only_process(tmp_path):
+        pass
+    with pytest.raises(StateError, match="cannot be written"), only_process(tmp_path / "new"):
+        pass
 
 
 @pytest.mark.parametrize("place", ["file/state", "state"])

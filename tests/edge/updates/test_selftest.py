@@ -11,7 +11,13 @@ from edge.updates.selftest import FEWEST_SURE, SelfTest, agreement, judged, sure
 from edge.updates.settings import Limits
 from mekt.attempt import Died, Done, Hung, Refused
 from mekt.blobs import blob_ref
-from mekt.catalogue import RELEASE_DAMAGED, RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER, RELEASE_TOO_NEW
+from mekt.catalogue import (
+    RELEASE_DAMAGED,
+    RELEASE_DOES_NOT_RUN,
+    RELEASE_HAS_NO_CLASSIFIER,
+    RELEASE_TOO_NEW,
+    RELEASE_UNREADABLE,
+)
 from sensors.source import Floats
 from tests.edge.updates.shipped import (
     PARTS,
@@ -22,6 +28,7 @@ from tests.edge.updates.shipped import (
     permuted,
     shipped,
     spoiled,
+    stepping,
     surer,
     swapped,
     unsure,
@@ -113,11 +120,13 @@ def test_what_is_beyond_a_limit_is_named(changes: dict[str, Any], why: str) -> N
     ("outcome", "why"),
     [
         (Died(how="SIGSEGV"), "crashed"),
+        (Died(how="SIGKILL"), "memory"),
         (Hung(after_s=60), "slow"),
         (Refused(problem="", error="MemoryError"), "memory"),
         (Refused(problem="", error="ReleaseError", exit_code=6, entry=RELEASE_HAS_NO_CLASSIFIER), "unfit"),
         (Refused(problem="", error="ReleaseError", exit_code=6, entry=RELEASE_TOO_NEW), "too-new"),
-        (Refused(problem="", error="ReleaseError", exit_code=6, entry=RELEASE_DAMAGED), "damaged"),
+        (Refused(problem="", error="ReleaseError", exit_code=6, entry=RELEASE_DAMAGED), "disk"),
+        (Refused(problem="", error="ReleaseError", exit_code=6, entry=RELEASE_UNREADABLE), "disk"),
         (Refused(problem="", error="ReleaseError", exit_code=6, entry=RELEASE_DOES_NOT_RUN), "does-not-run"),
         (Refused(problem="", error="ZeroDivisionError"), "does-not-run"),
     ],
@@ -135,6 +144,10 @@ def test_a_release_that_learned_a_little_more_passes(file: Callable[[bytes], Pat
     assert figures.agreement_percent is not None and figures.agreement_percent > 90
     assert figures.latency_us is not None and figures.confidence_percent is not None
     assert figures.memory_mb is not None and 20 < figures.memory_mb < LIMITS.memory_mb
+
+
+def test_one_with_an_encoder_in_steps_passes(file: Callable[[bytes], Path]) -> None:
+    assert tried(file(stepping()), file(shipped(1)))[0] == ""
 
 
 def test_one_with_other_classes_is_compared_by_their_names(file: Callable[[bytes], Path]) -> None:
@@ -168,9 +181,10 @@ def test_two_classes_that_changed_places_are_found_out_where_either_was_seen(fil
         (spoiled(not_a_number), LIMITS, "does-not-run"),
         (spoiled(greedy), LIMITS, "memory"),
         (spoiled(endless), Limits(seconds=5), "slow"),
-        (shipped(1)[:-1], LIMITS, "damaged"),
+        (shipped(1)[:-1], LIMITS, "disk"),
+        (stepping(broken=True), LIMITS, "does-not-run"),
     ],
-    ids=["permuted", "unsure", "not a number", "greedy", "endless", "damaged"],
+    ids=["permuted", "unsure", "not a number", "greedy", "endless", "damaged", "broken steps"],
 )
 def test_a_release_that_is_broken_is_refused(
     file: Callable[[bytes], Path], data: bytes, limits: Limits, why: str

@@ -47,9 +47,9 @@ class Side:
         self.trying = Trying(LIMITS, slots, self.handover)
         self.trying.begin(NEW, 0.0)
 
-    def see(self, label: str, count: int) -> None:
+    def see(self, label: str, count: int, samples: int = 50) -> None:
         """So many windows of this class."""
-        arrays = {"acc": np.zeros((count, 50, 3), np.float32)}
+        arrays = {"acc": np.zeros((count, samples, 3), np.float32)}
         certain = np.ones((count, 1), np.float32)
         said = Decisions(classifier="acc", modalities=("acc",), labels=(label,), probabilities=certain)
         self.handover.saw(arrays, said, 1.0)
@@ -73,6 +73,16 @@ def test_it_waits_for_windows_and_not_for_ever(side: Callable[..., Side]) -> Non
     assert one.trying.on_time(80) is None
     assert one.trying.on_time(100) == Judged(blob=NEW, why="untested")
     assert one.trying.on_time(200) is None and one.begun == [], "it was given up"
+
+
+def test_windows_that_there_is_no_room_for_were_seen_all_the_same(side: Callable[..., Side]) -> None:
+    """As a camera's, of which eight megabytes hold a few: with these it is tried."""
+    one = side()
+    one.see("sit", 5, samples=200_000)
+    one.see("walk", 4, samples=200_000)
+    assert one.trying.on_time(30) is one.trying.on_time(61) is None and one.begun == []
+    one.see("walk", 1, samples=200_000)
+    assert one.trying.on_time(62) is None and one.begun == [3]
 
 
 def test_it_waits_for_windows_of_several_classes_and_is_made_without_in_the_end(side: Callable[..., Side]) -> None:

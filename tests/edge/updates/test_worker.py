@@ -1,5 +1,6 @@
 """A wearable's updates around their state machine, without a network: starts, disks, and what is not for it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from edge.updates.trial import STEP_S
 from edge.updates.worker import Updating
 from export.release import Release
 from mekt.blobs import blob_ref, read_chunk
-from mekt.errors import ReleaseError, StateError
+from mekt.catalogue import RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER
+from mekt.errors import ReleaseError, SensorError, SettingsError, StateError
 from mekt.link import Received
 from mekt.login import BrokerSettings
 from mekt.messages import Body, Receipt, Rollout
@@ -47,6 +49,7 @@ class Life:
     def __init__(self, base: Path, settings: UpdateSettings = SETTINGS) -> None:
         self.handover = Handover()
         self.updating = Updating(settings, base, base / "state", self.handover)
+        self._release: Release | None = None
 
     @property
     def state(self) -> Updates:
@@ -54,8 +57,8 @@ class Life:
 
     def round(self) -> int | None:
         """The round of the release that is to be run."""
-        release: Release | None = self.handover.current()
-        return None if release is None else release.manifest.round
+        self._release = self.handover.take(0.0) or self._release
+        return None if self._release is None else self._release.manifest.round
 
     def receive(self, post: Post, body: Body) -> None:
         topic, payload = post.seal(body, "all" if isinstance(body, Rollout) else "down", device=self._device(body))
@@ -139,6 +142,28 @@ def test_a_release_that_fails_is_not_run_on_even_if_that_cannot_be_written_down(
         life.updating._on_trial(Saw(release=REF_A, now_s=now_s, probability=0.9, latency_ms=1))
     life.updating._on_rollout(rollout(2, data=A))
     assert life.state.phase == "trial" and life.state.number == 1
+
+
+def test_a_release_that_fails_when_the_disk_takes_nothing_any_more_gives_way_too(
+    has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(ON_TRIAL, A, B)
+    life = start()
+    monkeypatch.setattr("edge.updates.slots.write_atomically", full)
+    for now_s in range(0, 900, int(STEP_S)):
+        life.updating._guarded(life.updating._handle, Saw(release=REF_B, now_s=now_s, probability=0.9, latency_ms=1))
+    assert life.round() == 2
+    life.updating._guarded(life.updating._handle, Failure(release=REF_B, why="does-not-run"))
+    assert life.round() == 1
+
+
+def test_a_release_that_is_damaged_gives_way_even_if_the_disk_takes_nothing(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(replace(ON_TRIAL, phase="good", starts=0), A, B)
+    (tmp_path / "state" / "releases" / REF_B.sha256.hex()).write_bytes(B[:-1] + b"?")
+    monkeypatch.setattr("edge.updates.slots.write_atomically", full)
+    assert start().round() == 1
 
 
 def test_a_release_that_is_damaged_on_the_disk_gives_way_to_the_last_good_one_and_is_fetched_again(
@@ -246,7 +271,7 @@ def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_other
     for now_s in range(200):
         # Of the one before, which the loop had not left yet.
         life.updating._handle(Sensed(release=REF_A, now_s=now_s))
-        life.updating._handle(Failure(release=REF_A))
+        life.updating._handle(Failure(release=REF_A, why="does-not-run"))
     assert life.state.phase == "trial"
     for now_s in range(200):
         life.updating._handle(Sensed(release=REF_B, now_s=now_s))
@@ -281,7 +306,9 @@ def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Pa
     has(ON_TRIAL, A, B)
     keeper = Keeper(SETTINGS, tmp_path)
     assert keeper.wait(Stop())
-    assert keeper.current().manifest.round == keeper.current().manifest.round == 2
+    first = keeper.look(0.0)
+    assert first is not None and first.manifest.round == 2
+    assert keeper.look(0.5) is None, "it is given away once"
     with pytest.raises(StateError, match="in use by process"):
         Keeper(SETTINGS, tmp_path)
     keeper.failed(RuntimeError("it does not take this window"))
@@ -292,11 +319,37 @@ def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Pa
     assert Slots(tmp_path / "state").state.starts == 0
 
 
-def test_a_wearable_that_has_nothing_yet_waits_for_it_until_it_is_asked_to_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (SensorError("no sensor for any of the release's modalities"), "unfit"),
+        (SettingsError("decide: the release has no class fall"), "unfit"),
+        (ReleaseError("no classifier for acc alone", RELEASE_HAS_NO_CLASSIFIER), "unfit"),
+        (ReleaseError("cannot be loaded", RELEASE_DOES_NOT_RUN), "does-not-run"),
+        (RuntimeError("it does not take this window"), "does-not-run"),
+    ],
+)
+def test_a_release_for_other_sensors_or_settings_is_told_from_one_that_is_broken(
+    tmp_path: Path, has: Callable[..., None], error: Exception, why: str
+) -> None:
+    has(ON_TRIAL, A, B)
     keeper = Keeper(SETTINGS, tmp_path)
-    with pytest.raises(ReleaseError, match="no release has come over the air yet"):
-        keeper.current()
+    release = keeper.look(0.0)
+    assert release is not None and release.manifest.round == 2
+    keeper.failed(error)
+    keeper.close()
+    state = Slots(tmp_path / "state").state
+    assert (state.phase, state.why) == ("rolled-back", why)
+
+
+def test_a_wearable_that_has_nothing_yet_says_so_and_waits_until_it_is_asked_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    keeper = Keeper(SETTINGS, tmp_path)
+    assert keeper.look(0.0) is None
     stop = Stop()
     stop.request()
     assert not keeper.wait(stop)
     keeper.close()
+    assert "waiting for the first that is promoted" in caplog.text

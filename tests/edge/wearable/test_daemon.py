@@ -5,8 +5,9 @@ import json
 import logging
 import re
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import pytest
 from edge.runtime import Decisions
 from edge.wearable.daemon import OneRelease, Wearable, run_wearable
 from edge.wearable.decisions import DecideSettings
-from edge.wearable.settings import ReleaseSettings, WearableSettings, read_wearable
+from edge.wearable.settings import HomeAssistantSettings, ReleaseSettings, WearableSettings, read_wearable
 from edge.wearable.telling import Told
 from export.release import Release, read_release
 from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
@@ -100,6 +101,13 @@ def test_settings_without_a_sensor_that_the_release_knows_are_refused(release: P
         said(config)
 
 
+def test_a_keeper_that_has_nothing_yet_has_to_be_waited_for(release: Path) -> None:
+    keeper = OneRelease(read_release(release))
+    assert keeper.look(0.0) is not None
+    with pytest.raises(ReleaseError, match="no release has come over the air yet"):
+        said(settled(release.parent), keeper=keeper)
+
+
 def test_a_broker_that_nothing_is_sent_to_is_refused(release: Path) -> None:
     with pytest.raises(SettingsError, match="nothing is sent there"):
         read_wearable(settled(release.parent, "[broker]", 'host = "10.0.0.1"'))
@@ -140,7 +148,7 @@ class Body:
         for name in step.get("of", self.names):
             rate_hz = next(each.rate_hz for each in self.kinds if each.name == name)
             t_s = self.now_s + np.arange(int(step["s"] * rate_hz)) / rate_hz
-            values = np.full((len(t_s), 3), step.get("value", 0.1), dtype=np.float32)
+            values = np.full((len(t_s), step.get("channels", 3)), step.get("value", 0.1), dtype=np.float32)
             items.append(Block(modality=name, t_s=t_s, values=values))
         self.now_s += step["s"]
         return items
@@ -171,10 +179,15 @@ class Keeper(OneRelease):
         self.later = list(later)
         self.shapes: list[dict[str, tuple[int, ...]]] = []
         self.failures: list[str] = []
+        self.times_sensed = 0
         self.windows_before = 4
 
     def look(self, now_s: float) -> Release | None:
-        return self.later.pop(0) if self.later and len(self.shapes) >= self.windows_before else None
+        due = self.later and len(self.shapes) >= self.windows_before
+        return self.later.pop(0) if due else super().look(now_s)
+
+    def sensed(self) -> None:
+        self.times_sensed += 1
 
     def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
         assert decisions.probabilities.shape == (1, len(LABELS))
@@ -267,6 +280,27 @@ def test_the_keeper_sees_every_window_and_what_was_said_of_it(release: Path) -> 
     assert keeper.shapes[0] == {"acc": (1, 50, 3), "gyro": (1, 50, 3)}
 
 
+class Models(dict[str, bytes]):
+    """Models of which it can be seen whether anybody has them still."""
+
+
+def test_nobody_keeps_the_bytes_of_models_that_there_are_sessions_of(release: Path) -> None:
+    read = [read_release(release) for _ in range(2)]
+    kept = [Models(each.models) for each in read]
+    gone = [weakref.ref(each) for each in kept]
+    keeper = Keeper(*(replace(each, models=models) for each, models in zip(read, kept, strict=True)))
+    settings = settings_of(Body(steps=[{"s": 3.0}, {"s": 3.0}]), every_s=0.2)
+    left: list[int] = []
+
+    def told(_: Told) -> None:
+        left.append(sum(each() is not None for each in gone))
+
+    kept.clear()
+    Wearable(settings, Path(), keeper, Stop(), [told]).run()
+    assert left[0] == 1, "the second release is still to come"
+    assert left[-1] == 0
+
+
 def test_another_release_is_run_from_the_next_window_on(release: Path, tmp_path: Path) -> None:
     parts_of(ACC).write(tmp_path / "newer.zip")
     keeper = Keeper(read_release(release), read_release(tmp_path / "newer.zip"))
@@ -301,6 +335,38 @@ def test_a_window_that_the_release_fails_at_is_passed_over_and_complained_of_onc
     assert len([each for each in caplog.records if "passed over" in each.getMessage()]) == 1
 
 
+def test_a_sensor_that_is_broken_is_not_the_releases_fault(release: Path) -> None:
+    """Neither is a sensor that fails again and again heard as one that senses, nor samples of another shape as both."""
+    broken, odd = {"error": SensorError("acc: the bus is gone")}, {"s": 1.0, "channels": 2}
+    keeper = Keeper(read_release(release))
+    heard = run(settings_of(Body(steps=[{"s": 2.0}, *[broken] * 9, odd, {"s": 2.0}])), keeper)
+    assert len(heard) == 6
+    assert (keeper.times_sensed, keeper.failures) == (3, [])
+
+
+def test_who_cannot_be_told_is_complained_of_once_and_keeps_nobody_else_from_it(
+    release: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: Told) -> None:
+        raise OSError("no space left on the device")
+
+    heard: list[Told] = []
+    keeper = Keeper(read_release(release))
+    Wearable(settings_of(Body(steps=[{"s": 1.0}] * 4)), Path(), keeper, Stop(), [full, heard.append]).run()
+    assert len(heard) == 7 and keeper.failures == []
+    assert len([each for each in caplog.records if "no space left" in each.getMessage()]) == 1
+
+
+def test_it_ends_when_nobody_reads_what_it_says(release: Path) -> None:
+    def closed(_: Told) -> None:
+        raise BrokenPipeError
+
+    keeper = Keeper(read_release(release))
+    with pytest.raises(BrokenPipeError):
+        Wearable(settings_of(Body(steps=[{"s": 1.0}] * 4)), Path(), keeper, Stop(), [closed]).run()
+    assert keeper.failures == []
+
+
 def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
     config = settled(
         release.parent, *("[decide.alarms]", *(f"{name} = {{ threshold = 0.34, hold_s = 5 }}" for name in LABELS))
@@ -310,6 +376,13 @@ def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
     first = lines[0]["alarms"][0]
     assert first["since"] <= lines[0]["time"]
     assert first["probability"] >= 0.34
+
+
+def test_home_assistant_does_not_give_a_wearable_up_between_two_windows(release: Path) -> None:
+    home = HomeAssistantSettings(id="anna", name="Anna")
+    settings = settings_of(Body(steps=[]), every_s=0.9, home_assistant=home)
+    loop = Wearable(settings, Path(), OneRelease(read_release(release)), Stop(), [])
+    assert loop._home is not None and loop._home.repeat_s == 0.9
 
 
 def test_errors_of_the_settings_are_no_others(release: Path) -> None:
