@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from coordinator.datasets import labelled_windows
-from coordinator.finishing import finished
 from coordinator.registrar import open_authority
 from coordinator.regressions import regressions
 from coordinator.rollout import Widened, too_few
@@ -74,6 +73,9 @@ def promote(
         MektError: when there is no such release, it is worse, another is on trial, or state or authority cannot be
             used.
     """
+    # Only here: it brings torch along, which no other command takes.
+    from coordinator.finishing import finished
+
     with opened(settings, base, state) as rollouts:
         newest = rollouts.newest
         if newest is None or newest.progress.release != name or newest.progress.state != "canary":

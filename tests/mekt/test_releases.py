@@ -1,6 +1,8 @@
 """`mekt release` on a real state folder, as a person gives its commands beside a coordinator or without one."""
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -249,3 +251,9 @@ def test_what_is_shipped_is_signed_by_the_authority(home: Home) -> None:
         assert data is not None and open_release(data, Path("zip"), trust).manifest.federation == "ward-3"
         newest.append(trust.newest)
     assert newest == sorted(set(newest)), "each number is larger than all before"
+
+
+def test_what_only_looks_or_takes_back_brings_no_torch_along() -> None:
+    """Which takes seconds and 200 MB: of these commands `promote` alone fits classifiers."""
+    code = "import sys, coordinator.promotion, coordinator.shelf; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
