@@ -5,7 +5,6 @@ own. The trial of a new release goes by what `saw`, `sensed` and `failed` tell.
 """
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -20,8 +19,6 @@ from mekt import catalogue
 from mekt.errors import ReleaseError, SensorError, SettingsError
 from mekt.process import LOOP_S, Stop, only_process
 from sensors.source import Floats
-
-log = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -79,7 +76,6 @@ class Keeper:
 
     def failed(self, error: BaseException) -> None:
         """The release at work raised this. Run what `look` gives now; where that is None, there is nothing else."""
-        log.error("the release at work failed: %s", error)
         # It is none for these sensors or settings, which says nothing against it elsewhere.
         is_unfit = isinstance(error, SensorError | SettingsError) or (
             isinstance(error, ReleaseError) and error.entry == catalogue.RELEASE_HAS_NO_CLASSIFIER
