@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ class Updating:
         self._arrival = Arrival(folder, int(1e6 * settings.most_mb))
         self._trying = Trying(settings.self_test, self._slots, handover)
         self._trial: Trial | None = None
+        # Of the release at work: before so long there cannot be a window.
+        self._window_s = 0.0
         self._resting = False
         self._trust: KeptTrust | None = None
         self._post = Post(settings.federation)
@@ -245,7 +248,8 @@ class Updating:
         if state.phase != "trial" or event.release != state.running:
             return
         if self._trial is None:
-            self._trial = Trial(state.figures, self._settings.trial)
+            settings = self._settings.trial
+            self._trial = Trial(state.figures, replace(settings, silent_s=settings.silent_s + self._window_s))
         if isinstance(event, Saw):
             why = self._trial.saw(event.now_s, event.probability, event.latency_ms)
         else:
@@ -332,6 +336,8 @@ class Updating:
     def _hand_over(self, ref: BlobRef) -> bool:
         release = self._slots.read(ref)
         if release is not None:
+            window = release.manifest.window
+            self._window_s = max(window.window_s, window.stride_s)
             self._handover.hand_over(ref, release)
         return release is not None
 

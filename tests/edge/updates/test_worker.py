@@ -276,6 +276,20 @@ def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_other
     assert (life.state.phase, life.state.why) == ("rolled-back", "silent") and life.round() == 1
 
 
+def test_a_release_is_not_called_silent_before_there_can_be_a_window(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    """Its windows are a second long."""
+    has(ON_TRIAL, A, B)
+    life = start(replace(SETTINGS, trial=TrialSettings(silent_s=0.5)))
+    for tenth in range(14):
+        life.updating._on_trial(Sensed(release=REF_B, now_s=tenth / 10))
+    assert life.state.phase == "trial"
+    for tenth in range(14, 17):
+        life.updating._on_trial(Sensed(release=REF_B, now_s=tenth / 10))
+    assert life.state.why == "silent"
+
+
 def test_what_a_trial_has_run_is_written_down_now_and_then(
     has: Callable[..., None], start: Callable[..., Life]
 ) -> None:
