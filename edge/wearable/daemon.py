@@ -176,9 +176,7 @@ class Wearable:
         self._decider: Decider | None = None
         self._stride_s = 0.0
         self._home: HomeAssistant | None = None
-        release = keeper.current()
-        self._use(release)
-        log.info("running %s", _named(release))
+        self._begin(keeper.current())
         self._broadcast: Broadcast | None = None
         if settings.publish is not None or settings.home_assistant is not None:
             self._broadcast = self._made_broadcast()
@@ -309,6 +307,20 @@ class Wearable:
             log.error("%s: %s", what, error, exc_info=None if isinstance(error, MektError) else error)
 
     # What depends on the release.
+
+    def _begin(self, release: Release) -> None:
+        """Run this release, or the one that the keeper has for it when it cannot be run."""
+        try:
+            self._use(release)
+        except Exception as error:  # a driver, onnxruntime: anything
+            self._keeper.failed(error)
+            former = self._keeper.look(time.monotonic())
+            if former is None:
+                raise
+            log.error("the release cannot be run: %s", error)
+            self._use(former)
+            release = former
+        log.info("running %s", _named(release))
 
     @property
     def _decided(self) -> Decider:
