@@ -79,7 +79,7 @@ class Updating:
     def __init__(self, settings: UpdateSettings, base: Path, folder: Path, handover: Handover) -> None:
         self._settings, self._handover, self._inbox = settings, handover, handover.inbox
         self._rules = rules_of(settings)
-        self._stopping = threading.Event()
+        self._stopping, self._is_fault = threading.Event(), False
         self._folder = folder
         self._slots = Slots(folder)
         self._arrival = Arrival(folder, int(1e6 * settings.most_mb))
@@ -113,8 +113,9 @@ class Updating:
         except StateError as error:
             self._rest(error)
 
-    def stop(self) -> None:
+    def stop(self, *, is_fault: bool = False) -> None:
         """Ask for the end; any thread may."""
+        self._is_fault = is_fault
         self._stopping.set()
         with contextlib.suppress(queue.Full):
             self._inbox.put_nowait(None)
@@ -132,7 +133,8 @@ class Updating:
                     self._guarded(self._handle, self._inbox.get(timeout=patience_s))
                 self._guarded(self._on_time, time.monotonic())
             self._write_down(least_s=0.0)
-            self._advance(Ended())
+            if not self._is_fault:
+                self._advance(Ended())
         finally:
             self._trying.leave(STOP_S)
             if self._link is not None:
