@@ -43,7 +43,8 @@ class TrialSettings:
 
     `most_starts`: without having run for a twelfth of the trial after them. `confidence_percent`: the mean probability
     over some windows, in percent of that in the self-test. `latency_ratio`: the median time for a window against that
-    in the self-test, where it is over `latency_ms`. `silent_s`: sensors gave for so long, and there was no window.
+    in the self-test, where it is over `latency_ms`. `silent_s`: sensors gave for so long, and for the length of a
+    window more, and there was none.
     """
 
     hours: Annotated[float, Bounds(above=0, high=10_000)] = 1.0

@@ -17,7 +17,7 @@ from edge.updates.worker import Updating
 from export.release import Release
 from mekt.blobs import blob_ref, read_chunk
 from mekt.catalogue import RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER
-from mekt.errors import ReleaseError, SensorError, SettingsError, StateError
+from mekt.errors import MissingPackageError, ReleaseError, SensorError, SettingsError, StateError
 from mekt.link import Received
 from mekt.login import BrokerSettings
 from mekt.messages import Body, Receipt, Rollout
@@ -278,6 +278,20 @@ def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_other
     assert (life.state.phase, life.state.why) == ("rolled-back", "silent") and life.round() == 1
 
 
+def test_a_release_is_not_called_silent_before_there_can_be_a_window(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    """Its windows are a second long."""
+    has(ON_TRIAL, A, B)
+    life = start(replace(SETTINGS, trial=TrialSettings(silent_s=0.5)))
+    for tenth in range(14):
+        life.updating._on_trial(Sensed(release=REF_B, now_s=tenth / 10))
+    assert life.state.phase == "trial"
+    for tenth in range(14, 17):
+        life.updating._on_trial(Sensed(release=REF_B, now_s=tenth / 10))
+    assert life.state.why == "silent"
+
+
 def test_what_a_trial_has_run_is_written_down_now_and_then(
     has: Callable[..., None], start: Callable[..., Life]
 ) -> None:
@@ -319,11 +333,21 @@ def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Pa
     assert Slots(tmp_path / "state").state.starts == 0
 
 
+@pytest.mark.parametrize(("is_fault", "starts"), [(True, 2), (False, 0)])
+def test_an_end_that_nobody_asked_for_counts_as_a_crash(
+    tmp_path: Path, has: Callable[..., None], is_fault: bool, starts: int
+) -> None:
+    has(ON_TRIAL, A, B)
+    Keeper(SETTINGS, tmp_path).close(is_fault=is_fault)
+    assert Slots(tmp_path / "state").state.starts == starts
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [
         (SensorError("no sensor for any of the release's modalities"), "unfit"),
         (SettingsError("decide: the release has no class fall"), "unfit"),
+        (MissingPackageError("depthai is not installed here"), "unfit"),
         (ReleaseError("no classifier for acc alone", RELEASE_HAS_NO_CLASSIFIER), "unfit"),
         (ReleaseError("cannot be loaded", RELEASE_DOES_NOT_RUN), "does-not-run"),
         (RuntimeError("it does not take this window"), "does-not-run"),
