@@ -81,6 +81,11 @@ class Shipping:
         """Whether this is a wearable that has said so."""
         return device in self._wearables
 
+    @property
+    def wearables(self) -> frozenset[str]:
+        """All that have said that they are."""
+        return self._wearables.names
+
     def announce_again(self) -> None:
         """What was said is due once more: the broker may have forgotten what was said."""
         self._announced = None

@@ -268,7 +268,7 @@ def _wanted(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Annotated:
         inner, limit, *_ = get_args(hint)
-        return "a table" if isinstance(limit, Later) else _wanted(inner)
+        return "a table" if isinstance(limit, Kinds | Later) else _wanted(inner)
     if origin in (Union, types.UnionType):
         return _wanted(next(option for option in get_args(hint) if option is not type(None)))
     if origin is Literal:
