@@ -101,6 +101,13 @@ class Coordinator:
             subscriptions=for_coordinator(settings.federation),
         )
         datasets = read_datasets(settings, base)
+        log.info(
+            "proxy set of %d windows; %d labelled windows of %d classes, %d kept apart for scores",
+            datasets.proxy_windows,
+            0 if datasets.labelled is None else len(datasets.labelled),
+            len(datasets.classes),
+            0 if datasets.test is None else len(datasets.test),
+        )
         self._ledger = Ledger(folder / "ledger.sqlite")
         self._plan = plan_of(settings, datasets, self._ledger.run)
         self._ledger.adopt(self._plan.identity)
@@ -180,7 +187,7 @@ class Coordinator:
                 # It may be a broker that has forgotten everything.
                 self._fleet.connected(time.monotonic())
                 self._announce()
-                self._shipping.forget()
+                self._shipping.announce_again()
                 self._statuses.forget()
             case Disconnected(reason=reason):
                 log.warning("the broker is away: %s", reason)
@@ -388,7 +395,7 @@ class Coordinator:
     def _ship(self, now_s: float) -> None:
         """Say which release wearables are to run, retained, when that has changed."""
         if self._state.phase == "finished" and self._closing.reports:
-            self._shipping.finished(self._closing.reports[-1].release)
+            self._shipping.rounds_over(self._closing.reports[-1].release)
         self._shipping.on_time(now_s)
         word = self._shipping.due()
         if word is not None and self._post.send(word, "all", retain=True):

@@ -16,6 +16,7 @@ from coordinator.rollouts import Rollouts, Shipped, Sign
 from coordinator.settings import FederationSettings
 from coordinator.wearables import Wearables
 from mekt.messages import Fitness, Rollout, RolloutStatus
+from mekt.plan import BlobRef
 from mekt.process import Job
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Shipping:
         self._settings, self._base, self._state = settings, base, state
         self._rules, self._downstream, self._inbox = settings.rollout, downstream, inbox
         self._rollouts = Rollouts(state, settings.federation, settings.rollout, sign)
-        self._is_last_promoted = False
+        self._is_last_promoted = self._is_doubted = False
         self._wearables = Wearables()
         self._revoked = revoked
         self._gone = revoked()
@@ -85,8 +86,8 @@ class Shipping:
         """All that have said that they are."""
         return self._wearables.names
 
-    def forget(self) -> None:
-        """Announce anew: the broker may have forgotten what was said."""
+    def announce_again(self) -> None:
+        """What was said is due once more: the broker may have forgotten what was said."""
         self._announced = None
 
     def heard(self, device: str, fitness: Fitness) -> None:
@@ -100,7 +101,20 @@ class Shipping:
             return
         self._wearables.told(device, fitness)
         self._is_news = True
-        if self._newest is None or fitness.number != self._newest.progress.number:
+        if self._newest is None:
+            return
+        number, blob = self._newest.progress.number, self._newest.blob
+        if fitness.number > number or (fitness.number == number and _is_of_another(fitness, blob)):
+            # That other coordinator may have been this one, before its state was restored from an older copy.
+            if not self._is_doubted:
+                log.warning(
+                    "%s knows rollout %d of another coordinator, or of a newer state than this: wearables take only "
+                    "rollouts with larger numbers than they know",
+                    *(device, fitness.number),
+                )
+            self._is_doubted = True
+            return
+        if fitness.number != number:
             return
         event = Heard(device=device, state=fitness.state, why=fitness.why)
         # Most words say what is known: whoever repeats them makes no work for the disk.
@@ -132,7 +146,7 @@ class Shipping:
             self._is_news = False
             self._status = self._wearables.status(self._newest.progress, self._names, self._rules)
 
-    def finished(self, release: str) -> None:
+    def rounds_over(self, release: str) -> None:
         """All rounds are done, and this is the release of the last one: promote it, once, where no person has to.
 
         One that was shipped before is not, whatever became of it.
@@ -187,3 +201,8 @@ class Shipping:
         told = (newest.progress.number, newest.progress.state, newest.progress.share)
         if before is None or told != (before.progress.number, before.progress.state, before.progress.share):
             log.info("rollout %d: %s", newest.progress.number, text_of(newest.progress, self._rules))
+
+
+def _is_of_another(fitness: Fitness, blob: BlobRef) -> bool:
+    """Whoever says "good" runs what its rollout brought it."""
+    return fitness.state == "good" and fitness.running != blob.sha256

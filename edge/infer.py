@@ -34,12 +34,12 @@ class Verdict:
     modalities: tuple[str, ...]
 
     def json_line(self) -> str:
-        """For machines."""
+        """For machines; a probability that is no number, of which JSON has none, is null."""
         return json.dumps(
             {
                 "start_s": round(self.start_s, 6),
                 "label": self.label,
-                "probability": round(self.probability, 6),
+                "probability": round(self.probability, 6) if math.isfinite(self.probability) else None,
                 "latency_ms": round(self.latency_ms, 3),
                 "modalities": self.modalities,
             }

@@ -24,6 +24,8 @@ REFUSALS = {
 }
 # Where a damaged file lets text be none, Python stumbles over it, in an error's message too.
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
+# How long another process may take over what it writes: a coordinator waits for a person's command on a slow disk.
+PATIENCE_S = 60.0
 
 
 def digest(*values: object) -> bytes:
@@ -51,7 +53,7 @@ class Database:
         """
         self.path = path
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
         except FAULTS as error:
             self._fail(error)
         try:

@@ -17,7 +17,7 @@ from edge.updates.settings import UpdateSettings
 from edge.updates.worker import STOP_S, Updating
 from export.release import Release
 from mekt import catalogue
-from mekt.errors import ReleaseError, SensorError, SettingsError
+from mekt.errors import MektError, ReleaseError
 from mekt.process import LOOP_S, Stop, only_process
 from sensors.source import Floats
 
@@ -70,15 +70,14 @@ class Keeper:
 
     def failed(self, error: BaseException) -> None:
         """The release at work raised this. Run what `look` gives now; where that is None, there is nothing else."""
-        log.error("the release at work failed: %s", error)
         # It is none for these sensors or settings, which says nothing against it elsewhere.
-        is_unfit = isinstance(error, SensorError | SettingsError) or (
-            isinstance(error, ReleaseError) and error.entry == catalogue.RELEASE_HAS_NO_CLASSIFIER
+        is_unfit = isinstance(error, MektError) and (
+            not isinstance(error, ReleaseError) or error.entry == catalogue.RELEASE_HAS_NO_CLASSIFIER
         )
         self._handover.failed("unfit" if is_unfit else "does-not-run")
 
-    def close(self) -> None:
-        """End, because that was asked for: a process that ends without this may be the release's fault."""
-        self._updating.stop()
+    def close(self, *, is_fault: bool = False) -> None:
+        """End. Where nobody asked for that, as where a process ends without this, it may be the release's fault."""
+        self._updating.stop(is_fault=is_fault)
         self._thread.join(4 * STOP_S)
         self._stack.close()

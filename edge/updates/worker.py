@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,14 @@ class Updating:
     def __init__(self, settings: UpdateSettings, base: Path, folder: Path, handover: Handover) -> None:
         self._settings, self._handover, self._inbox = settings, handover, handover.inbox
         self._rules = rules_of(settings)
-        self._stopping = threading.Event()
+        self._stopping, self._is_fault = threading.Event(), False
         self._folder = folder
         self._slots = Slots(folder)
         self._arrival = Arrival(folder, int(1e6 * settings.most_mb))
         self._trying = Trying(settings.self_test, self._slots, handover)
         self._trial: Trial | None = None
+        # Of the release at work: before so long there cannot be a window.
+        self._window_s = 0.0
         self._resting = False
         self._trust: KeptTrust | None = None
         self._post = Post(settings.federation)
@@ -110,8 +113,9 @@ class Updating:
         except StateError as error:
             self._rest(error)
 
-    def stop(self) -> None:
+    def stop(self, *, is_fault: bool = False) -> None:
         """Ask for the end; any thread may."""
+        self._is_fault = is_fault
         self._stopping.set()
         with contextlib.suppress(queue.Full):
             self._inbox.put_nowait(None)
@@ -129,7 +133,8 @@ class Updating:
                     self._guarded(self._handle, self._inbox.get(timeout=patience_s))
                 self._guarded(self._on_time, time.monotonic())
             self._write_down(least_s=0.0)
-            self._advance(Ended())
+            if not self._is_fault:
+                self._advance(Ended())
         finally:
             self._trying.leave(STOP_S)
             if self._link is not None:
@@ -245,7 +250,8 @@ class Updating:
         if state.phase != "trial" or event.release != state.running:
             return
         if self._trial is None:
-            self._trial = Trial(state.figures, self._settings.trial)
+            settings = self._settings.trial
+            self._trial = Trial(state.figures, replace(settings, silent_s=settings.silent_s + self._window_s))
         if isinstance(event, Saw):
             why = self._trial.saw(event.now_s, event.probability, event.latency_ms)
         else:
@@ -286,6 +292,7 @@ class Updating:
         if state.phase != before.phase:
             log.info("rollout %d: %s%s", state.number, state.phase, f" ({state.why})" if state.why else "")
             self._trial = None
+        self._handover.on_trial = state.running if state.phase == "trial" else None
         self._follow(commands)
         return True
 
@@ -332,6 +339,8 @@ class Updating:
     def _hand_over(self, ref: BlobRef) -> bool:
         release = self._slots.read(ref)
         if release is not None:
+            window = release.manifest.window
+            self._window_s = max(window.window_s, window.stride_s)
             self._handover.hand_over(ref, release)
         return release is not None
 

@@ -36,6 +36,7 @@ from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
 from mekt.process import Stop
+from mekt.standin import put_off
 from sensors.source import Block, Floats, Settings, Source
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Keeper(Protocol):
     def failed(self, error: Exception) -> None:
         """The release at work could not be loaded, or failed at a window."""
 
-    def close(self) -> None:
-        """The loop ends."""
+    def close(self, *, is_fault: bool = False) -> None:
+        """The loop ends, because of an error of its own or because somebody wants that."""
 
 
 class OneRelease:
@@ -94,7 +95,7 @@ class OneRelease:
     def failed(self, error: Exception) -> None:
         """There is no other to run."""
 
-    def close(self) -> None:
+    def close(self, *, is_fault: bool = False) -> None:
         """Nothing is to be done."""
 
 
@@ -116,6 +117,8 @@ def run_wearable(
         ReleaseError: when the release is damaged or has no classifier for what is sensed.
         SensorError: when no sensor has what the release knows, or one gives it in another shape or unit.
     """
+    # Paho imports it for proxies that it does not use: 1.5 MB.
+    put_off("urllib", "request")
     settings = read_wearable(config)
     if keeper is None and settings.updates is not None:
         # Only here: it brings along what it takes to speak to a broker.
@@ -133,10 +136,15 @@ def run_wearable(
     if settings.stdout:
         stream = sys.stdout if out is None else out
         told.append(lambda each: print(each.json_line(), file=stream, flush=True))
+    is_fault = False
     try:
         Wearable(settings, config.parent, keeper, stop, told).run()
+    except Exception as error:
+        # Whoever reads what it says may have enough.
+        is_fault = not isinstance(error, BrokenPipeError)
+        raise
     finally:
-        keeper.close()
+        keeper.close(is_fault=is_fault)
     return 0
 
 
@@ -175,8 +183,7 @@ class Wearable:
                 "no release has come over the air yet; ship one on the coordinator: mekt release promote",
                 catalogue.RELEASE_MISSING,
             )
-        self._use(release)
-        log.info("running %s", _named(release))
+        self._begin(release)
         self._broadcast: Broadcast | None = None
         if settings.publish is not None or settings.home_assistant is not None:
             self._broadcast = self._made_broadcast()
@@ -231,12 +238,15 @@ class Wearable:
                     self._broadcast.heard(event)
 
     def _recognise(self, windows: Iterator[Recognised]) -> None:
-        while (found := self._next(windows)) is not None:
-            self._decide(found)
+        while (each := self._next(windows)) is not None:
+            self._take_in(*each)
 
-    def _next(self, windows: Iterator[Recognised]) -> Recognised | None:
+    def _next(self, windows: Iterator[Recognised]) -> tuple[Recognised, Decision] | None:
         try:
-            return next(windows, None)
+            found = next(windows, None)
+            if found is not None:
+                at_s = found.start_s + self._window_s
+                return found, self._decided.feed(at_s, found.decisions.probabilities[0])
         except SensorError as error:
             # Samples that are none of their modality's, which no release is to blame for.
             self._complain("a window is passed over", error)
@@ -245,13 +255,12 @@ class Wearable:
             self._keeper.failed(error)
         return None
 
-    def _decide(self, found: Recognised) -> None:
+    def _take_in(self, found: Recognised, decision: Decision) -> None:
         self._window_at_s = time.monotonic()
         if self._is_silent:
             log.info("there are windows again")
             self._is_silent = False
         decisions = found.decisions
-        decision = self._decided.feed(found.start_s + self._window_s, decisions.probabilities[0])
         self._keeper.saw(found.arrays, decisions, found.latency_ms)
         self._tell(decision, decisions.modalities, found.latency_ms)
 
@@ -307,6 +316,20 @@ class Wearable:
             log.error("%s: %s", what, error, exc_info=None if isinstance(error, MektError) else error)
 
     # What depends on the release.
+
+    def _begin(self, release: Release) -> None:
+        """Run this release, or the one that the keeper has for it when it cannot be run."""
+        try:
+            self._use(release)
+        except Exception as error:  # a driver, onnxruntime: anything
+            self._keeper.failed(error)
+            former = self._keeper.look(time.monotonic())
+            if former is None:
+                raise
+            log.error("the release cannot be run: %s", error)
+            self._use(former)
+            release = former
+        log.info("running %s", _named(release))
 
     @property
     def _decided(self) -> Decider:

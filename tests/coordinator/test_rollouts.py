@@ -290,3 +290,10 @@ def test_processes_that_make_the_file_at_the_same_time_both_have_it(tmp_path: Pa
         folder.mkdir()
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(made, [folder] * 4)) == [0] * 4
+
+
+def test_a_command_that_takes_long_on_a_slow_disk_keeps_the_coordinator_waiting_and_does_not_end_it(
+    opened: Open,
+) -> None:
+    """Within its transaction a zip of megabytes is written; SQLite itself would wait five seconds."""
+    assert opened()._db.row("PRAGMA busy_timeout") == (60_000,)

@@ -317,17 +317,34 @@ def test_a_canary_that_was_revoked_is_not_waited_for_and_its_words_count_no_more
 
 def test_a_word_that_says_nothing_new_makes_no_work_for_the_disk(tmp_path: Path, zip_file: Path) -> None:
     with Side(tmp_path, least=9, failures=9) as side:
-        side.rollouts.start(read_release(zip_file), FIRST, 1.0)
+        running = side.rollouts.start(read_release(zip_file), FIRST, 1.0).blob.sha256
         assert side.look(0.0) is not None
         words: tuple[Any, ...] = ("trial", "good", "trial", "good", "testing")
         writes = []
         for word in words:
             side.rollouts.was_changed()
-            side.shipping.heard("watch-1", Fitness(number=1, state=word))
+            side.shipping.heard("watch-1", Fitness(running=running, number=1, state=word))
             writes.append(side.rollouts.was_changed())
         assert writes == [True, True, False, False, False]
         side.shipping.heard("watch-1", Fitness(number=7, state="rolled-back", why="slow"))
         assert not side.rollouts.was_changed(), "about another rollout"
+
+
+def test_what_wearables_say_of_rollouts_that_a_restored_state_knows_nothing_of_is_none_on_its_own(
+    tmp_path: Path, zip_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Number 1 was another release, which they run, and which this coordinator has forgotten."""
+    with Side(tmp_path, least=1) as side:
+        running = side.rollouts.start(read_release(zip_file), FIRST, 0.99).blob.sha256
+        side.look(0.0)
+        side.shipping.heard("watch-1", Fitness(running=bytes(32), number=1, state="good"))
+        side.shipping.heard("watch-2", Fitness(running=bytes(32), number=2, state="trial"))
+        newest = side.rollouts.newest
+        assert newest is not None and newest.progress.said == {}
+        assert len([each for each in caplog.records if "a newer state than this" in each.getMessage()]) == 1
+        side.shipping.heard("watch-1", Fitness(running=running, number=1, state="good"))
+        newest = side.rollouts.newest
+        assert newest is not None and newest.progress.state == "everybody"
 
 
 def test_what_is_announced_can_be_served_and_nothing_else_is(
@@ -342,7 +359,7 @@ def test_what_is_announced_can_be_served_and_nothing_else_is(
         assert side.downstream.chunks("watch-1", want, 0)
         side.shipping.announced(word)
         assert side.shipping.due() is None
-        side.shipping.forget()
+        side.shipping.announce_again()
         assert side.shipping.due() == word
     (tmp_path / "state" / "shipped" / shipped.blob.sha256.hex()).unlink()
     with Side(tmp_path) as side:

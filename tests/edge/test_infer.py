@@ -92,6 +92,12 @@ def test_a_line_for_people_names_time_class_probability_latency_and_senses(relea
     assert verdict.text_line() == "     61.50 s  sit                       98.7%     0.8 ms  acc"
 
 
+def test_a_line_for_machines_is_json_whatever_a_model_says() -> None:
+    """There is no NaN in JSON, and whoever is strict takes none."""
+    verdict = Verdict(start_s=61.5, label="sit", probability=math.nan, latency_ms=0.84, modalities=("acc",))
+    assert json.loads(verdict.json_line(), parse_constant=pytest.fail)["probability"] is None
+
+
 def test_what_a_source_lacks_is_said_and_does_without(release: Path, tmp_path: Path) -> None:
     lines, said = infer(release, recorded(tmp_path, BODY.only(["gyro"])), as_json=True)
     assert {tuple(json.loads(line)["modalities"]) for line in lines} == {("gyro",)}

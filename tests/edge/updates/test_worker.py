@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edge.runtime import Decisions
 from edge.updates.handover import Failure, Handover, Saw, Sensed
 from edge.updates.keeper import Keeper
 from edge.updates.machine import Announced, Failed, Figures, Judged, Updates
@@ -17,7 +19,7 @@ from edge.updates.worker import Updating
 from export.release import Release
 from mekt.blobs import blob_ref, read_chunk
 from mekt.catalogue import RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER
-from mekt.errors import ReleaseError, SensorError, SettingsError, StateError
+from mekt.errors import MissingPackageError, ReleaseError, SensorError, SettingsError, StateError
 from mekt.link import Received
 from mekt.login import BrokerSettings
 from mekt.messages import Body, Receipt, Rollout
@@ -278,6 +280,20 @@ def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_other
     assert (life.state.phase, life.state.why) == ("rolled-back", "silent") and life.round() == 1
 
 
+def test_a_release_is_not_called_silent_before_there_can_be_a_window(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    """Its windows are a second long."""
+    has(ON_TRIAL, A, B)
+    life = start(replace(SETTINGS, trial=TrialSettings(silent_s=0.5)))
+    for tenth in range(14):
+        life.updating._on_trial(Sensed(release=REF_B, now_s=tenth / 10))
+    assert life.state.phase == "trial"
+    for tenth in range(14, 17):
+        life.updating._on_trial(Sensed(release=REF_B, now_s=tenth / 10))
+    assert life.state.why == "silent"
+
+
 def test_what_a_trial_has_run_is_written_down_now_and_then(
     has: Callable[..., None], start: Callable[..., Life]
 ) -> None:
@@ -302,6 +318,24 @@ def test_a_fault_of_mekts_own_rests_updates_and_ends_nothing(
     assert life.state.number == 0 and life.round() == 1
 
 
+def test_the_updates_are_woken_up_by_windows_in_a_trial_alone(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    decisions = Decisions(
+        classifier="acc", modalities=("acc",), labels=("a", "b"), probabilities=np.array([[0.2, 0.8]], np.float32)
+    )
+    has(ON_TRIAL, A, B)
+    life = start()
+    for running in (2, 1):
+        assert life.round() == running
+        life.handover.sensed()
+        life.handover.saw({"acc": np.zeros((1, 50, 3), np.float32)}, decisions, 1.0)
+        told = [life.handover.inbox.get_nowait() for _ in range(life.handover.inbox.qsize())]
+        assert [type(each) for each in told] == ([Sensed, Saw] if running == 2 else [])
+        life.updating._advance(Failed(why="silent"))
+    assert life.handover.variety[0] == 2, "a self-test has both"
+
+
 def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Path, has: Callable[..., None]) -> None:
     has(ON_TRIAL, A, B)
     keeper = Keeper(SETTINGS, tmp_path)
@@ -319,11 +353,21 @@ def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Pa
     assert Slots(tmp_path / "state").state.starts == 0
 
 
+@pytest.mark.parametrize(("is_fault", "starts"), [(True, 2), (False, 0)])
+def test_an_end_that_nobody_asked_for_counts_as_a_crash(
+    tmp_path: Path, has: Callable[..., None], is_fault: bool, starts: int
+) -> None:
+    has(ON_TRIAL, A, B)
+    Keeper(SETTINGS, tmp_path).close(is_fault=is_fault)
+    assert Slots(tmp_path / "state").state.starts == starts
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [
         (SensorError("no sensor for any of the release's modalities"), "unfit"),
         (SettingsError("decide: the release has no class fall"), "unfit"),
+        (MissingPackageError("depthai is not installed here"), "unfit"),
         (ReleaseError("no classifier for acc alone", RELEASE_HAS_NO_CLASSIFIER), "unfit"),
         (ReleaseError("cannot be loaded", RELEASE_DOES_NOT_RUN), "does-not-run"),
         (RuntimeError("it does not take this window"), "does-not-run"),

@@ -368,6 +368,28 @@ def test_who_cannot_be_told_is_complained_of_once_and_keeps_nobody_else_from_it(
     assert len([each for each in caplog.records if "no space left" in each.getMessage()]) == 1
 
 
+def test_its_keeper_knows_whether_somebody_wanted_its_end(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[bool] = []
+
+    class Asked(OneRelease):
+        def close(self, *, is_fault: bool = False) -> None:
+            faults.append(is_fault)
+
+    def raising(error: Exception) -> Any:
+        def run(_: Wearable) -> None:
+            raise error
+
+        return run
+
+    config = settled(release.parent)
+    said(config, keeper=Asked(read_release(release)))
+    for error in (BrokenPipeError(), ZeroDivisionError()):
+        monkeypatch.setattr(Wearable, "run", raising(error))
+        with pytest.raises(type(error)):
+            said(config, keeper=Asked(read_release(release)))
+    assert faults == [False, False, True]
+
+
 def test_it_ends_when_nobody_reads_what_it_says(release: Path) -> None:
     def closed(_: Told) -> None:
         raise BrokenPipeError

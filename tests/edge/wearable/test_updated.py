@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge.updates.machine import Updates
+from edge.updates.slots import Slots
 from edge.wearable.daemon import run_wearable
 from mekt.blobs import blob_ref
 from mekt.messages import Fitness, Rollout
@@ -20,10 +22,10 @@ from tests.waiting import WAIT_S, until
 FIRST, NEXT, BROKEN = shipped(1), shipped(2, surer), shipped(3, permuted)
 
 
-def config_of(folder: Path, port: int) -> Path:
+def config_of(folder: Path, port: int, times: int = 60, more: str = "") -> Path:
     path = folder / "wearable.toml"
-    # Again and again, for longer than the test can take.
-    recordings = ["body.npz"] * 60
+    # Again and again, for longer than a test can take.
+    recordings = ["body.npz"] * times
     path.write_text(f"""
 repeat_s = 0
 [[sensors]]
@@ -38,6 +40,7 @@ trust = "coordinator.pub"
 broker = {{ port = {port} }}
 self_test = {{ classes = 1 }}
 trial = {{ hours = 0.0003 }}
+{more}
 """)
     return path
 
@@ -84,3 +87,21 @@ def test_a_wearable_takes_what_is_shipped_and_says_what_its_wearer_does_all_the_
         assert lines > before
         until(lambda: len(out.getvalue().splitlines()) > lines)
     assert {tuple(json.loads(line)["modalities"]) for line in out.getvalue().splitlines()} == {("acc", "gyro")}
+
+
+def test_a_release_that_cannot_even_be_begun_with_gives_way_to_the_last_good_one(tmp_path: Path) -> None:
+    """It was on trial, knows no class of those that the settings name, and the process begins."""
+    write_recording(tmp_path / "body.npz", simulate(1, duration_s=5))
+    unknown = shipped(2, labels=("lie", "run", "fall"))
+    good, running = blob_ref(FIRST), blob_ref(unknown)
+    slots = Slots(tmp_path / "state")
+    for data in (FIRST, unknown):
+        slots.put(data, None)
+    slots.keep(Updates(phase="trial", number=1, running=running, good=good, target=running, starts=1))
+    public_key(tmp_path)
+    config = config_of(tmp_path, 1, 1, "[decide.alarms]\nwalk = {}")
+    out = io.StringIO()
+    assert run_wearable(config, stop=Stop(), out=out) == 0
+    assert len(out.getvalue().splitlines()) == 9
+    state = Slots(tmp_path / "state").state
+    assert (state.phase, state.why, state.running) == ("rolled-back", "unfit", good)
