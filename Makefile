@@ -19,7 +19,7 @@ READY_TO_FUZZ := $(FUZZ_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check chaos rollout bench results weather flood endurance drivers day shift fuzz clean broker
+.PHONY: help demo test check chaos rollout bench results weather flood endurance drivers day shift fuzz clean broker board
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -41,7 +41,7 @@ check: test ## the same as test
 chaos: $(READY) broker ## fifty-two kills of a federation's parts, and all must end as if nobody had; four minutes
 	@$(VENV)/bin/mekt chaos --kills 52 --rounds 13 $(ARGS)
 
-rollout: $(READY_TO_TEST) broker ## releases to wearables while parts are killed, a bad one, and back; two minutes
+rollout: $(READY_TO_TEST) broker ## releases to wearables while parts are killed, a bad one, and back; four minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.rollout $(ARGS)
 
 bench: $(READY_TO_BENCH) ## what a round takes by part, and inference on a wearable, as ratios
@@ -69,6 +69,10 @@ endurance: $(READY_TO_TEST) broker ## memory of coordinator and devices over 220
 # qemu and Debian's kernel come into ~/.cache/mekt-drivers, nothing is installed; results and console are in out/drivers.
 drivers: $(READY_TO_TEST) ## sensors through real kernel drivers, in a small virtual machine; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.drivers.rig $(ARGS)
+
+# qemu and Debian for 64-bit Arm come into ~/.cache/mekt-board, nothing is installed; console and figures are in out/board.
+board: $(READY_TO_TEST) broker ## a wearable on an emulated 64-bit Arm board whose plug is pulled; minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.board.rig $(ARGS)
 
 day: $(READY_TO_TEST) ## each sample of a simulated day of bad sensors accounted for; minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.day $(ARGS)

@@ -29,7 +29,7 @@ from export.operations import operations
 from export.release import Release, read_release
 from export.session import session
 from export.steps import step_of
-from export.trial import Trial
+from export.trial import Trial, its_own
 from export.writer import write_release
 from mekt.blobs import blob_ref
 from mekt.encoders import Encoder, SplitAutoencoder
@@ -120,7 +120,7 @@ def measure(modality: Modality, architecture: Architecture, windows: Windows, *,
     how, int8 = int8_of(model, name, entry.scaling.normalise(windows.calibration.arrays[name]))
     step = step_of(entry, WINDOW, model)
     assert step is not None, "these windows are long enough"
-    trial = Trial(release, windows.judged.arrays, windows.judged.labels)
+    trial = Trial(release, windows.judged.arrays, windows.judged.labels, its_own(release))
     lost = {"int8": trial.of_model(name, int8), "step": trial.of_step(entry, step)}
     shapes = {name: (1, step.takes, *modality.shape), **{each: (1, *shape) for each, shape in step.state.items()}}
     state = {**zeros(shapes), name: x[:1, -step.takes :]}

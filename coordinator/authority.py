@@ -85,6 +85,8 @@ KEY_REVOKED = "this key was revoked; remove the identity's folder on the device,
 
 # What a certificate's name says of its holder. A device's own name stands alone: no name has a colon.
 Role = Literal["coordinator", "watch"]
+# Who looks from beside the authority; the access list always knows it.
+LOOKER = "watch:here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -377,6 +379,10 @@ class Authority:
     def pusher(self, device: str) -> Credentials:
         """A certificate under a device's name for a minute; the broker ends the device's connection for its holder."""
         return self._issue(device, self._now() + MINUTE_S, kept=False)
+
+    def looker(self) -> Credentials:
+        """A certificate for a minute for somebody beside the authority who looks at how the federation stands."""
+        return self._issue(LOOKER, self._now() + MINUTE_S, kept=False)
 
     def broker(self, hosts: tuple[str, ...]) -> Credentials:
         """A certificate for the broker under these names and addresses.

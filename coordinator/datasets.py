@@ -17,6 +17,7 @@ from mekt.blobs import blob_ref
 from mekt.errors import SettingsError
 from mekt.modality import Modality, Scaling
 from mekt.plan import LARGEST_BLOB_BYTES, BlobRef, Plan
+from mekt.scores import Indexes
 from sensors.normalise import RunningStatistics, normalise
 from sensors.recording import read_recording
 from sensors.source import Floats
@@ -120,6 +121,26 @@ def datasets_of(
         labelled=None if labelled is None else _labelled(scaling, labelled, "labelled"),
         test=None if test is None else _labelled(scaling, test, "test"),
     )
+
+
+def labelled_windows(settings: FederationSettings, base: Path, classes: Sequence[str]) -> tuple[WindowSet, Indexes]:
+    """The windows of the labelled recordings, as sensed, in the order of their time, and the number of each one's (N).
+
+    Labels are indexes of `classes`. There are none of either where no recording is labelled.
+
+    Raises:
+        SettingsError: when a recording is not there.
+        SensorError: when one cannot be read or lacks a modality.
+    """
+    names = [each.name for each in settings.modalities]
+    cut = [
+        windows_of(read_recording(path, names), settings.modalities, settings.window, classes)
+        for path in recordings(settings, base, "labelled")
+    ]
+    nothing = {each.name: np.empty((0, *settings.window.shape(each)), np.float32) for each in settings.modalities}
+    arrays = {name: np.concatenate([none, *(each.arrays[name] for each in cut)]) for name, none in nothing.items()}
+    labels = np.concatenate([np.empty(0, np.int64), *(each.labels for each in cut)])
+    return WindowSet(arrays=arrays, labels=labels), np.repeat(np.arange(len(cut)), [len(each) for each in cut])
 
 
 def _packed(name: str, windows: Floats) -> bytes:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,14 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from coordinator.authority import Authority
+from coordinator.authority import LOOKER, Authority
 from coordinator.certificates import LONGEST_NAME
+from coordinator.lending import lent
 from mekt import catalogue
 from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
 from mekt.files import make_folder, write_atomically
-from mekt.identity import CA, pem, tls_settings, write_identity
+from mekt.identity import CA, pem
 from mekt.messages import KINDS, LARGEST_MESSAGE
 from mekt.outgoing import PACKET_OVERHEAD_BYTES
 from mekt.topics import APPLICANT, ROOT
@@ -126,7 +126,7 @@ def access(authority: Authority) -> str:
     federation = authority.federation
     root = f"{ROOT}/{federation}"
     up = [kind for kind, (_, _, directions) in KINDS.items() if "up" in directions]
-    names = sorted({each.name for each in authority.certified() if each.revoked_s is None})
+    names = {each.name for each in authority.certified() if each.revoked_s is None}
     lines = [
         "# Written by `mekt broker config`; made anew by the next one.",
         f"user coordinator:{federation}",
@@ -138,7 +138,7 @@ def access(authority: Authority) -> str:
         f"topic write {root}/status",
         f"topic write {root}/rollout",
     ]
-    for name in names:
+    for name in sorted({LOOKER, *names}):
         if name.startswith("watch:"):
             lines += ["", f"user {name}", f"topic read {root}/status", f"topic read {root}/up/+/presence"]
     lines += ["", "# Every device, under the name in its certificate and no other."]
@@ -226,9 +226,8 @@ def expel(folder: Path, authority: Authority, name: str) -> bool:
 def _push_out(name: str, folder: Path, authority: Authority) -> None:
     credentials = authority.pusher(name)
     host, port = "127.0.0.1", _port(folder)
-    with tempfile.TemporaryDirectory() as place:
-        write_identity(Path(place), ca=authority.ca, certificate=credentials.certificate, key=credentials.key)
-        context = tls_context(tls_settings(Path(place)))
+    with lent(authority, credentials) as files:
+        context = tls_context(files)
     # It is this machine's broker, whatever names its certificate has.
     context.check_hostname = False
     v5 = MQTTProtocolVersion.MQTTv5

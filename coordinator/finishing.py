@@ -1,19 +1,19 @@
 """A round's release made ready for wearables with what the coordinator has: its proxy set and its labelled recordings.
 
-Whether a smaller form of an encoder costs too much is told on the labelled windows, which the classifiers were fitted
-on; those kept apart for scores decide nothing here either.
+Recordings kept apart for scores are not even read.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from coordinator.datasets import read_datasets
-from coordinator.settings import FederationSettings, recordings
+from coordinator.datasets import labelled_windows, plan_of, read_datasets
+from coordinator.judging import NO_FOLD, Judges, folds
+from coordinator.settings import FederationSettings
 from export.finish import finish
 from export.release import Release
-from sensors.recording import read_recording
-from sensors.windows import windows_of
+from sensors.windows import UNLABELLED, WindowSet
 
 
 def finished(settings: FederationSettings, base: Path, release: Release) -> Release:
@@ -24,11 +24,14 @@ def finished(settings: FederationSettings, base: Path, release: Release) -> Rele
         SensorError: when a recording cannot be read or lacks a modality.
         SettingsError: when a recording is not there, or gives too few windows.
     """
-    proxy = read_datasets(settings, base).proxy
-    names = [each.name for each in settings.modalities]
-    played = [read_recording(path, names) for path in recordings(settings, base, "labelled")]
-    if not played:
-        count = len(next(iter(proxy.values())))
-        return finish(release, proxy, proxy, np.full(count, -1, dtype=np.int64))
-    windows = windows_of(played, settings.modalities, settings.window, release.manifest.labels)
-    return finish(release, proxy, windows.arrays, windows.labels)
+    public = replace(settings, labelled=(), test=())
+    datasets = read_datasets(public, base)
+    windows, recording_N = labelled_windows(settings, base, release.manifest.labels)
+    if len(windows) == 0:
+        # What nobody can judge is left out.
+        windows = WindowSet(arrays=datasets.proxy, labels=np.full(datasets.proxy_windows, UNLABELLED))
+        recording_N = np.zeros(datasets.proxy_windows, dtype=np.int64)
+    folds_N = folds(recording_N, windows.labels)
+    judges = Judges(release, plan_of(public, datasets, ""), windows, folds_N)
+    labels_N = np.where(folds_N == NO_FOLD, UNLABELLED, windows.labels)
+    return finish(release, datasets.proxy, windows.arrays, labels_N, judges)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from coordinator.datasets import labelled_windows
 from coordinator.finishing import finished
 from coordinator.registrar import open_authority
+from coordinator.regressions import regressions
 from coordinator.rollout import Widened, too_few
 from coordinator.rollouts import Rollouts, Shipped
 from coordinator.settings import FederationSettings
@@ -58,19 +60,31 @@ def taken(settings: FederationSettings, base: Path, state: Path, name: str) -> R
     return find(state, name) if release is None else release
 
 
-def promote(settings: FederationSettings, base: Path, state: Path, name: str, share: float | None = None) -> Shipped:
+def promote(
+    settings: FederationSettings,
+    base: Path,
+    state: Path,
+    name: str,
+    share: float | None = None,
+    *,
+    even_if_worse: bool = False,
+) -> Shipped:
     """Ship the release of this name to a share of the wearables, by default that of the settings; 1 is all of them.
 
     It is finished before, which takes seconds. Of one that is on trial, widen the share. A share of which nothing can
-    come, as too few wearables take part, is warned of.
+    come, as too few wearables take part, is warned of. One that finds a class less often than the release that
+    wearables run (`coordinator.regressions`) is shipped only with `even_if_worse`.
 
     Raises:
-        MektError: when there is no such release, another is on trial, or state or authority cannot be used.
+        MektError: when there is no such release, it is worse, another is on trial, or state or authority cannot be
+            used.
     """
     with opened(settings, base, state) as rollouts:
         newest = rollouts.newest
         if newest is None or newest.progress.release != name or newest.progress.state != "canary":
             release = finished(settings, base, find(state, name))
+            if not even_if_worse:
+                _refuse_worse(settings, base, rollouts, release)
             after = rollouts.start(release, name, settings.rollout.share if share is None else share)
         elif share is None or share <= newest.progress.share:
             raise ReleaseError(
@@ -85,3 +99,23 @@ def promote(settings: FederationSettings, base: Path, state: Path, name: str, sh
         if warning := too_few(after.progress, rollouts.wearables, settings.rollout):
             log.warning("%s: %s", name, warning)
         return after
+
+
+def _refuse_worse(settings: FederationSettings, base: Path, rollouts: Rollouts, release: Release) -> None:
+    """Whether it finds all that the release finds which wearables run.
+
+    Raises:
+        ReleaseError: when it does not.
+    """
+    settled = rollouts.settled
+    before = None if settled is None else rollouts.release(settled)
+    if before is None or settled is None:
+        return
+    windows, _ = labelled_windows(settings, base, release.manifest.labels)
+    if worse := regressions(before, release, windows):
+        classes = ", ".join(f"{each.label} ({each.before:.0%} -> {each.after:.0%})" for each in worse)
+        raise ReleaseError(
+            f"{release.path}: finds less of these classes' labelled windows than {settled.progress.release}, which "
+            f"wearables run: {classes}",
+            catalogue.RELEASE_WORSE,
+        )

@@ -1,11 +1,15 @@
 """A rollout as a state machine: how a release reaches the wearables, and when it is taken back. Pure.
 
-    canary    -> everybody   `least` of the share say "good", none failed, and nobody is left who may still say
+    canary    -> everybody   `least` of the share say "good", not too many failed, and nobody is left who may still say
                              otherwise, or `hours` have passed; or a person says so
-    canary    -> stopped     `failures` of them failed, or `hours` have passed without all that
+    canary    -> stopped     too many failed, and they are `failures` or `hours` have passed; or without enough good
     everybody -> done        `hours` have passed
-    everybody -> stopped     `failures` failed that are more than `failed_share` of all that have said their last word
+    everybody -> stopped     too many failed, and they are `failures` or `hours` have passed
     any       -> stopped     a person says so
+
+Too many are more than `failed_share` of those that say "good" or failed. So one wearable that fails, be it ill or
+ill-meaning, does not keep a release from all others where enough are canaries; where they are few nobody but a person
+can tell its fault from the release's, and all waits for one.
 
 Whoever stops a rollout ships the release before it again, as a rollout that is done from the start: going back is not
 put to the vote.
@@ -40,15 +44,15 @@ class RolloutRules:
 
     With `promote` "last" the release of the last round is promoted without a person. A rollout begins with a `share` of
     all wearables, the canaries. It goes on to all of them once `least` canaries have run it for as long as they try a
-    release, and none failed; when `failures` of them have, or `hours` pass without that, the former release is shipped
-    again. Among all wearables a share of more than `failed_share` has to fail for that. After `hours` nothing more
-    happens without a person.
+    release; when `hours` pass without that, the former release is shipped again. So it is, among canaries as among all,
+    when more than `failed_share` of those that are done have failed: at once where these are `failures`, else after
+    `hours`. Then nothing more happens without a person.
     """
 
     promote: Literal["never", "last"] = "never"
     share: Annotated[float, Bounds(above=0, high=1)] = 0.1
     least: Count = 2
-    failures: Count = 1
+    failures: Count = 2
     failed_share: Annotated[float, Bounds(low=0, high=1)] = 0.1
     hours: Annotated[Positive, Bounds(above=0, high=24 * 365)] = 24.0
 
@@ -183,25 +187,32 @@ def advance(progress: Progress, event: Event, rules: RolloutRules) -> tuple[Prog
 
 
 def _canary(progress: Progress, rules: RolloutRules) -> tuple[Progress, tuple[Command, ...]]:
-    counts, is_over = progress.counts, _is_over(progress, rules)
-    good, failed = counts["good"], counts["failed"]
-    if failed >= rules.failures:
+    good, is_over = progress.counts["good"], _is_over(progress, rules)
+    if _has_failed(progress, rules):
         return _stopped(progress, _failures(progress))
-    if not failed and good >= rules.least and (is_over or not counts["pending"]):
+    if not _fail_too_many(progress, rules) and good >= rules.least and (is_over or not progress.counts["pending"]):
         return replace(progress, state="everybody", share=1.0, waited_s=0.0), (Announce(),)
     if is_over:
-        why = _failures(progress) if failed else f"{good} of {rules.least} wearables said good"
-        return _stopped(progress, f"{why} within {rules.hours:g} h")
+        return _stopped(progress, f"{good} of {rules.least} wearables said good within {rules.hours:g} h")
     return progress, ()
 
 
 def _everybody(progress: Progress, rules: RolloutRules) -> tuple[Progress, tuple[Command, ...]]:
-    good, failed = progress.counts["good"], progress.counts["failed"]
-    if failed >= rules.failures and failed > rules.failed_share * (good + failed):
+    if _has_failed(progress, rules):
         return _stopped(progress, _failures(progress))
     if _is_over(progress, rules):
         return replace(progress, state="done"), ()
     return progress, ()
+
+
+def _has_failed(progress: Progress, rules: RolloutRules) -> bool:
+    is_certain = progress.counts["failed"] >= rules.failures or _is_over(progress, rules)
+    return is_certain and _fail_too_many(progress, rules)
+
+
+def _fail_too_many(progress: Progress, rules: RolloutRules) -> bool:
+    good, failed = progress.counts["good"], progress.counts["failed"]
+    return failed > rules.failed_share * (good + failed)
 
 
 def _stopped(progress: Progress, reason: str) -> tuple[Progress, tuple[Command, ...]]:
@@ -245,7 +256,7 @@ def text_of(progress: Progress, rules: RolloutRules) -> str:
     match progress.state:
         case "canary":
             what = f"{progress.release} is on trial on {progress.share:.0%} of wearables: {words}"
-            if counts["failed"]:
+            if _fail_too_many(progress, rules):
                 return f"{what}; goes back in {left}, unless a person promotes it"
             return f"{what}; waits for {rules.least} good, for {left} at most"
         case "everybody":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from coordinator.rollout import WORDS, Event, GoBack, Progress, RolloutRules, Said, Stopped, advance
+from coordinator.rollout import WORDS, Event, GoBack, Passed, Progress, RolloutRules, Said, Stopped, advance
 from export.bundle import pack
 from export.manifest import MANIFEST, SIGNATURE, pack_manifest
 from export.release import Release, open_release
@@ -100,6 +100,12 @@ class Rollouts:
         return tuple(self._shipped(row) for row in self._db.rows("SELECT * FROM rollouts ORDER BY number"))
 
     @property
+    def settled(self) -> Shipped | None:
+        """The newest rollout that was no mere trial, and was not taken back: what most wearables run."""
+        row = self._db.row("SELECT * FROM rollouts WHERE state IN ('everybody', 'done') ORDER BY number DESC LIMIT 1")
+        return None if row is None else self._shipped(row)
+
+    @property
     def wearables(self) -> frozenset[str]:
         """Everybody who has said anything of the latest rollouts."""
         return frozenset(device for (device,) in self._db.rows("SELECT DISTINCT device FROM said"))
@@ -163,6 +169,17 @@ class Rollouts:
         if back is not None:
             self._forget()
         return after
+
+    def forget(self, devices: frozenset[str]) -> Shipped | None:
+        """Let what these have said count no more, who were sent away; the newest rollout without their words.
+
+        Raises:
+            StateError: when it cannot be kept.
+        """
+        with self._db.transaction():
+            for device in devices & self.wearables:
+                self._db.execute("DELETE FROM said WHERE device = ?", device)
+        return self.advance(Passed(seconds=0.0))
 
     def stop(self, *, is_under_way: bool) -> Shipped:
         """Take the newest rollout back, as a person wants it; with `is_under_way` only one that is not done yet.

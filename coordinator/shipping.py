@@ -50,7 +50,7 @@ class Shipping:
             state: the coordinator's state.
             downstream: it serves what is shipped.
             sign: as the coordinator, on this thread.
-            revoked: who was sent away. What the broker has kept of them counts no more.
+            revoked: who was sent away. What they said, and what the broker has kept of it, counts no more.
             inbox: gets a `JobDone` of the name `PROMOTION` when a release was promoted without a person.
 
         Raises:
@@ -71,7 +71,7 @@ class Shipping:
         self._is_news = True
         self._status: RolloutStatus | None = None
         # What the broker kept of wearables' words comes with the connection, and may be about it.
-        self._take(self._rollouts.newest)
+        self._take(self._rollouts.forget(self._gone))
 
     def close(self) -> None:
         """Let the files go."""
@@ -129,6 +129,7 @@ class Shipping:
         if gone != self._gone:
             self._gone, self._is_news = gone, True
             self._wearables.forget(gone)
+            self._take(self._rollouts.forget(gone))
         newest = self._rollouts.newest if self._rollouts.was_changed() else self._newest
         if newest is not None and newest.progress.is_under_way and now_s - self._counted_at_s >= self._count_s:
             passed_s = now_s - self._counted_at_s

@@ -19,9 +19,13 @@ from typing import Any, TextIO
 from edge.audit import ANCHOR, FOLDER, GAP, OWN_KINDS, REPAIR, segments
 from edge.chain import BrokenChainError, Entry, Head, read_anchor, read_line
 from edge.settings import DeviceSettings, read_device
+from edge.updates.settings import UpdateSettings
+from edge.wearable.settings import read_wearable
 from mekt import catalogue
-from mekt.errors import StateError
+from mekt.errors import SettingsError, StateError
+from mekt.login import located
 from mekt.post import one_line
+from mekt.settings import read_table
 
 # A file that is compressed while it is looked for is there under its other name.
 TRIES = 3
@@ -185,10 +189,25 @@ def _read(path: Path) -> bytes | None:
         ) from error
 
 
-def places(settings: DeviceSettings, base: Path) -> list[Path]:
-    """The folders with a log: that of the device's identity, where it was enrolled, and its state."""
+def places(config: Path) -> list[Path]:
+    """The folders with a log, by a settings file: of its identity, where it was enrolled by a token, and of its state.
+
+    Raises:
+        SettingsError: when the settings cannot be used, or are those of a wearable that takes no updates.
+    """
+    settings: DeviceSettings | UpdateSettings | None
+    base, table = config.parent, read_table(config)
+    if table.keys() & {"release", "updates"} and "device" not in table:
+        settings = read_wearable(config).updates
+    else:
+        settings = read_device(config)
+    if settings is None:
+        raise SettingsError(
+            f"{config}: without [updates] a wearable is part of no federation, and keeps no log",
+            catalogue.ARGUMENTS_UNFIT,
+        )
     found = [base / settings.state]
-    tls = settings.broker.tls
+    tls = located(settings.broker, base).tls if isinstance(settings, UpdateSettings) else settings.broker.tls
     if tls is not None and tls.certificate is not None:
         identity = Path(tls.certificate).parent
         if (identity / ANCHOR).exists() or (identity / FOLDER).exists():
@@ -197,14 +216,13 @@ def places(settings: DeviceSettings, base: Path) -> list[Path]:
 
 
 def show_audit(config: Path, *, verify: bool, since: int | None, as_json: bool, out: TextIO) -> int:
-    """Print what has left this device, of rounds from `since` on (the first is 1), or prove that nothing is missing.
+    """Print what has left this machine, of rounds from `since` on (the first is 1), or prove that nothing is missing.
 
     Raises:
         SettingsError: when the settings cannot be used.
         StateError: when there is no log, it cannot be read, or, with `verify`, it is broken.
     """
-    settings = read_device(config)
-    accounts = [Account(folder) for folder in places(settings, config.parent)]
+    accounts = [Account(folder) for folder in places(config)]
     if verify:
         return _verify(accounts, as_json=as_json, out=out)
     show = _list_json if as_json else _list

@@ -108,25 +108,28 @@ def _forget_attempts(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def settings_text(token: Token, folder: str) -> str:
-    """What a device's settings file needs to use the identity in `folder`."""
+def settings_text(token: Token, folder: str, *, wearable: bool = False) -> str:
+    """A settings file to begin with, of a device or a `wearable`: all that it takes to use the identity in `folder`."""
 
     def text(value: str) -> str:
         """In quotes, with what TOML and JSON both escape."""
         return json.dumps(value, ensure_ascii=False)
 
+    names = f"federation = {text(token.federation)}\ndevice = {text(token.device)}\n"
+    coordinator = text(f"{folder}/{COORDINATOR}")
+    begin, within = f"{names}\n[trust]\ncoordinator = {coordinator}\n", ""
+    if wearable:
+        begin, within = f"[updates]\n{names}trust = {coordinator}\n", "updates."
     return (
-        f"federation = {text(token.federation)}\n"
-        f"device = {text(token.device)}\n"
-        "\n[broker]\n"
+        f"{begin}"
+        f"\n[{within}broker]\n"
         f"host = {text(token.host)}\n"
         f"port = {token.port}\n"
-        "\n[broker.tls]\n"
+        f"\n[{within}broker.tls]\n"
         f"ca = {text(f'{folder}/{CA}')}\n"
         f"certificate = {text(f'{folder}/{CERTIFICATE}')}\n"
         f"key = {text(f'{folder}/{KEY}')}\n"
-        "\n[trust]\n"
-        f"coordinator = {text(f'{folder}/{COORDINATOR}')}\n"
+        "\n# Here a [[sensors]] table for each sensor: `mekt sensors list` shows those that it finds.\n"
     )
 
 

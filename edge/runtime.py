@@ -44,16 +44,19 @@ class Decisions:
 class Runtime:
     """The models of a release that `modalities` (default: all) suffice for, loaded and tried once. One thread.
 
-    Of an encoder's forms it runs the one that its manifest finds best (`Manifest.file_to_run`).
+    Of an encoder's forms it runs the one that its manifest finds best (`Manifest.file_to_run`). `steps` are the
+    encoders that go through a stream in steps, by modality, where its windows are `stride_s` apart and that is faster.
     """
 
-    def __init__(self, release: Release, modalities: Sequence[str] | None = None) -> None:
-        """Load the models.
+    def __init__(
+        self, release: Release, modalities: Sequence[str] | None = None, *, stride_s: float | None = None
+    ) -> None:
+        """Load the models; their files' bytes are not needed any more after that.
 
         Raises:
             ReleaseError: when no classifier can be used, or a model does not run or does not fit the manifest.
         """
-        self.manifest, self._release = release.manifest, release
+        self.manifest = release.manifest
         there = {each.name for each in self.manifest.modalities} if modalities is None else set(modalities)
         self._classifiers = {name: entry for name, entry in _ranked(release) if there >= set(entry.modalities)}
         if not self._classifiers:
@@ -64,6 +67,7 @@ class Runtime:
         files += [each.file for each in self._classifiers.values()]
         self._sessions = {file: _session(release, file) for file in files}
         self._try_out(release)
+        self.steps = {} if stride_s is None else self._steps(release, stride_s)
 
     def choose(self, modalities: Collection[str]) -> str | None:
         """The classifier for windows of these modalities: the one that uses most of them, or None.
@@ -116,19 +120,6 @@ class Runtime:
             probabilities=np.concatenate(parts),
         )
 
-    def steps(self, stride_s: float) -> dict[str, Steps]:
-        """The encoders that go through a stream of windows, so far apart, in steps, by modality.
-
-        Raises:
-            ReleaseError: when a model cannot be loaded.
-        """
-        counts = {name: self.manifest.steps_to_run(entry, stride_s) for name, entry in self._encoders.items()}
-        return {
-            name: Steps(entry, entry.step, _session(self._release, entry.step.file), counts[name])
-            for name, entry in self._encoders.items()
-            if counts[name] and entry.step is not None
-        }
-
     @property
     def classifiers(self) -> tuple[str, ...]:
         """The classifiers that can be used, the preferred one first."""
@@ -137,6 +128,14 @@ class Runtime:
     def takes(self, classifier: str) -> tuple[str, ...]:
         """The modalities that this classifier takes, in its order."""
         return self._classifiers[classifier].modalities
+
+    def _steps(self, release: Release, stride_s: float) -> dict[str, Steps]:
+        counts = {name: self.manifest.steps_to_run(entry, stride_s) for name, entry in self._encoders.items()}
+        return {
+            name: Steps(entry, entry.step, _session(release, entry.step.file), counts[name])
+            for name, entry in self._encoders.items()
+            if counts[name] and entry.step is not None
+        }
 
     def _checked_length(self, modality: str, arrays: Mapping[str, Floats]) -> int:
         if modality not in arrays:

@@ -25,7 +25,7 @@ from export.manifest import (
 from export.operations import operations
 from export.release import Release, open_release
 from export.steps import step_of
-from export.trial import Trial
+from export.trial import Judge, Trial
 from mekt import catalogue
 from mekt.errors import ReleaseError
 from mekt.scores import Indexes
@@ -37,14 +37,18 @@ EMBEDDINGS = "embeddings"
 
 
 def finish(
-    release: Release, calibration: Mapping[str, Floats], windows: Mapping[str, Floats], labels: Indexes
+    release: Release,
+    calibration: Mapping[str, Floats],
+    windows: Mapping[str, Floats],
+    labels: Indexes,
+    judge: Judge,
 ) -> Release:
     """The release with the forms that serve it, unsigned; the models that it has stay as they are.
 
     `calibration` are real windows (N, T, ...) per modality, as sensed: those of the proxy set. `windows` are labelled
-    ones, as sensed, in the order of their time, `labels` (N) their classes by index, -1 where there is none. Best are
-    windows that no classifier was fitted on. A form that costs a classifier more than 0.005 of weighted F1 on them is
-    left out, as are an int8 form that is not smaller, and a step that takes over 0.8 of a window's time.
+    ones, as sensed, in the order of their time, `labels` (N) their classes by index, -1 for none. `judge` has
+    not learned from those that it is asked about. A form that costs it more than 0.005 of weighted F1 is left out, as
+    are an int8 form that is not smaller, and a step that takes over 0.8 of a window's time.
 
     Raises:
         ReleaseError: when windows do not fit the release, or what is made cannot be read back.
@@ -52,7 +56,7 @@ def finish(
     manifest = release.manifest
     _fit_together(manifest, calibration, windows, labels)
     models = {file: release.models[file] for file in manifest.parity}
-    trial = Trial(release, windows, labels)
+    trial = Trial(release, windows, labels, judge)
     encoders, inputs = [], {}
     for entry in manifest.encoders:
         name = entry.modality.name

@@ -119,12 +119,13 @@ def _check_signature(refusal: "Refusal | None") -> None:
 def _content(path: Path) -> bytes:
     """The bytes of a release's file."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "is a folder" if stat.S_ISDIR(mode) else "is not a plain file"
+        there = path.stat()
+        if not stat.S_ISREG(there.st_mode):
+            what = "is a folder" if stat.S_ISDIR(there.st_mode) else "is not a plain file"
             raise ReleaseError(f"{path}: expected the file of a release, it {what}", catalogue.RELEASE_MISSING)
         with path.open("rb") as file:
-            data = file.read(LARGEST_RELEASE_BYTES + 1)
+            # Python takes as much memory as it is told to read, and a process may have little of it.
+            data = file.read(min(there.st_size, LARGEST_RELEASE_BYTES) + 1)
     except FileNotFoundError as error:
         raise ReleaseError(
             f"{path}: expected the file of a release, it is not there (looked in {path.absolute().parent})",

@@ -1,9 +1,9 @@
-"""What another form of an encoder costs: weighted F1 of the release's own classifiers, with it and without.
+"""What another form of an encoder costs: weighted F1 of classifiers on its embeddings, with it and without.
 
-Shapes: N windows, T samples, D embedding width.
+Shapes: N windows, T samples, D embedding width, F features of a classifier.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,21 @@ BATCH = 64
 LEAST_WINDOWS = 30
 
 Rows = NDArray[np.intp]
+# The class (N) that a classifier, by its name, gives these features (N, F) of these rows (N) of the windows.
+Judge = Callable[[str, Floats, Rows], Indexes]
 
 
 class Trial:
     """A release's encoders as they were trained on labelled windows, to compare others with."""
 
-    def __init__(self, release: Release, windows: Mapping[str, Floats], labels: Indexes) -> None:
+    def __init__(self, release: Release, windows: Mapping[str, Floats], labels: Indexes, judge: Judge) -> None:
         """`windows` are as sensed, per modality (N, T, ...), in the order of their time; what is below 0 has no label.
 
-        A window without a label is not scored, but one that follows it knows by it what was before.
+        A window without a label is not scored, but one that follows it knows by it what was before. `judge` must not
+        have learned from the windows that it is asked about: it would know them whatever a form has made of them.
         """
         self._manifest = release.manifest
-        self._labels = labels
+        self._labels, self._judge = labels, judge
         self._windows = {
             each.modality.name: each.scaling.normalise(windows[each.modality.name])
             for each in release.manifest.encoders
@@ -41,9 +44,6 @@ class Trial:
         self._embeddings = {
             each.modality.name: embeddings(release.models[each.file], self._windows[each.modality.name])
             for each in release.manifest.encoders
-        }
-        self._classifiers = {
-            name: session(release.models[each.file], each.file) for name, each in release.manifest.classifiers.items()
         }
 
     def of_model(self, modality: str, model: bytes) -> dict[str, float]:
@@ -86,9 +86,21 @@ class Trial:
     def _f1(self, classifier: str, embeddings: Mapping[str, Floats], rows: Rows) -> float:
         modalities = self._manifest.classifiers[classifier].modalities
         joined = np.concatenate([embeddings[each] for each in modalities], axis=1)
-        [probabilities] = self._classifiers[classifier].run(None, {"embeddings": joined})
-        answers = probabilities.argmax(axis=1).astype(np.int64)
-        return weighted_f1(self._labels[rows], answers, len(self._manifest.labels))
+        return weighted_f1(self._labels[rows], self._judge(classifier, joined, rows), len(self._manifest.labels))
+
+
+def its_own(release: Release) -> Judge:
+    """A release's own classifiers, for windows that they were not fitted on."""
+    classifiers = {
+        name: session(release.models[each.file], name) for name, each in release.manifest.classifiers.items()
+    }
+
+    def judge(classifier: str, features_NF: Floats, rows: Rows) -> Indexes:
+        [probabilities_NK] = classifiers[classifier].run(None, {"embeddings": features_NF})
+        answers: Indexes = probabilities_NK.argmax(axis=1).astype(np.int64)
+        return answers
+
+    return judge
 
 
 def embeddings(model: bytes, x: Floats) -> Floats:

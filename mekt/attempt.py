@@ -3,7 +3,7 @@
     python -m mekt.attempt import MODULE          imports it and has it compute something
     python -m mekt.attempt settings ROLE FILE     reads a settings file and looks for the recordings that it names
     python -m mekt.attempt sensor FILE INDEX S    opens one of its sensors and reads for at most S seconds
-    python -m mekt.attempt release NEW OLD MB S   tries a release on the windows that it reads (`edge.updates.selftest`)
+    python -m mekt.attempt release NEW OLD ...    tries a release on the windows that it reads (`edge.updates.selftest`)
 
 The answer is a line of JSON: {"facts": ...} or {"problem": text, "error": the exception's name, "number": n},
 where the number is 0 for an exception that is none of Mekt's.
@@ -180,11 +180,18 @@ def main(words: Sequence[str]) -> NoReturn:
     except MektError as error:
         answer = {"problem": str(error), "error": type(error).__name__, "number": error.number}
     except Exception as error:
-        answer = {"problem": str(error), "error": type(error).__name__, "number": 0}
+        answer = {"problem": str(_first(error)), "error": type(error).__name__, "number": 0}
     with os.fdopen(answer_fd, "w") as pipe:
         json.dump(answer, pipe)
     # An answer has been given; a package that crashes or hangs when it is unloaded must not take it back.
     os._exit(0)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What an import failed by to begin with: pages of advice may lie around that."""
+    while isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _import(name: str) -> dict[str, Any]:
@@ -290,9 +297,9 @@ def _wearable(file: str) -> dict[str, Any]:
     }
 
 
-def _release(new: str, old: str, memory_mb: str, limit_s: str) -> dict[str, Any]:
+def _release(*words: str) -> dict[str, Any]:
     given = sys.stdin.buffer.read()
-    facts: dict[str, Any] = importlib.import_module("edge.updates.selftest").tried(new, old, memory_mb, limit_s, given)
+    facts: dict[str, Any] = importlib.import_module("edge.updates.selftest").tried(*words, given)
     return facts
 
 

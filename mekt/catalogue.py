@@ -593,6 +593,12 @@ NO_ROLLOUT = Entry(
     "None was promoted, it was taken back already, or no other was on all wearables before it.",
     "See `mekt release list`; to bring wearables another one, promote it.",
 )
+RELEASE_WORSE = Entry(
+    615,
+    "The release finds some classes less often than the one that wearables run.",
+    "Its classes changed places, labelled recordings lack some of them now, or learning has gone astray.",
+    "See `mekt release diff`, and promote another; this one all the same with `mekt release promote --even-if-worse`.",
+)
 
 # 7: state on disk
 
@@ -736,7 +742,8 @@ PACKAGE_UNUSABLE = Entry(
     803,
     "A package is installed and does not work here.",
     "Its build is for another processor, a part of it is missing, or memory runs out while it is loaded.",
-    "Install another build or version of it, as `mekt doctor` says; where a process was killed, free memory.",
+    "Do what `mekt doctor` says: install a library of the system's, or another build or version of the package; where "
+    "a process was killed, free memory.",
 )
 PYTHON_UNFIT = Entry(
     804,

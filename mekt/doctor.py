@@ -6,7 +6,7 @@ hang is tried in a process of its own. All of it ends within `WHOLE_S`, nothing 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,21 +35,29 @@ FAMILIES: dict[int, type[MektError]] = {each.exit_code: each for each in (Settin
 class Question:
     """What this machine is to be. `config` gives all but the role; without it, a broker may be named.
 
-    `beside_daemon`: log in also where a daemon is at work under the same login.
+    `broker` is the federation's, where a wearable takes updates; `second` is then where it publishes. `beside_daemon`:
+    log in also where a daemon is at work under the same login.
     """
 
     role: Role | None
     config: Path | None = None
     table: dict[str, Any] | None = None
     broker: BrokerSettings | None = None
+    second: BrokerSettings | None = None
     beside_daemon: bool = False
 
     @property
+    def member(self) -> dict[str, Any]:
+        """The table that names federation, device and state: all settings, or a wearable's [updates]; else empty."""
+        table = self.table or {}
+        return _updates(table) if self.role == "wearable" else table
+
+    @property
     def state(self) -> Path | None:
-        """The state folder, where the settings are those of a daemon."""
-        if self.config is None or self.table is None or self.role not in ("coordinator", "edge"):
+        """The state folder, where the settings are those of a daemon that has one."""
+        if self.config is None or self.table is None or (self.role == "wearable" and not self.member):
             return None
-        named = self.table.get("state", "state")
+        named = self.member.get("state", "state")
         return self.config.parent / named if isinstance(named, str) and "\0" not in named else None
 
     @property
@@ -63,7 +71,7 @@ class Question:
 
     def name(self, key: str) -> str:
         """A name in the settings, "" where there is none."""
-        value = (self.table or {}).get(key, "")
+        value = self.member.get(key, "")
         return value if isinstance(value, str) else ""
 
 
@@ -107,13 +115,27 @@ def read_question(config: Path, *, beside_daemon: bool = False) -> tuple[Questio
     role: Role = "coordinator"
     if "device" in table or "sensors" in table:
         role = "edge" if "device" in table or "federation" in table else "wearable"
-    broker = None
-    if role != "wearable" or table.keys() & {"broker", "publish", "home_assistant"}:
-        try:
-            broker = located(build(BrokerSettings, table.get("broker", {}), "broker"), config.parent)
-        except SchemaError:
-            broker = None  # what is wrong with it is said when all of the file is read
-    return Question(role=role, config=config, table=table, broker=broker, beside_daemon=beside_daemon), None
+    own = _broker_of(table, "broker", config.parent)
+    question = Question(role=role, config=config, table=table, broker=own, beside_daemon=beside_daemon)
+    if role == "wearable":
+        own = own if table.keys() & {"broker", "publish", "home_assistant"} else None
+        federation = _broker_of(_updates(table), "updates.broker", config.parent) if _updates(table) else None
+        question = replace(question, broker=federation or own, second=own if federation else None)
+    return question, None
+
+
+def _updates(table: dict[str, Any]) -> dict[str, Any]:
+    """The table [updates] of a wearable's settings, empty where there is none."""
+    updates = table.get("updates")
+    return updates if isinstance(updates, dict) else {}
+
+
+def _broker_of(table: dict[str, Any], where: str, base: Path) -> BrokerSettings | None:
+    """The broker that this table has; what is wrong with it is said when all of the file is read."""
+    try:
+        return located(build(BrokerSettings, table.get("broker", {}), where), base)
+    except SchemaError:
+        return None
 
 
 def examine(question: Question, first: Check | None = None) -> Iterator[Check]:
@@ -145,6 +167,8 @@ def examine(question: Question, first: Check | None = None) -> Iterator[Check]:
         yield from check_state(question.state)
     yield from check_clock(question.state)
     yield from _broker(question, lacking, ends_s)
+    if question.second is not None:
+        yield from _broker(replace(question, broker=question.second, table={}), lacking, ends_s)
     yield from _sensors(question, sensors, ends_s)
 
 

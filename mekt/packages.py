@@ -16,6 +16,9 @@ from mekt.errors import MissingPackageError, SettingsError
 
 LEAST_PYTHON = (3, 11)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# What packages load that none of them brings, and Debian's package of it.
+LIBRARIES = {"libstdc++.so.6": "libstdc++6", "libgomp.so.1": "libgomp1", "libatomic.so.1": "libatomic1"}
+LIBRARY = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 # What the drivers of NVIDIA's cards, of Jetson boards and of WSL make.
 GPU_FILES = ("nvidia[0-9]*", "nvmap", "nvhost-ctrl", "dxg")
 
@@ -102,7 +105,8 @@ def _package(package: Package, outcome: Outcome, line: str) -> Check:
             )
         case Refused(error=error, problem=problem):
             seen = f"is installed and cannot be imported ({error}: {problem})"
-            return failed(package.name, seen, _other_build(package), MissingPackageError, catalogue.PACKAGE_UNUSABLE)
+            remedy = _library(problem) or _other_build(package)
+            return failed(package.name, seen, remedy, MissingPackageError, catalogue.PACKAGE_UNUSABLE)
         case Died(how="SIGILL"):
             seen = "ends the process with SIGILL: this build has instructions that this processor does not know"
             return failed(package.name, seen, _other_build(package), MissingPackageError, catalogue.PACKAGE_UNUSABLE)
@@ -125,6 +129,12 @@ def install_line(role: Role, extras: Collection[Extra] = ()) -> str:
     """The one line that installs what a role and its extras need."""
     index = f" --extra-index-url {CPU_INDEX}" if role != "wearable" and platform.machine() == "aarch64" else ""
     return f'in the folder of Mekt: pip install -c constraints.txt{index} -e ".[{",".join((role, *sorted(extras)))}]"'
+
+
+def _library(problem: str) -> str:
+    """How to install a library of the system's that is missing; "" when nothing says so."""
+    found = LIBRARY.search(problem)
+    return f"sudo apt-get install {LIBRARIES[found[1]]}" if found and found[1] in LIBRARIES else ""
 
 
 def _other_build(package: Package) -> str:

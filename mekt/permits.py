@@ -133,7 +133,7 @@ def _delivery(visit: Visit) -> Check:
 
 def _permissions(guest: Guest, visit: Visit) -> Iterator[Check]:
     if guest.role == "wearable" and not guest.federation:
-        why = "a wearable that takes no updates neither hears nor says anything"
+        why = "what a wearable says there is part of no federation, and is not tried"
         yield from (skipped(name, why) for name in ("publish", "subscribe"))
     elif not guest.federation:
         why = "the federation's name is not known; name a settings file with --config"

@@ -60,7 +60,7 @@ class Session:
         self._protocol = V5
         self._connection = self._make_connection()
         self.outgoing = Outgoing(self._connection, caller.witness)
-        self._answered = False
+        self._answered = self._is_waited_for = False
         self._unanswered_subscriptions = 0
         # Why the latest attempt failed, and what ended the latest connection.
         self._failure = self._last_error = ""
@@ -85,6 +85,7 @@ class Session:
             self._caller.witness.saw(Message(topic=topic, payload=payload, retain=True), is_will=True)
         self._bell = Bell()
         self._began_s = time.monotonic()
+        self._is_waited_for = timeout_s > 0
         self._thread.start()
         self._settled.wait(timeout_s)
         if self._spoken is not None:
@@ -171,8 +172,8 @@ class Session:
             self._protocol = V5
 
     def _failed(self, reason: str, entry: catalogue.Entry, *, final: bool = False) -> None:
-        """Keep why an attempt failed, for `start`; when nobody waits there any more, the log has each reason once."""
-        if self._spoken is not None and reason != self._failure:
+        """Keep why an attempt failed, for `start`; where nobody waits, or any more, the log has each reason once."""
+        if (self._spoken is not None or not self._is_waited_for) and reason != self._failure:
             log.warning("%s: %s; trying again", self._where(), reason)
         self._failure = self._last_error = reason
         self._entry = entry

@@ -178,15 +178,17 @@ def federation(
     duration_s: float = 240.0,
     rules: str | None = None,
     device: str = "",
+    broker: Broker | None = None,
 ) -> Federation:
     """A federation on disk, its broker running; nothing else is started.
 
     `method` is a line of that table; `broker_of` gives each part's `[broker]` by the part's name and the broker's port;
     `more` are lines of the broker's configuration; `duration_s` is how long simulated recordings are; a round
-    keeps these `rules`, by default waits for all devices; `device` is a line at the top of every device's settings.
+    keeps these `rules`, by default waits for all devices; `device` is a line at the top of every device's
+    settings. Without a `broker` it has one that lets everybody in.
     """
     all_of_them = f"min_devices = {len(devices)}\ndeadline_s = 100"
-    broker = Broker(folder / "broker", persistent=True, more=more)
+    broker = broker or Broker(folder / "broker", persistent=True, more=more)
     broker.start()
     proxy, labelled, *test = persons(recordings, (25, 24, 26, 27), duration_s)
     (folder / "coordinator").mkdir()

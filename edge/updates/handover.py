@@ -56,7 +56,6 @@ class Handover:
         self._next: tuple[BlobRef, Release] | None = None
         # The loop's own: what it runs, and when it looked last.
         self._at_work: BlobRef | None = None
-        self._release: Release | None = None
         self._now_s = 0.0
 
     # The updates' side
@@ -85,18 +84,13 @@ class Handover:
     # The loop's side
 
     def take(self, now_s: float) -> Release | None:
-        """What is to be run from now on, if that is another release."""
+        """What is to be run from now on, if that is another release. It is kept no longer: its models are large."""
         self._now_s = now_s
         with self._lock:
             if self._next is None:
                 return None
-            (self._at_work, self._release), self._next = self._next, None
-        return self._release
-
-    def current(self) -> Release | None:
-        """What is to be run, or is already; None where there is nothing yet."""
-        self.take(self._now_s)
-        return self._release
+            (self._at_work, release), self._next = self._next, None
+        return release
 
     def sensed(self) -> None:
         """The sensors gave something."""

@@ -5,6 +5,7 @@ own. The trial of a new release goes by what `saw`, `sensed` and `failed` tell.
 """
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from mekt import catalogue
 from mekt.errors import MektError, ReleaseError
 from mekt.process import LOOP_S, Stop, only_process
 from sensors.source import Floats
+
+log = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -44,26 +47,17 @@ class Keeper:
 
     def wait(self, stop: Stop) -> bool:
         """Wait for the first release of all, where none has come yet; False where the end is asked for before."""
-        while self._handover.current() is None and not stop.requested:
+        if self._handover.is_empty:
+            log.info("no release has come yet; waiting for the first that is promoted to this wearable")
+        while self._handover.is_empty and not stop.requested:
             time.sleep(LOOP_S)
         return not stop.requested
 
-    def current(self) -> Release:
-        """What to run now, every byte of it verified.
-
-        Raises:
-            ReleaseError: when there is none: the first is still to come (`wait`), or none is left that works.
-        """
-        release = self._handover.current()
-        if release is None:
-            raise ReleaseError(
-                "no release has come over the air yet; ship one on the coordinator: mekt release promote",
-                catalogue.RELEASE_MISSING,
-            )
-        return release
-
     def look(self, now_s: float) -> Release | None:
-        """Another release that is to be run from now on, new or former, or None; `now_s` is monotonic. Never blocks."""
+        """A release that is to be run from now on, every byte of it verified, or None where that is the one at work.
+
+        Each is given away, and none but the first (`wait`) is waited for. `now_s` is monotonic. Never blocks.
+        """
         return self._handover.take(now_s)
 
     def sensed(self) -> None:

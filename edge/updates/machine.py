@@ -45,6 +45,15 @@ class Figures:
     latency_us: int | None = None
     memory_mb: int | None = None
 
+    def __str__(self) -> str:
+        told = (
+            ("agreement {} %", self.agreement_percent),
+            ("confidence {} %", self.confidence_percent),
+            ("{} us a window", self.latency_us),
+            ("{} MB", self.memory_mb),
+        )
+        return ", ".join(words.format(each) for words, each in told if each is not None) or "nothing was measured"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Updates:

@@ -2,17 +2,19 @@
 
 It runs in a process of its own (`mekt.attempt`): what crashes there, hangs or takes too much memory does so there. No
 labels are needed: the release at work is right more often than not, so a new one that is better agrees with it mostly,
-and one that is broken does not.
+and one that is broken does not. A better one is also free to differ where either is in doubt; where both are sure and
+differ about a whole class, one of them is broken.
 
 Shapes: N windows, T samples.
 """
 
 import contextlib
+import logging
 import os
 import resource
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,21 @@ from mekt.errors import MektError, ReleaseError, SensorError
 from mekt.messages import Unfit, unpack
 from sensors.source import Floats
 
+log = logging.getLogger(__name__)
+
 # A window is timed so often, one by one.
 TIMED = 50
+# Of so many windows of one class at least that both releases are sure of it can be said that they differ about it.
+FEWEST_SURE = 6
 MEGABYTE = 1024 * 1024
 # What a process that has loaded the libraries may ask the kernel for on top of the memory limit: their own arenas.
 ROOM_MB = 256
 NICE = 10
 LARGEST_LATENCY_US = 10_000_000
+
+# A class, "" for none, and its probability.
+Best = tuple[str, float]
+NOTHING: Best = ("", 0.0)
 
 
 class SelfTest:
@@ -45,8 +55,8 @@ class SelfTest:
     def __init__(self, new: Path, old: Path | None, groups: Sequence[Mapping[str, Floats]], limits: Limits) -> None:
         """Begin to try the release in the file `new` beside that in `old`, on windows `groups` (N, T, ...)."""
         self._limits = limits
-        words = (str(new), "" if old is None else str(old), str(limits.memory_mb), str(limits.seconds))
-        self._attempt = Attempt("release", *words, given=_packed(groups))
+        words = (str(new), "" if old is None else str(old), limits.memory_mb, limits.seconds, limits.sure_percent)
+        self._attempt = Attempt("release", *map(str, words), given=_packed(groups))
 
     def stop(self) -> None:
         """End it; any thread may. Whoever waits for its end has it then."""
@@ -54,7 +64,10 @@ class SelfTest:
 
     def result(self) -> tuple[Unfit, Figures]:
         """Wait for its end: why the release is refused, or "", and what was measured."""
-        return judged(self._attempt.outcome(self._limits.seconds), self._limits)
+        outcome = self._attempt.outcome(self._limits.seconds)
+        if not isinstance(outcome, Done):
+            log.warning("the self-test did not come to its end: %s", outcome)
+        return judged(outcome, self._limits)
 
 
 def judged(outcome: Outcome, limits: Limits) -> tuple[Unfit, Figures]:
@@ -83,7 +96,7 @@ def judged(outcome: Outcome, limits: Limits) -> tuple[Unfit, Figures]:
 
 
 def _judged(facts: Mapping[str, Any], limits: Limits) -> tuple[Unfit, Figures]:
-    new, old, agreement = facts["new"], facts["old"], facts["agreement"]
+    new, old, agreement, sure = facts["new"], facts["old"], facts["agreement"], facts["sure_agreement"]
     figures = Figures(
         agreement_percent=None if agreement is None else round(100 * agreement),
         confidence_percent=None if new["confidence"] is None else round(100 * new["confidence"]),
@@ -97,7 +110,7 @@ def _judged(facts: Mapping[str, Any], limits: Limits) -> tuple[Unfit, Figures]:
     slowest_ms = max(limits.latency_ms, limits.latency_ratio * (0.0 if old is None else old["latency_ms"]))
     if new["latency_ms"] > slowest_ms:
         return "slow", figures
-    if agreement is not None and 100 * agreement < limits.agreement_percent:
+    if any(share is not None and 100 * share < limits.agreement_percent for share in (agreement, sure)):
         return "disagrees", figures
     usual = 0.0 if old is None or old["confidence"] is None else old["confidence"]
     is_unsure = new["confidence"] is not None and 100 * new["confidence"] < limits.confidence_percent * usual
@@ -110,18 +123,31 @@ def agreement(old: Sequence[str], new: Sequence[str], both: frozenset[str]) -> f
     Only what both could have said counts, the classes in `both`, and of those only what was said often enough. None
     where nothing is left.
     """
+    shares = _shares(zip(old, new, strict=True), both, FEWEST_OF_A_CLASS)
+    return sum(shares) / len(shares) if shares else None
+
+
+def sure_agreement(old: Sequence[Best], new: Sequence[Best], both: frozenset[str], sure: float) -> float | None:
+    """The same of windows that both give a probability of `sure` at least, of the class that they agree least about."""
+    certain = [
+        (before, now) for (before, before_p), (now, now_p) in zip(old, new, strict=True) if min(before_p, now_p) >= sure
+    ]
+    return min(_shares(certain, both, FEWEST_SURE), default=None)
+
+
+def _shares(pairs: Iterable[tuple[str, str]], both: frozenset[str], fewest: int) -> list[float]:
+    """Of each class of the first that was said often enough: how often the second was the same."""
     same: dict[str, list[bool]] = {}
-    for before, now in zip(old, new, strict=True):
+    for before, now in pairs:
         if before in both and now in both:
             same.setdefault(before, []).append(before == now)
-    shares = [sum(each) / len(each) for each in same.values() if len(each) >= FEWEST_OF_A_CLASS]
-    return sum(shares) / len(shares) if shares else None
+    return [sum(each) / len(each) for each in same.values() if len(each) >= fewest]
 
 
 # The other side
 
 
-def tried(new: str, old: str, memory_mb: str, seconds: str, given: bytes) -> dict[str, Any]:
+def tried(new: str, old: str, memory_mb: str, seconds: str, sure_percent: str, given: bytes) -> dict[str, Any]:
     """What a process of its own finds about the release in the file `new`, beside that in `old`.
 
     Raises:
@@ -135,21 +161,21 @@ def tried(new: str, old: str, memory_mb: str, seconds: str, given: bytes) -> dic
     groups = _unpacked(given)
     try:
         release = read_release(Path(new))
-        newer, labels = _run(release, groups)
+        newer, said = _run(release, groups)
     except MektError as error:
         if _ran_out(error):
-            raise MemoryError from error
+            raise MemoryError(str(error)) from error
         raise
     # Before the other one is loaded as well.
     resident_mb = _resident_mb()
-    older, agreed = None, None
+    facts: dict[str, Any] = {"new": newer, "old": None, "agreement": None, "sure_agreement": None}
     former = _former(Path(old)) if old else None
     if former is not None:
-        older, before = _run(former, groups)
+        facts["old"], before = _run(former, groups)
         both = frozenset(release.manifest.labels) & frozenset(former.manifest.labels)
-        pairs = [(one, other) for one, other in zip(before, labels, strict=True) if one and other]
-        agreed = agreement([one for one, _ in pairs], [other for _, other in pairs], both)
-    return {"new": newer, "old": older, "agreement": agreed, "memory_mb": resident_mb}
+        facts["agreement"] = agreement([label for label, _ in before], [label for label, _ in said], both)
+        facts["sure_agreement"] = sure_agreement(before, said, both, int(sure_percent) / 100)
+    return {**facts, "memory_mb": resident_mb}
 
 
 def _former(path: Path) -> Release | None:
@@ -160,33 +186,31 @@ def _former(path: Path) -> Release | None:
         return None
 
 
-def _run(release: Release, groups: Sequence[Mapping[str, Floats]]) -> tuple[dict[str, Any], list[str]]:
-    """A release's figures, and the class of each window, "" where the window is none of its."""
-    runtime = Runtime(release)
-    for each in release.manifest.encoders:
-        if each.step is not None:
-            # However often its wearer wants to look: no step model is run there that was not tried here.
-            runtime.steps(each.step.samples / each.modality.rate_hz)
-    labels: list[str] = []
-    certain: list[float] = []
+def _run(release: Release, groups: Sequence[Mapping[str, Floats]]) -> tuple[dict[str, Any], list[Best]]:
+    """A release's figures, and what it says of each window, nothing where the window is none of its."""
+    # However often its wearer wants to look: no step model is run there that was not tried here.
+    steps = {each.step.samples / each.modality.rate_hz for each in release.manifest.encoders if each.step is not None}
+    runtime = Runtime(release, stride_s=min(steps, default=None))
+    for other_s in sorted(steps)[1:]:
+        Runtime(release, stride_s=other_s)
+    said: list[Best] = []
     is_finite = True
     for arrays in groups:
         count = len(next(iter(arrays.values())))
         try:
             decisions = runtime.classify(arrays)
         except SensorError:
-            labels += [""] * count
+            said += [NOTHING] * count
             continue
         is_finite = is_finite and bool(np.isfinite(decisions.probabilities).all())
-        for label, probability in decisions.best:
-            labels.append(label)
-            certain.append(probability)
+        said += decisions.best
+    certain = [probability for label, probability in said if label]
     if not certain:
         # No window of its kind: at least it has to say something of nothing.
         groups = [_nothing(release)]
         is_finite = bool(np.isfinite(runtime.classify(groups[0]).probabilities).all())
     confidence = float(np.mean(certain)) if certain and is_finite else None
-    return {"confidence": confidence, "is_finite": is_finite, "latency_ms": _latency_ms(runtime, groups)}, labels
+    return {"confidence": confidence, "is_finite": is_finite, "latency_ms": _latency_ms(runtime, groups)}, said
 
 
 def _latency_ms(runtime: Runtime, groups: Sequence[Mapping[str, Floats]]) -> float:

@@ -15,7 +15,8 @@ Percent = Annotated[int, Bounds(low=0, high=100)]
 class Limits:
     """The worst that a new release may be. docs/updates.md has the figures that these come from.
 
-    `agreement_percent`: of the classes that it gives as the release at work does, the mean over that one's classes;
+    `agreement_percent`: of the classes that it gives as the release at work does, the mean over that one's classes, and
+    so much of each class in windows that both are `sure_percent` sure of at least;
     `confidence_percent`: its mean probability of what it says, in percent of that of the one at work; `latency_ratio`:
     its median time for a window against that one's, where it is over `latency_ms`; `memory_mb`: what a process holds
     that runs it, in 1024 * 1024 bytes; `seconds`: for the whole test. It is tested once `windows` have been seen, of
@@ -24,6 +25,7 @@ class Limits:
     """
 
     agreement_percent: Percent = 35
+    sure_percent: Percent = 90
     confidence_percent: Percent = 60
     latency_ms: Annotated[float, Bounds(above=0, high=10_000)] = 100.0
     latency_ratio: Annotated[float, Bounds(above=0, high=1000)] = 4.0

@@ -34,7 +34,7 @@ from edge.wearable.settings import WearableSettings, read_wearable
 from edge.wearable.telling import Told
 from export.release import Release, read_trusted_release
 from mekt import catalogue
-from mekt.errors import MektError, SensorError, SettingsError
+from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
 from mekt.process import Stop
 from sensors.source import Block, Floats, Settings, Source
 
@@ -55,15 +55,11 @@ CLOCK_SLACK_S = 1.0
 class Keeper(Protocol):
     """Who knows which release is to run. It never blocks, and its memory is bounded."""
 
-    def current(self) -> Release:
-        """What to run now.
-
-        Raises:
-            ReleaseError: when there is none that can be.
-        """
-
     def look(self, now_s: float) -> Release | None:
-        """Asked between windows and while waiting: another release to run from now on, or None."""
+        """Asked at first, between windows and while waiting: another release to run from now on, or None.
+
+        It is given away: a release holds the bytes of its models, and is forgotten once there are sessions of them.
+        """
 
     def sensed(self) -> None:
         """The sensors gave something, whether or not a window comes of it."""
@@ -82,15 +78,12 @@ class OneRelease:
     """A keeper of the release in a file, which stays what it is."""
 
     def __init__(self, release: Release) -> None:
-        self._release = release
-
-    def current(self) -> Release:
-        """That one."""
-        return self._release
+        self._release: Release | None = release
 
     def look(self, now_s: float) -> Release | None:
-        """No other."""
-        return None
+        """That one at first, and no other."""
+        release, self._release = self._release, None
+        return release
 
     def sensed(self) -> None:
         """Nobody wants to know."""
@@ -181,7 +174,13 @@ class Wearable:
         self._decider: Decider | None = None
         self._stride_s = 0.0
         self._home: HomeAssistant | None = None
-        self._begin(keeper.current())
+        release = keeper.look(time.monotonic())
+        if release is None:
+            raise ReleaseError(
+                "no release has come over the air yet; ship one on the coordinator: mekt release promote",
+                catalogue.RELEASE_MISSING,
+            )
+        self._begin(release)
         self._broadcast: Broadcast | None = None
         if settings.publish is not None or settings.home_assistant is not None:
             self._broadcast = self._made_broadcast()

@@ -48,11 +48,10 @@ class Recogniser:
     ) -> None:
         self.manifest = release.manifest
         self._say = say
-        self._runtime = Runtime(release, list(modalities))
+        self.window = _window(self.manifest.window, every_s)
+        self._runtime = Runtime(release, list(modalities), stride_s=self.window.stride_s)
         sets = [self._runtime.takes(each) for each in self._runtime.classifiers]
         self._kinds = [each for each in self.manifest.modalities if any(each.name in names for names in sets)]
-        self.window = _window(self.manifest.window, every_s)
-        self._steps = self._runtime.steps(self.window.stride_s)
         self._windower = Windower(self._kinds, self.window, sets=sets, wait_s=WAIT_S, rated=False)
         # At first it is as if all that the release knows had been used.
         self._used = frozenset(each.name for each in self.manifest.modalities)
@@ -68,8 +67,8 @@ class Recogniser:
             began_s = time.perf_counter()
             arrays = {name: array[None] for name, array in window.arrays.items()}
             embedded = {}
-            for name in self._steps.keys() & arrays.keys():
-                embedding = self._steps[name].embed(window.start_s, arrays[name])
+            for name in self._runtime.steps.keys() & arrays.keys():
+                embedding = self._runtime.steps[name].embed(window.start_s, arrays[name])
                 if embedding is not None:
                     embedded[name] = embedding
             decisions = self._runtime.classify(arrays, embedded=embedded)

@@ -60,7 +60,7 @@ def part(module: str, name: str) -> Any:
     """A function of another part of Mekt.
 
     Raises:
-        MissingPackageError: when a package that it needs is not installed.
+        MissingPackageError: when a package that it needs is not installed, or cannot be loaded.
     """
     # What is imported stays. To look through it for garbage, sixty times at a start, takes a tenth of that.
     gc.disable()
@@ -74,6 +74,14 @@ def part(module: str, name: str) -> Any:
         raise MissingPackageError(
             f'{package} is not installed here; in the folder of Mekt: pip install -e ".[{extra}]"',
             catalogue.PACKAGE_MISSING,
+        ) from error
+    except ImportError as error:
+        if error.name is not None:
+            raise
+        words = str(error).strip().splitlines()[-1:]
+        raise MissingPackageError(
+            f"a package does not load here ({''.join(words)}); `mekt doctor` tells which one, and what to do",
+            catalogue.PACKAGE_UNUSABLE,
         ) from error
     finally:
         if not gc.get_freeze_count():

@@ -1,7 +1,9 @@
 """`mekt status`, `mekt audit`, `mekt doctor` and `mekt explain`: how things stand, and what to do about it."""
 
 import argparse
+import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +18,64 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="take broker and federation from these settings")
     parser.add_argument("--federation", type=name, metavar="NAME", help="instead of --config: the federation")
     parser.add_argument("--host", default="127.0.0.1", help="its broker's address (127.0.0.1)")
-    parser.add_argument("--port", type=PORT, default=1883, help="its broker's port (1883)")
+    parser.add_argument("--port", type=PORT, help="its broker's port (1883; with --identity 8883)")
+    parser.add_argument("--identity", type=Path, metavar="DIR", help="log in with what `mekt ca issue watch` made")
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
 def _status(options: argparse.Namespace) -> int:
     show = part("mekt.watch", "show_status")
-    if options.config is not None:
-        broker, federation = _from_settings(options.config)
-    elif options.federation is not None:
-        settings = part("mekt.login", "BrokerSettings")
-        broker, federation = settings(host=options.host, port=options.port, plain_text_allowed=True), options.federation
-    else:
-        raise SettingsError(
-            "status: name a settings file with --config, or a federation with --federation", catalogue.ARGUMENTS_UNFIT
-        )
-    code: int = show(broker, federation, as_json=options.json, out=sys.stdout)
+    with contextlib.ExitStack() as until_shown:
+        if options.config is not None:
+            broker, federation = _from_settings(options.config, until_shown)
+        elif options.federation is not None:
+            broker, federation = _from_arguments(options), options.federation
+        else:
+            raise SettingsError(
+                "status: name a settings file with --config, or a federation with --federation",
+                catalogue.ARGUMENTS_UNFIT,
+            )
+        code: int = show(broker, federation, as_json=options.json, out=sys.stdout)
     return code
 
 
-def _from_settings(path: Path) -> tuple[Any, str]:
-    """Broker and federation out of either kind of settings file."""
+def _from_arguments(options: argparse.Namespace) -> Any:
+    settings = part("mekt.login", "BrokerSettings")
+    if options.identity is None:
+        return settings(host=options.host, port=options.port or 1883, plain_text_allowed=True)
+    tls = part("mekt.identity", "tls_settings")(options.identity)
+    return settings(host=options.host, port=options.port or 8883, tls=tls)
+
+
+def _from_settings(path: Path, until_shown: contextlib.ExitStack) -> tuple[Any, str]:
+    """Broker and federation out of any kind of settings file."""
     table = part("mekt.settings", "read_table")(path)
-    kind = ("edge.settings", "read_device") if "device" in table else ("coordinator.settings", "read_federation")
-    settings = part(*kind)(path)
-    return settings.broker, settings.federation
+    is_member = "device" in table or "updates" in table
+    if "updates" in table:
+        settings = part("edge.wearable.settings", "read_wearable")(path).updates
+        broker = part("mekt.login", "located")(settings.broker, path.parent)
+    else:
+        kind = ("edge.settings", "read_device") if is_member else ("coordinator.settings", "read_federation")
+        settings = part(*kind)(path)
+        broker = settings.broker
+    if settings.trust is not None and broker.tls is not None and broker.tls.certificate is not None:
+        # The broker takes the name in a certificate for the client id: with its own, this would end the daemon's link.
+        if is_member:
+            raise SettingsError(
+                f"{path}: the broker shows a device nothing of others; ask beside the coordinator, or with "
+                "--federation, --host and --identity, which `mekt ca issue watch` makes",
+                catalogue.ARGUMENTS_UNFIT,
+            )
+        looking = part("coordinator.lending", "looking")(path.parent / settings.trust.authority)
+        lent = until_shown.enter_context(looking)
+        broker = replace(broker, tls=replace(broker.tls, certificate=lent.certificate, key=lent.key))
+    return broker, settings.federation
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the device's settings, device.toml")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="its settings, device.toml or wearable.toml"
+    )
     text = "prove that the log has no gap, instead of listing it"
     parser.add_argument("--verify", action="store_true", help=text)
     text = "list only messages of this round and later ones"

@@ -154,6 +154,8 @@ def _add_promote(parser: argparse.ArgumentParser) -> None:
     text = "to this share of wearables first, 0 to 1 (by default [rollout] share)"
     how.add_argument("--share", type=_share, metavar="SHARE", help=text)
     how.add_argument("--now", dest="share", action="store_const", const=1.0, help="to all wearables at once")
+    text = "also if it finds a class less often than what wearables run"
+    parser.add_argument("--even-if-worse", action="store_true", help=text)
     _with_config(parser)
 
 
@@ -166,7 +168,8 @@ def _share(text: str) -> float:
 
 def _promote(options: argparse.Namespace) -> int:
     place = _place(options)
-    shipped = part("coordinator.promotion", "promote")(*place, options.release, options.share)
+    promote = part("coordinator.promotion", "promote")
+    shipped = promote(*place, options.release, options.share, even_if_worse=options.even_if_worse)
     return _say(shipped, place[0], options)
 
 

@@ -12,6 +12,8 @@ from mekt import catalogue
 from mekt.commands.command import PORT, Command, group, name, part, whole_number
 from mekt.errors import SettingsError
 
+WEARABLE = "; on a wearable, with --wearable"
+
 
 def _authority(options: argparse.Namespace) -> Any:
     return part("coordinator.authority", "Authority")(options.authority)
@@ -74,14 +76,14 @@ def _token(options: argparse.Namespace) -> int:
     if options.out is None:
         token = _new_token(options)
         print(token.text())
-        print(f"{_terms(token)}. On the device: mekt enroll join", file=sys.stderr)
+        print(f"{_terms(token)}. On the device: mekt enroll join{WEARABLE}", file=sys.stderr)
         return 0
     # First of all: a token that has nowhere to go is none that somebody could find later.
     with part("mekt.files", "new_secret")(options.out) as file:
         token = _new_token(options)
         file.write(token.text().encode() + b"\n")
     print(f"The token is in {options.out}, which nobody else can read.")
-    print(f"{_terms(token)}. On the device: mekt enroll join --token {options.out.name}")
+    print(f"{_terms(token)}. On the device: mekt enroll join --token {options.out.name}{WEARABLE}")
     return 0
 
 
@@ -102,6 +104,8 @@ def _add_join(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token", type=Path, metavar="FILE", help="a file with the token; without it, a line of standard input"
     )
+    text = "print what the settings file of a wearable needs, instead of a device's"
+    parser.add_argument("--wearable", action="store_true", help=text)
 
 
 def _join(options: argparse.Namespace) -> int:
@@ -114,8 +118,9 @@ def _join(options: argparse.Namespace) -> int:
         raise SettingsError(f"{options.token}: no token can be read there", catalogue.TOKEN_UNUSABLE) from error
     token = part("mekt.token", "read_token")(text)
     ahead_s = part("edge.enrolment", "enrol")(token, options.identity)
-    print(f"{token.device} belongs to {token.federation} now. For its settings file:\n")
-    print(part("edge.enrolment", "settings_text")(token, str(options.identity)))
+    # Apart, so that `> wearable.toml` makes a file.
+    print(f"{token.device} belongs to {token.federation} now. Its settings file begins so:\n", file=sys.stderr)
+    print(part("edge.enrolment", "settings_text")(token, str(options.identity), wearable=options.wearable), end="")
     if abs(ahead_s) > part("edge.enrolment", "TOLERANCE_S"):
         print(f"This machine's clock is {ahead_s:+.0f} s off the coordinator's: set it.", file=sys.stderr)
     return 0

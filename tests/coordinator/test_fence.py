@@ -11,9 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,21 @@ from coordinator.fence import CERTIFICATE, PID, Fence, expel, renew
 from coordinator.fence import KEY as BROKER_KEY
 from coordinator.registrar import Registrar
 from edge.enrolment import enrol, settings_text
+from edge.settings import read_device
+from edge.wearable.settings import read_wearable
+from mekt.cli import main
 from mekt.credentials import tls_context
 from mekt.errors import LinkError, SettingsError
-from mekt.identity import KEY, fits, tls_settings, write_identity
+from mekt.identity import COORDINATOR, KEY, fits, tls_settings, write_identity
 from mekt.link import Link, Received
-from mekt.login import BrokerSettings
-from mekt.messages import Request
+from mekt.login import BrokerSettings, located
+from mekt.messages import Request, Status
 from mekt.post import Post
 from mekt.token import Token
 from mekt.topics import for_coordinator
 from tests.fences import fenced_broker
 from tests.mekt.conftest import needs_mosquitto
+from tests.tables import WINDOWS_OF_ACC
 from tests.waiting import until
 
 pytestmark = needs_mosquitto
@@ -252,6 +255,61 @@ def test_who_watches_sees_the_status_and_changes_nothing(client: Make) -> None:
         "mekt/1/ward/down/pi-3/want",
     ):
         assert not watcher.may_publish(topic)
+
+
+FEDERATION = f"""
+federation = "ward"
+rounds = 1
+proxy = ["proxy.npz"]
+{WINDOWS_OF_ACC}
+"""
+DEVICE = """
+federation = "ward"
+device = "pi-3"
+[[sensors]]
+kind = "simulator"
+modalities = ["acc"]
+subject = 1
+"""
+
+
+def broker_table(ward: Ward, who: str) -> str:
+    """How a part logs in; the table of whom it trusts begins behind it."""
+    files = ", ".join(f"{name} = '{path}'" for name, path in asdict(tls_settings(ward.folder / who)).items() if path)
+    return f"[broker]\nport = {ward.port}\ntls = {{ {files} }}\n[trust]\n"
+
+
+def status(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """The command's exit code, and what it says."""
+    code = main(["status", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def test_who_asks_for_the_status_ends_nobodys_connection(
+    ward: Ward, client: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coordinator, device = client("coordinator"), client("pi-3")
+    text = "waiting for pi-3"
+    stands = Status(phase="collecting", rounds=5, online=(), waiting_for=(), received=(), reports=(), text=text)
+    topic, said = Post("ward").seal(stands, "all")
+    assert coordinator.may_publish(topic, said, retain=True)
+    federation, edge = tmp_path / "federation.toml", tmp_path / "device.toml"
+    federation.write_text(FEDERATION + broker_table(ward, "coordinator") + f"authority = '{ward.authority.folder}'\n")
+    edge.write_text(DEVICE + broker_table(ward, "pi-3") + f"coordinator = '{ward.identity('pi-3') / COORDINATOR}'\n")
+
+    wearable = tmp_path / "wearable.toml"
+    token = ward.authority.token("pi-3", hours=1, host="127.0.0.1", port=ward.port)
+    wearable.write_text(settings_text(token, "pi-3", wearable=True) + DEVICE.partition('"pi-3"\n')[2])
+
+    asked = ("--federation", "ward", "--port", ward.port, "--identity", ward.folder / "alice")
+    for arguments in (("--config", federation), asked):
+        assert status(capsys, *arguments) == (0, f"{text}\n")
+    for path in (edge, wearable):
+        code, refusal = status(capsys, "--config", path)
+        assert code == SettingsError.exit_code and "ask beside the coordinator" in refusal
+    assert not coordinator.ended.is_set() and not device.ended.is_set()
+    assert coordinator.may_publish(topic, b"", retain=True)
 
 
 def test_nobody_takes_over_another_clients_id(client: Make) -> None:
@@ -546,14 +604,16 @@ def test_an_enrolment_that_was_killed_between_any_two_writes_is_whole_when_it_is
     assert codes[0] == codes[5] == 9 and codes[-1] == 0
 
 
-def test_settings_for_a_device_are_toml_whatever_its_folder_is_called(ward: Ward) -> None:
+@pytest.mark.parametrize("folder", ["identity", 'a "folder"\\[trust]'])
+def test_settings_of_a_device_and_of_a_wearable_lack_but_a_sensor(ward: Ward, tmp_path: Path, folder: str) -> None:
     token = ward.authority.token("pi-15", hours=1, host="2001:db8::1", port=ward.port)
-    folder = 'a "folder"\\\n[trust]'
-    read = tomllib.loads(settings_text(token, folder))
-    assert read["broker"]["host"] == "2001:db8::1" and read["device"] == "pi-15"
-    assert read["broker"]["tls"]["key"] == f"{folder}/{KEY}" and set(read) == {
-        "federation",
-        "device",
-        "broker",
-        "trust",
-    }
+    sensor = '[[sensors]]\nkind = "simulator"\nmodalities = ["acc"]\nsubject = 1\n'
+    (tmp_path / "device.toml").write_text(settings_text(token, folder) + sensor)
+    (tmp_path / "wearable.toml").write_text(settings_text(token, folder, wearable=True) + sensor)
+    device, updates = read_device(tmp_path / "device.toml"), read_wearable(tmp_path / "wearable.toml").updates
+    assert updates is not None and updates.trust == f"{folder}/coordinator.pub"
+    assert device.trust is not None and device.trust.coordinator == updates.trust
+    for each in (device, updates):
+        assert (each.federation, each.device) == ("ward", "pi-15")
+        broker = located(each.broker, tmp_path)
+        assert (broker.host, broker.port, broker.tls) == ("2001:db8::1", ward.port, tls_settings(tmp_path / folder))

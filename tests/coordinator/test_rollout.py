@@ -29,7 +29,7 @@ from coordinator.rollout import (
 from mekt.messages import FitnessState, Unfit
 from mekt.share import takes_part
 
-RULES = RolloutRules(share=0.5, least=2, failures=2, failed_share=0.5, hours=10.0)
+RULES = RolloutRules(share=0.5, least=2, failures=2, failed_share=0.25, hours=10.0)
 FLEET = [f"watch-{index}" for index in range(12)]
 BEGUN = Progress(federation="ward", number=1, release="ward-00002", share=0.5)
 CANARIES = [each for each in FLEET if takes_part("ward", 1, each, 0.5)]
@@ -82,24 +82,38 @@ def test_too_few_good_canaries_within_the_time_take_it_back() -> None:
     assert commands == (GoBack(reason="1 of 2 wearables said good within 10 h"),)
 
 
-def test_failures_up_to_the_limit_take_it_back_and_the_reason_names_them() -> None:
+def test_as_many_failures_as_are_certain_take_it_back_and_the_reason_names_them() -> None:
     one, other, *_ = CANARIES
     progress, commands = advance(after(failed(one, "crashed")), failed(other), RULES)
     assert progress.state == "stopped"
     assert commands == (GoBack(reason=f"2 failed ({one}: crashed, {other}: slow)"),)
 
 
-def test_a_failure_below_the_limit_lets_nothing_go_on_without_a_person() -> None:
+def test_where_canaries_are_few_one_that_fails_lets_nothing_go_on_without_a_person() -> None:
     one, other, third, *_ = CANARIES
     held = after(failed(one), good(other), good(third))
     assert held.state == "canary" and "unless a person promotes it" in text_of(held, RULES)
     assert after(Widened(share=1.0), begun=held).state == "everybody"
-    progress, [back] = advance(held, hours(10), RULES)
-    assert (
-        progress.state == "stopped"
-        and isinstance(back, GoBack)
-        and back.reason == f"1 failed ({one}: slow) within 10 h"
-    )
+    progress, commands = advance(held, hours(10), RULES)
+    assert progress.state == "stopped" and commands == (GoBack(reason=f"1 failed ({one}: slow)"),)
+
+
+def test_where_canaries_are_enough_one_that_fails_keeps_nothing_from_the_others() -> None:
+    """One of four is a quarter, and no more than a quarter may fail."""
+    one, *others = CANARIES[:4]
+    assert after(failed(one), *(good(device) for device in others)).state == "everybody"
+    assert after(*(good(device) for device in others), failed(one)).state == "everybody"
+    assert after(failed(one), *(good(device) for device in others[1:])).state == "canary"
+
+
+def test_by_default_two_have_to_fail_and_more_than_a_tenth() -> None:
+    fleet = [f"watch-{index}" for index in range(20)]
+    begun, rules = replace(BEGUN, share=0.99999), RolloutRules()
+    trying = after(*(Heard(device=each, state="trial") for each in fleet), begun=begun, rules=rules)
+    assert after(failed(fleet[0]), begun=trying, rules=rules).state == "canary"
+    assert after(failed(fleet[0]), failed(fleet[1]), begun=trying, rules=rules).state == "stopped"
+    eighteen = after(*(good(each) for each in fleet[2:]), begun=trying, rules=rules)
+    assert after(failed(fleet[0]), failed(fleet[1]), begun=eighteen, rules=rules).state == "everybody"
 
 
 def test_among_all_wearables_a_few_failures_are_not_the_releases() -> None:
@@ -193,7 +207,9 @@ RULE = st.builds(
 
 
 @given(EVENTS, RULE)
-def test_it_only_goes_forward_and_never_to_all_past_a_failed_canary(events: list[Event], rules: RolloutRules) -> None:
+def test_it_only_goes_forward_and_never_to_all_past_too_many_failed_canaries(
+    events: list[Event], rules: RolloutRules
+) -> None:
     order = ("canary", "everybody", "done", "stopped")
     progress = BEGUN
     for event in events:
@@ -205,7 +221,8 @@ def test_it_only_goes_forward_and_never_to_all_past_a_failed_canary(events: list
         assert (Announce() in commands) == (progress.share > before.share)
         if (before.state, progress.state) == ("canary", "everybody"):
             words = [said.word for device, said in progress.said.items() if device in CANARIES]
-            assert words.count("failed") == 0 and words.count("good") >= rules.least
+            done = words.count("failed") + words.count("good")
+            assert words.count("failed") <= rules.failed_share * done and words.count("good") >= rules.least
         for device, said in before.said.items():
             assert WORDS.index(progress.said[device].word) >= WORDS.index(said.word)
 

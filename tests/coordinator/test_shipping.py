@@ -3,7 +3,7 @@
 import json
 import queue
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,9 +213,9 @@ def zip_file(tmp_path: Path) -> Path:
 class Side:
     """The coordinator's side of rollouts without a broker, and with a clock that the test turns."""
 
-    def __init__(self, folder: Path, **rules: Any) -> None:
+    def __init__(self, folder: Path, revoked: Iterable[str] = (), **rules: Any) -> None:
         self.downstream = Downstream([])
-        self.revoked: set[str] = set()
+        self.revoked = set(revoked)
         settings = settings_of(rollout=RolloutRules(**rules))
         self.shipping = Shipping(
             settings,
@@ -280,6 +280,41 @@ def test_a_wearable_that_was_revoked_counts_no_more_whatever_the_broker_has_kept
         assert counted(40.0) == 1 and counted(50.0) == 2, "heard after it was seen that it is back"
 
 
+def test_a_canary_that_was_revoked_is_not_waited_for_and_its_words_count_no_more(
+    tmp_path: Path, zip_file: Path
+) -> None:
+    names = [f"watch-{index}" for index in range(40)]
+    one, two, three = [each for each in names if takes_part(FEDERATION, 1, each, 0.5)][:3]
+
+    def state(side: Side) -> tuple[str, set[str]]:
+        newest = side.rollouts.newest
+        assert newest is not None
+        return newest.progress.state, set(newest.progress.said)
+
+    with Side(tmp_path, least=2, failures=2) as side:
+        side.rollouts.start(read_release(zip_file), FIRST, 0.5)
+        side.look(0.0)
+        side.shipping.heard(three, Fitness(number=1, state="trial"))
+        for device in (one, two):
+            side.shipping.heard(device, Fitness(number=1, state="good"))
+        side.look(10.0)
+        assert state(side) == ("canary", {one, two, three})
+        # Neither does a good word of who was sent away, until it is let in again and says so.
+        side.revoked.add(two)
+        side.look(20.0)
+        side.shipping.heard(two, Fitness(number=1, state="good"))
+        assert state(side) == ("canary", {one, three})
+        side.revoked.clear()
+        side.look(30.0)
+        side.shipping.heard(two, Fitness(number=1, state="good"))
+        assert state(side) == ("canary", {one, two, three})
+    # Nor is one that was sent away while the coordinator was not there; at once, not after hours.
+    with Side(tmp_path, revoked={three}, least=2, failures=2) as side:
+        assert state(side) == ("everybody", {one, two})
+        announced = side.look(0.0)
+        assert announced is not None and announced.share == 1
+
+
 def test_a_word_that_says_nothing_new_makes_no_work_for_the_disk(tmp_path: Path, zip_file: Path) -> None:
     with Side(tmp_path, least=9, failures=9) as side:
         running = side.rollouts.start(read_release(zip_file), FIRST, 1.0).blob.sha256
@@ -338,7 +373,7 @@ def test_what_is_announced_can_be_served_and_nothing_else_is(
 def test_the_last_rounds_release_is_promoted_without_a_person_where_the_settings_say_so(
     broker: Broker, start: Start, pair: tuple[Device, Device], tmp_path: Path
 ) -> None:
-    settings = settings_of(broker.port, rollout=RolloutRules(promote="last", share=1.0))
+    settings = settings_of(broker.port, rollout=RolloutRules(promote="last", share=1.0, failures=1))
     running = start(settings)
     wearable = Wearable("watch-1", broker.port, bytes(32))
     wearable.post.trust = None

@@ -20,8 +20,9 @@ from types import FrameType
 from typing import IO, Any
 
 from mekt.leash import leashed
+from tests.debian import MissingError, cache_folder
 from tests.drivers.initramfs import Archive, add_modules, add_python
-from tests.drivers.packages import Machine, MissingError, cache_folder, machine
+from tests.drivers.packages import Machine, machine
 
 ROOT = Path(__file__).parents[2]
 OURS = ("mekt", "sensors", "edge", "tests/drivers")
@@ -114,7 +115,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     began_s = time.monotonic()
     try:
-        made = machine(cache_folder())
+        made = machine(cache_folder("mekt-drivers"))
     except MissingError as error:
         print(f"make drivers: {error}", file=sys.stderr)
         return 2
@@ -185,7 +186,7 @@ def boot(made: Machine, image: Path, out: Path, nice: int) -> Run:
     console = out / "console.log"
     console.unlink(missing_ok=True)
     command = [
-        *made.emulator,
+        *made.emulator.command,
         *("-accel", "tcg", "-machine", "pc", "-cpu", "max", "-smp", "1", "-m", str(MEMORY_MB)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-serial", f"file:{console}", "-serial", "stdio"),
@@ -200,7 +201,7 @@ def boot(made: Machine, image: Path, out: Path, nice: int) -> Run:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            env=os.environ | made.environment,
+            env=os.environ | made.emulator.environment,
         ) as process,
     ):
         try:

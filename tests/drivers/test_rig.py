@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.debian import Emulator, MissingError
 from tests.drivers import rig
-from tests.drivers.packages import Machine, MissingError, machine
+from tests.drivers.packages import Machine, machine
 
 
 def said(**line: Any) -> bytes:
@@ -53,7 +54,8 @@ def test_a_check_that_did_not_pass_is_a_problem_even_if_pytest_says_that_all_is_
 
 def guest(script: str, tmp_path: Path) -> rig.Run:
     """A run whose emulator is a Python script."""
-    made = Machine(emulator=(sys.executable, "-c", script), environment={}, kernel=Path("k"), modules=Path("m"))
+    emulator = Emulator(command=(sys.executable, "-c", script))
+    made = Machine(emulator=emulator, kernel=Path("k"), modules=Path("m"))
     return rig.boot(made, Path("i"), tmp_path, 0)
 
 

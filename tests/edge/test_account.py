@@ -239,6 +239,28 @@ def test_a_broken_log_ends_the_proof_with_its_first_wrong_entry_and_marks_the_li
     assert "BROKEN: entr" in said(config)
 
 
+def test_what_a_wearable_has_said_is_listed_where_it_takes_updates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sensor = '[[sensors]]\nkind = "simulator"\nmodalities = ["acc"]\nsubject = 1\n'
+    folder = tmp_path / "wrist"
+    for place in (folder / "identity", folder / "state"):
+        place.mkdir(parents=True)
+        write_log(place)
+    tls = 'ca = "identity/ca.pem", certificate = "identity/certificate.pem", key = "identity/key.pem"'
+    updates = f'[updates]\nfederation = "{FEDERATION}"\ndevice = "{DEVICE}"\nbroker = {{ tls = {{ {tls} }} }}\n'
+    (folder / "wearable.toml").write_text(sensor + updates)
+    monkeypatch.chdir(tmp_path)
+    out = io.StringIO()
+    assert show_audit(Path("wrist/wearable.toml"), verify=True, since=None, as_json=True, out=out) == 0
+    logs = json.loads(out.getvalue())["logs"]
+    assert [each["folder"] for each in logs] == ["wrist/identity/audit", "wrist/state/audit"]
+    assert {each["messages"] for each in logs} == {len(MESSAGES)}
+    (folder / "wearable.toml").write_text(f'{sensor}[release]\nfile = "ward-3.zip"\n')
+    assert main(["audit", "--config", "wrist/wearable.toml"]) == SettingsError.exit_code
+    assert "without [updates] a wearable is part of no federation" in capsys.readouterr().err
+
+
 def test_a_device_that_has_not_run_has_no_log(config: Path, tmp_path: Path) -> None:
     config.write_text('state = "elsewhere"\n' + config.read_text())
     with pytest.raises(StateError, match="no log is there") as caught:

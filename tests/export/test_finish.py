@@ -16,7 +16,7 @@ from export.int8 import int8_of
 from export.layers import Floats
 from export.release import Release, read_release
 from export.steps import step_of
-from export.trial import LEAST_WINDOWS, Trial, embeddings, following
+from export.trial import LEAST_WINDOWS, Trial, embeddings, following, its_own
 from mekt.errors import ReleaseError
 from mekt.plan import Architecture
 from mekt.scores import Indexes
@@ -73,7 +73,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[Architecture, Rel
 
 @pytest.fixture(scope="module")
 def finished(releases: dict[Architecture, Release]) -> dict[Architecture, Release]:
-    return {each: finish(release, streams(), streams(), TRUTH) for each, release in releases.items()}
+    return {each: finish(release, streams(), streams(), TRUTH, its_own(release)) for each, release in releases.items()}
 
 
 def test_what_a_release_has_stays_as_it_is(
@@ -116,7 +116,7 @@ def test_every_file_is_measured_and_the_best_one_chosen_by_that(finished: dict[A
 
 def test_a_finished_release_is_finished_again_from_its_own_models(finished: dict[Architecture, Release]) -> None:
     release = finished["lstm"]
-    again = finish(release, streams(), streams(), TRUTH)
+    again = finish(release, streams(), streams(), TRUTH, its_own(release))
     acc = release.manifest.encoder("acc")
     assert acc is not None and acc.int8 is not None
     assert again.models[acc.int8.file] == release.models[acc.int8.file]
@@ -131,7 +131,8 @@ def test_equal_windows_give_equal_bytes(releases: dict[Architecture, Release], a
 
 
 def test_without_labels_no_other_form_is_kept(releases: dict[Architecture, Release]) -> None:
-    made = finish(releases["conv"], streams(), streams(), np.full(WINDOWS, -1))
+    bare = releases["conv"]
+    made = finish(bare, streams(), streams(), np.full(WINDOWS, -1), its_own(bare))
     assert all((each.int8, each.step) == (None, None) for each in made.manifest.encoders)
     assert set(made.models) == set(releases["conv"].models)
 
@@ -141,7 +142,7 @@ def test_without_labels_no_other_form_is_kept(releases: dict[Architecture, Relea
 
 def test_another_encoder_is_found_to_lose_and_the_same_one_not(releases: dict[Architecture, Release]) -> None:
     release = releases["conv"]
-    trial = Trial(release, streams(), TRUTH)
+    trial = Trial(release, streams(), TRUTH, its_own(release))
     acc = release.manifest.encoders[0]
     assert trial.of_model("acc", release.models[acc.file]) == {"acc": 0.0, FUSED: 0.0}
     other = onnx.load_model_from_string(release.models[acc.file])
@@ -167,7 +168,7 @@ def test_what_costs_a_classifier_too_much_is_left_out(releases: dict[Architectur
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     fine = replace(release, models={**release.models, "classifier-acc.onnx": model.SerializeToString()})
     labels = np.where(of_class > np.median(of_class), 0, 1)
-    trial = Trial(fine, still, labels)
+    trial = Trial(fine, still, labels, its_own(fine))
     assert trial.of_model("acc", int8_of(release.models[acc.file], "acc", x)[1])["acc"] > 0.005
 
 
@@ -176,15 +177,15 @@ def test_a_step_is_judged_on_windows_of_which_the_time_before_is_known(releases:
     acc = release.manifest.encoders[0]
     step = step_of(acc, release.manifest.window, release.models[acc.file])
     assert step is not None
-    assert max(Trial(release, streams(), TRUTH).of_step(acc, step).values()) < 0.05
+    assert max(Trial(release, streams(), TRUTH, its_own(release)).of_step(acc, step).values()) < 0.05
     apart = {name: each[:: 2 if name == "acc" else 1][: WINDOWS // 2] for name, each in streams().items()}
-    assert Trial(release, apart, TRUTH[::2]).of_step(acc, step) == {}
+    assert Trial(release, apart, TRUTH[::2], its_own(release)).of_step(acc, step) == {}
 
 
 def test_few_windows_tell_nothing(releases: dict[Architecture, Release]) -> None:
     release = releases["conv"]
     few = {name: each[: LEAST_WINDOWS - 1] for name, each in streams().items()}
-    trial = Trial(release, few, TRUTH[: LEAST_WINDOWS - 1])
+    trial = Trial(release, few, TRUTH[: LEAST_WINDOWS - 1], its_own(release))
     assert trial.of_model("acc", release.models["encoder-acc.onnx"]) == {}
 
 
@@ -217,7 +218,7 @@ def test_windows_that_do_not_fit_are_refused(
     releases: dict[Architecture, Release], windows: dict[str, Floats] | None, labels: Indexes, problem: str
 ) -> None:
     with pytest.raises(ReleaseError, match=problem):
-        finish(releases["conv"], streams(), windows or streams(), labels)
+        finish(releases["conv"], streams(), windows or streams(), labels, its_own(releases["conv"]))
 
 
 def test_a_release_is_finished_without_torch() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -216,3 +217,12 @@ def test_a_signed_manifest_vouches_for_every_byte_of_the_models(release: Path) -
     change(release, "encoder-acc.onnx", bytes(data))
     with pytest.raises(ReleaseError, match="is damaged"):
         read_release(release, trusting())
+
+
+def test_reading_takes_memory_by_what_is_there_and_not_by_what_may_be(release: Path) -> None:
+    tracemalloc.start()
+    try:
+        read_release(release)
+        assert tracemalloc.get_traced_memory()[1] < 32_000_000
+    finally:
+        tracemalloc.stop()

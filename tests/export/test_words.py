@@ -9,6 +9,7 @@ import pytest
 from export.finish import finish
 from export.manifest import FileEntry, Int8Form, Manifest, Measured, StepForm
 from export.release import read_release
+from export.trial import its_own
 from export.words import Change, difference, difference_lines, kilobytes, manifest_lines
 from tests.export.small import ACC, GYRO, parts_of, random_windows
 
@@ -86,7 +87,7 @@ def test_a_finished_release_can_be_told(tmp_path: Path) -> None:
     parts.write(tmp_path / "release.zip")
     release = read_release(tmp_path / "release.zip")
     windows = random_windows(parts.plan, 40, seed=3)
-    lines = manifest_lines(finish(release, windows, windows, np.arange(40) % 3).manifest)
+    lines = manifest_lines(finish(release, windows, windows, np.arange(40) % 3, its_own(release)).manifest)
     assert any(line.startswith("measured     on ") for line in lines)
 
 

@@ -20,6 +20,11 @@ from tests.processes import until
             "raise OSError('libcudart.so.13: no such file')",
             Refused(problem="libcudart.so.13: no such file", error="OSError"),
         ),
+        (
+            "try:\n    raise ImportError('libm.so.9: cannot open')\n"
+            "except ImportError as error:\n    raise ImportError('PLEASE READ THIS') from error",
+            Refused(problem="libm.so.9: cannot open", error="ImportError"),
+        ),
         ("print('Welcome!', flush=True); __version__ = '1.2'", Done(facts={"version": "1.2"})),
     ],
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import re
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from coordinator.authority import Authority
 from mekt.broker import free_port
 from mekt.cli import PARTS, main
 from mekt.token import PREFIX, read_token
-from tests.mekt.conftest import locked
+from tests.mekt.conftest import fake_package, locked
 from tests.nursery import ran
 from tests.recordings import HAPT
 from tests.tables import WINDOWS_OF_ACC
@@ -275,6 +276,15 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path: Pat
     command = [sys.executable, "-c", probe, str(tmp_path / "device.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 8 and 'pip install -e ".[edge]"' in done.stderr
+
+
+def test_a_package_that_lacks_a_library_is_no_fault_of_mekts(tmp_path: Path) -> None:
+    fake_package(tmp_path, "numpy", "raise ImportError('PLEASE READ\\n\\nlibstdc++.so.6: cannot open')")
+    command = [sys.executable, "-m", "mekt", "infer", "--release", "r.zip", "--source", "s.npz"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 8 and "Traceback" not in done.stderr, done.stderr
+    assert "libstdc++.so.6: cannot open" in done.stderr and "mekt doctor" in done.stderr
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

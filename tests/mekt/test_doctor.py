@@ -242,3 +242,25 @@ def test_a_wearable_that_speaks_to_a_broker_is_told_how_far_it_gets(
     config.write_text(f'{WEARABLE}[broker]\nport = {free_port()}\n[publish]\ntopic = "a"\n', encoding="utf-8")
     code, said = doctor(capsys, "--config", config)
     assert code == 4 and said["port"][0]["mark"] == "FAILED"
+
+
+def test_a_wearable_that_takes_updates_is_told_of_both_its_brokers_and_of_its_state(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "wearable.toml"
+    updates = (
+        f'[updates]\nfederation = "ward"\ndevice = "wrist-7"\nstate = "kept"\nbroker = {{ port = {broker.port} }}\n'
+    )
+    sensor = WEARABLE.partition("[release]")[0]
+    config.write_text(f'{sensor}{updates}[broker]\nport = {free_port()}\n[publish]\ntopic = "a"\n', encoding="utf-8")
+    code, said = doctor(capsys, "--config", config)
+    assert code == 4 and [each["mark"] for each in said["port"]] == ["ok", "FAILED"]
+    assert "up/wrist-7/...: " in said["publish"][0]["seen"] and "fitness" in said["publish"][0]["seen"]
+    assert [each["seen"].split(":")[0] for each in said["subscribe"][:2]] == [
+        "mekt/1/ward/rollout",
+        "mekt/1/ward/down/wrist-7/+",
+    ]
+    assert said["state folder"][0]["mark"] == "ok" and "kept" in said["state folder"][0]["seen"]
+    config.write_text(f"{sensor}{updates}", encoding="utf-8")
+    code, said = doctor(capsys, "--config", config)
+    assert code == 0 and [each["mark"] for each in said["port"]] == ["ok"]

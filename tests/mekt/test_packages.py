@@ -80,6 +80,11 @@ def test_what_the_settings_ask_for_is_tried_too_and_one_line_installs_it(
             "pip install -c constraints.txt",
         ),
         (Refused(problem="libcudart.so.13", error="OSError"), "FAILED", "https://download.pytorch.org/whl/cpu"),
+        (
+            Refused(problem="libstdc++.so.6: cannot open shared object file: No such file", error="ImportError"),
+            "FAILED",
+            "; sudo apt-get install libstdc++6",
+        ),
         (Died(how="SIGSEGV"), "FAILED", "SIGSEGV"),
         (Died(how="SIGKILL"), "FAILED", "add swap"),
         (Hung(after_s=15), "warning", "slow or busy"),

@@ -49,6 +49,14 @@ def test_nobody_listens() -> None:
     assert "nobody listens there; start the broker" in refusal(BrokerSettings(port=free_port()))
 
 
+def test_a_link_that_nobody_waits_for_says_why_it_does_not_connect(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    link = Link(settings=BrokerSettings(port=port), client_id="a", inbox=queue.Queue())
+    link.begin()
+    wait_for_log(caplog, f"127.0.0.1:{port}: nobody listens there")
+    link.stop(1.0)
+
+
 def test_a_name_that_nobody_has() -> None:
     text = refusal(BrokerSettings(host="broker.invalid", plain_text_allowed=True), within_s=12)
     assert "the name is not known" in text

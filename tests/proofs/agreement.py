@@ -10,6 +10,7 @@ of `[updates.self_test]` come from there.
 
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from onnx import numpy_helper
 
 from edge.runtime import Runtime
 from edge.updates.recent import Recent
-from edge.updates.selftest import agreement
+from edge.updates.selftest import agreement, sure_agreement
 from edge.updates.settings import Limits
 from edge.updates.trial import WINDOWS
 from export.release import Release, read_release
@@ -31,6 +32,7 @@ from sensors.windows import windows_of
 EVERY = 40
 LIMITS = Limits()
 DRAWS = 12
+SEEN = (3, 8, 16)
 Change = Callable[[Floats, np.random.Generator], Floats]
 
 
@@ -40,6 +42,16 @@ class Said:
 
     labels: list[str]
     certain: Floats
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A self-test: agreement, that of sure windows, confidence against that before; how often classes were seen."""
+
+    mean: float
+    sure: float | None
+    confidence: float
+    seen: Counter[str]
 
 
 def said(release: Release, arrays: Sequence[dict[str, Floats]]) -> list[Said]:
@@ -60,19 +72,43 @@ def tests_of(old: Said) -> Iterator[tuple[int, list[int]]]:
 
 def compare(name: str, pairs: Sequence[tuple[list[Said], list[Said]]]) -> str:
     """A row of the table."""
-    agreed: list[float] = []
-    surer: list[float] = []
-    for olds, news in pairs:
-        for old, new in zip(olds, news, strict=True):
-            both = frozenset(old.labels) | frozenset(new.labels)
-            for _, rows in tests_of(old):
-                found = agreement([old.labels[row] for row in rows], [new.labels[row] for row in rows], both)
-                if found is not None:
-                    agreed.append(found)
-                    surer.append(float(new.certain[rows].mean() / old.certain[rows].mean()))
-    passed = sum(100 * each >= LIMITS.agreement_percent for each in agreed) / len(agreed)
-    shares = ", ".join(f"{float(np.quantile(agreed, q)):.2f}" for q in (0, 0.05, 0.5, 0.95, 1))
-    return f"| {name} | {len(agreed):,} | {shares} | {passed:.1%} | {min(surer):.2f}, {float(np.median(surer)):.2f} |"
+    return row(name, [each for olds, news in pairs for each in judged(olds, news)])
+
+
+def judged(olds: Sequence[Said], news: Sequence[Said]) -> Iterator[Judged]:
+    """Every self-test of the one release beside the other."""
+    for old, new in zip(olds, news, strict=True):
+        both = frozenset(old.labels) | frozenset(new.labels)
+        for _, rows in tests_of(old):
+            before, now = ([(each.labels[row], float(each.certain[row])) for row in rows] for each in (old, new))
+            mean = agreement([label for label, _ in before], [label for label, _ in now], both)
+            if mean is not None:
+                sure = sure_agreement(before, now, both, LIMITS.sure_percent / 100)
+                confidence = float(new.certain[rows].mean() / old.certain[rows].mean())
+                yield Judged(mean, sure, confidence, Counter(label for label, _ in before))
+
+
+def row(name: str, tests: Sequence[Judged]) -> str:
+    """Agreement at its lowest, 5 %, median, 95 %, highest; what passes by it, and by the agreement of sure ones too."""
+    by_mean = [100 * each.mean >= LIMITS.agreement_percent for each in tests]
+    by_sure = [each.sure is None or 100 * each.sure >= LIMITS.agreement_percent for each in tests]
+    shares = ", ".join(f"{float(np.quantile([each.mean for each in tests], q)):.2f}" for q in (0, 0.05, 0.5, 0.95, 1))
+    passed = sum(one and other for one, other in zip(by_mean, by_sure, strict=True))
+    surer = [each.confidence for each in tests]
+    return (
+        f"| {name} | {len(tests):,} | {shares} | {sum(by_mean) / len(tests):.1%} | {passed / len(tests):.2%} "
+        f"| {min(surer):.2f}, {float(np.median(surer)):.2f} |"
+    )
+
+
+def swapped(olds: Sequence[Said], news: Sequence[Said], labels: Sequence[str], least: int) -> list[Judged]:
+    """Of all pairs of classes that change places, the self-tests that saw one of the two so often."""
+    found: list[Judged] = []
+    for one, other in itertools.combinations(labels, 2):
+        places = {one: other, other: one}
+        changed_places = [replace(each, labels=[places.get(label, label) for label in each.labels]) for each in news]
+        found += [each for each in judged(olds, changed_places) if max(each.seen[one], each.seen[other]) >= least]
+    return found
 
 
 def later(olds: Sequence[Said]) -> str:
@@ -113,7 +149,7 @@ def constant(weight: Floats, rng: np.random.Generator) -> Floats:
 
 
 def main(folder: Path, recordings: Sequence[Path]) -> None:
-    """Print the tables' rows: agreement at its lowest, 5 %, median, 95 %, highest; how many pass; confidence."""
+    """Print the table's rows."""
     releases = [read_release(path) for path in sorted(folder.glob("*.zip"))]
     manifest = releases[-1].manifest
     played = [read_recording(path) for path in recordings]
@@ -124,6 +160,9 @@ def main(folder: Path, recordings: Sequence[Path]) -> None:
     print(compare("each round -> the next", list(itertools.pairwise(by_round[1:]))))
     for old, new in ((0, 1), (1, 2), (0, last), (2, last), (last // 4, last), (last // 2, last), (last, 2)):
         print(compare(f"{old} -> {new}", [(by_round[old], by_round[new])]))
+    for least in SEEN:
+        tests = swapped(by_round[last // 2], by_round[last], manifest.labels, least)
+        print(row(f"{last // 2} -> {last}, two classes in each other's place, one seen {least} times or more", tests))
     print(later(by_round[-1]))
     rng = np.random.default_rng(0)
     broken: dict[str, tuple[str, Change]] = {

@@ -1,10 +1,12 @@
 """The last mile with every part a process, and kills: `python -m tests.proofs.rollout`, or `make rollout`.
 
-A small federation learns; then its releases go to wearables over the air while they say what their wearers do: the
-first one to all, the second to canaries first while coordinator, wearables and broker are killed with SIGKILL in mid
-fetch, self-test and trial; a bad one, which must reach nobody but canaries; a third one, under which a canary ends
-again and again, and without that to all; and back from it by command. What came of it is asked of `mekt status --json`
-and `mekt release list --json`. docs/proofs.md has a run.
+An authority is made, a broker that lets nobody in without a certificate of it, and everybody is enrolled, by the
+commands that people give. A small federation learns; then its releases go to wearables over the air while they say what
+their wearers do: the first one to all, the second to canaries first while coordinator, wearables and broker are killed
+with SIGKILL in mid fetch, self-test and trial; a bad one, which must reach nobody but canaries; a third one, under
+which a canary ends again and again, and without that to all; back from it by command; and once more to canaries, of
+which one dies and is sent away. Meanwhile every wearable's certificate is in its last third, and is renewed. What came
+of it is asked of `mekt status`, `mekt release list` and `mekt device list`. docs/proofs.md has a run.
 """
 
 import argparse
@@ -27,17 +29,18 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from coordinator.authority import Authority
 from edge.updates.slots import RECORD, RELEASES
 from export.bundle import pack
 from export.manifest import MANIFEST, FileEntry, pack_manifest
 from export.release import read_release
+from mekt.clock import DEVICE_DAYS
 from mekt.errors import LinkError
-from mekt.messages import Status, unpack
+from mekt.messages import unpack
 from mekt.parts import Parts, parts_in
 from mekt.share import share_for, takes_part
 from mekt.strikes import BROKER, COORDINATOR
-from tests.federation import Federation, federation
+from tests.proofs.enrolled import NAME as FEDERATION
+from tests.proofs.enrolled import Enrolled, enrolled, said
 from tests.recordings import persons
 
 DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",)}
@@ -45,7 +48,6 @@ ROUNDS = 3
 METHOD = "knowledge_rows = 128\nfollow_epochs = 1"
 WEARABLES, CANARIES, LEAST = 6, 3, 2
 FIRST_WEARER = 11
-FEDERATION = "ward"
 BAD = 9
 # Recordings are played so many times as fast: a window each eighth of a second.
 SPEED = 10
@@ -127,9 +129,11 @@ class Diary:
 class Stage:
     """All parts at work, and who kills them."""
 
-    def __init__(self, made: Federation, parts: Parts, names: Sequence[str]) -> None:
-        self.made, self.parts, self.names = made, parts, names
-        self.config = made.folder / COORDINATOR / "federation.toml"
+    def __init__(self, place: Enrolled, parts: Parts, names: Sequence[str]) -> None:
+        self.place, self.made, self.parts, self.names = place, place.made, parts, names
+        self.config = place.config
+        # Who is dead, and is to stay so for a while.
+        self.dead: set[str] = set()
         self.diaries: dict[str, Diary] = {}
         self.fetched: dict[str, set[str]] = {name: set() for name in names}
         self._phases: dict[str, tuple[int, str]] = {}
@@ -172,7 +176,7 @@ class Stage:
         """See what everybody is at. Only the coordinator ends by itself: when the broker is away while it starts."""
         now_s = time.monotonic()
         for name, code in self.parts.ended().items():
-            if name == without:
+            if name == without or name in self.dead:
                 continue
             if code != LinkError.exit_code or name != COORDINATOR:
                 raise self.parts.failure(name)
@@ -225,7 +229,8 @@ class Stage:
 
     def all_are(self, number: int, *phases: str) -> bool:
         """Whether every wearable has come so far with this rollout."""
-        return all(self.phase(name)[0] == number and self.phase(name)[1] in phases for name in self.names)
+        alive = [name for name in self.names if name not in self.dead]
+        return all(self.phase(name)[0] == number and self.phase(name)[1] in phases for name in alive)
 
     def mekt(self, *arguments: str) -> Any:
         """What a command says as JSON."""
@@ -341,28 +346,31 @@ def permuted(path: Path, into: Path) -> None:
     into.write_bytes(pack({**models, MANIFEST: pack_manifest(manifest)}))
 
 
-def set_up(folder: Path, names: Sequence[str]) -> Federation:
-    """The federation's files, with an authority, and those of the wearables; the broker runs."""
+def set_up(folder: Path, names: Sequence[str], stack: contextlib.ExitStack) -> Enrolled:
+    """A federation that has learned, everybody enrolled, and the settings of the wearables; the broker runs."""
     recordings = folder / "recordings"
     recordings.mkdir()
-    made = federation(folder, recordings, devices=DEVICES, rounds=ROUNDS, method=METHOD)
-    base = folder / COORDINATOR
-    Authority.create(base / "authority", FEDERATION).close()
-    with (base / "federation.toml").open("a") as file:
-        file.write(f'[trust]\nauthority = "authority"\n[rollout]\nleast = {LEAST}\n')
+    rules = f"[rollout]\nleast = {LEAST}\nfailures = 1"
+    place = enrolled(folder, recordings, more=rules, devices=DEVICES, rounds=ROUNDS, method=METHOD)
+    stack.callback(place.made.end)
+    place.made.start(COORDINATOR)
+    for name in DEVICES:
+        place.enrol(name)
+        place.made.start(name)
     for index, name in enumerate(names):
         played = persons(recordings, [FIRST_WEARER + index], 240.0) * 40
         (folder / name).mkdir()
         (folder / name / "wearable.toml").write_text(
             f"repeat_s = 0\n"
+            f"{place.enrol(name, wearable=True)}"
             f'[[sensors]]\nkind = "replay"\nmodalities = ["acc", "gyro"]\nspeed = {SPEED}\n'
             f"recordings = {json.dumps(played)}\n"
-            f'[updates]\nfederation = "{FEDERATION}"\ndevice = "{name}"\n'
-            f"trust = {json.dumps(str(base / 'authority' / 'coordinator.pub'))}\n"
-            f"broker = {{ port = {made.broker.port} }}\nself_test = {{ classes_s = 20.0 }}\n"
-            f"trial = {{ hours = {TRIAL_S / 3600} }}\n"
+            f"[updates.self_test]\nclasses_s = 20.0\n[updates.trial]\nhours = {TRIAL_S / 3600}\n"
         )
-    return made
+    place.until_finished()
+    place.made.stop()
+    place.age(names, DEVICE_DAYS * 0.7)
+    return place
 
 
 def play(stage: Stage, seed: int) -> None:
@@ -392,7 +400,7 @@ def play(stage: Stage, seed: int) -> None:
     releases = stage.config.parent / "state" / "releases"
     permuted(releases / f"{third}.zip", releases / f"{bad}.zip")
     before = {name: set(seen) for name, seen in stage.fetched.items()}
-    stage.mekt("release", "promote", bad, "--share", share(3))
+    stage.mekt("release", "promote", bad, "--share", share(3), "--even-if-worse")
     stage.told("it is taken back", lambda told: told["number"] == 4 and told["release"] == second)
     stage.until(lambda: stage.all_are(4, "good"), "all run the former one")
     met_by = [name for name, seen in stage.fetched.items() if seen - before[name]]
@@ -432,6 +440,31 @@ def play(stage: Stage, seed: int) -> None:
     if runs != [second] or listed[third]["state"] != "stopped":
         raise ProofError(f"mekt release list: {listed}")
 
+    print("once more to canaries, of which one dies; it is waited for until it is sent away", flush=True)
+    few = share(9)
+    stage.mekt("release", "promote", third, "--share", few)
+    canary = next(name for name in stage.names if takes_part(FEDERATION, 9, name, float(few)))
+    stage.until(lambda: stage.phase(canary) == (9, "trial"), f"{canary} tries it")
+    stage.dead.add(canary)
+    stage.kill(canary)
+    stage.told(f"all canaries but {canary} are done", lambda told: told["states"].get("good") == CANARIES - 1)
+    if stage.rollout()["state"] != "canary":
+        raise ProofError(f"{canary} is not waited for")
+    said(stage.made.folder, "device", "revoke", canary)
+    stage.told("all others run it", lambda told: told["share"] == 1 and told["wearables"] == {third: everybody - 1})
+    stage.dead.remove(canary)
+    stage.bring_back(canary, 0.0)
+    stage.until(lambda: stage.phase(canary) == (9, "good"), f"{canary} goes on with what it has, by itself")
+    lines = stage.diaries[canary].lines
+    stage.until(lambda: stage.diaries[canary].lines > lines, f"{canary} says what its wearer does, sent away as it is")
+
+    states = stage.place.certificates()
+    others = {name: states[name] for name in stage.names if name != canary}
+    print(f"  certificates of {canary}: {states[canary]}, of the others: {others}", flush=True)
+    for name in stage.names:
+        if set(states[name]) != {"revoked" if name == canary else "good"} or len(states[name]) < 2:
+            raise ProofError(f"mekt device list: {name}: {states[name]}; a wearable's certificate was not renewed")
+
 
 def shown(stage: Stage, seconds: float) -> None:
     """What was measured, and whether decisions went on."""
@@ -466,14 +499,9 @@ def main() -> int:
             folder = options.out.absolute()
             folder.mkdir(parents=True)
         names = [f"watch-{number}" for number in range(1, WEARABLES + 1)]
-        made = set_up(folder, names)
-        stack.callback(made.end)
-        made.listen()
-        made.start(COORDINATOR, *DEVICES)
-        made.until(Status, phase="finished")
-        made.stop()
-        print(f"{ROUNDS} rounds of {len(DEVICES)} devices: {time.monotonic() - began_s:.0f} s", flush=True)
-        stage = Stage(made, stack.enter_context(parts_in(folder)), names)
+        place = set_up(folder, names, stack)
+        print(f"enrolment, {ROUNDS} rounds of {len(DEVICES)} devices: {time.monotonic() - began_s:.0f} s", flush=True)
+        stage = Stage(place, stack.enter_context(parts_in(folder)), names)
         stage.start()
         try:
             play(stage, options.seed)

@@ -12,12 +12,14 @@ import numpy as np
 import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from coordinator.classifier import fit_classifier
 from export.bundle import pack, unpack
 from export.layers import Floats
 from export.manifest import MANIFEST, SIGNATURE, FileEntry, Measured, StepForm, pack_manifest, unpack_manifest
 from export.steps import step_of
+from export.writer import Classifier
 from mekt.signature import Purpose, joined, to_sign
-from tests.export.small import ACC, FUSED, GYRO, parts_of
+from tests.export.small import ACC, FUSED, GYRO, embeddings_of, parts_of, random_windows
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 NUMBERS = itertools.count(1)
@@ -54,15 +56,44 @@ def permuted(weight_KD: Floats) -> Floats:
     return np.roll(weight_KD, 1, axis=0)
 
 
+def swapped(weight_KD: Floats) -> Floats:
+    """One in which the first two classes have changed places."""
+    return weight_KD[[1, 0, *range(2, len(weight_KD))]]
+
+
 def unsure(weight_KD: Floats) -> Floats:
     """One that has hardly an opinion."""
     return weight_KD * np.float32(0.01)
 
 
+def of_three_kinds(count: int) -> dict[str, Floats]:
+    """So many windows of each of three kinds, which classifiers can tell apart: wild, calm and aslant."""
+    wild = random_windows(PARTS.plan, 3 * count, seed=5)
+    scale, offset = np.repeat([[3.0, 0.1, 0.1], [0.0, 0.0, 2.0]], count, axis=1).astype(np.float32)[..., None, None]
+    return {name: each * scale + offset for name, each in wild.items()}
+
+
 @functools.cache
-def shipped(round: int, change: Change = same, *, signed: bool = True, labels: tuple[str, ...] | None = None) -> bytes:
-    """The release of this round, its fused classifier changed so."""
-    modalities, weight_KD, bias_K = PARTS.classifiers[FUSED]
+def taught() -> Classifier:
+    """The fused classifier that tells the three kinds apart and is sure of it."""
+    embedded_ND = embeddings_of(PARTS.plan, PARTS.encoders, of_three_kinds(30))
+    modalities, _, _ = PARTS.classifiers[FUSED]
+    joined_NF = np.concatenate([embedded_ND[each] for each in modalities], axis=1)
+    made = fit_classifier(joined_NF, np.repeat(np.arange(3), 30), 3)
+    return modalities, made.weight, made.bias
+
+
+@functools.cache
+def shipped(
+    round: int,
+    change: Change = same,
+    *,
+    signed: bool = True,
+    labels: tuple[str, ...] | None = None,
+    is_taught: bool = False,
+) -> bytes:
+    """The release of this round, its fused classifier, random or `taught`, changed so."""
+    modalities, weight_KD, bias_K = taught() if is_taught else PARTS.classifiers[FUSED]
     # What the bias says is what a changed weight would be judged by.
     classifiers = {**PARTS.classifiers, FUSED: (modalities, change(weight_KD), change(bias_K[:, None])[:, 0])}
     parts = replace(PARTS, round=round, classifiers=classifiers, labels=labels or PARTS.labels)

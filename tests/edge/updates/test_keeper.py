@@ -1,6 +1,5 @@
 """A wearable's updates over a real broker, from an announcement to a verdict, with everything that can go wrong."""
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,6 @@ from edge.updates.keeper import Keeper
 from edge.updates.settings import Limits, TrialSettings, UpdateSettings
 from export.release import Release
 from mekt.blobs import blob_ref, chunk_count
-from mekt.errors import ReleaseError
 from mekt.login import BrokerSettings
 from mekt.messages import CHUNK_BYTES, Body, Chunk, Fitness, Rollout
 from tests.edge.conftest import DEVICE, FEDERATION, HandMade
@@ -48,8 +46,7 @@ class Wearable:
         self.now_s = 0.0
         self.release: Release | None = None
         self.runtime: Runtime | None = None
-        with contextlib.suppress(ReleaseError):
-            self._take(self.keeper.current())
+        self._take(self.keeper.look(self.now_s))
 
     @property
     def round(self) -> int | None:

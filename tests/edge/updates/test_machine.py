@@ -293,3 +293,8 @@ def test_from_anywhere_a_new_rollout_that_goes_well_ends_well(events: list[Event
     state, _ = run(RUNS_A, *events)
     state, _ = run(state, Announced(number=9, blob=D), Arrived(blob=D), Judged(blob=D), Ran(seconds=100))
     assert (state.phase, state.number, state.running) == ("good", 9, D)
+
+
+def test_figures_are_told_in_words() -> None:
+    assert str(Figures(agreement_percent=93, latency_us=360)) == "agreement 93 %, 360 us a window"
+    assert str(Figures()) == "nothing was measured"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge.updates.machine import Figures
-from edge.updates.selftest import SelfTest, agreement, judged
+from edge.updates.selftest import FEWEST_SURE, SelfTest, agreement, judged, sure_agreement
 from edge.updates.settings import Limits
 from mekt.attempt import Died, Done, Hung, Refused
 from mekt.blobs import blob_ref
@@ -24,11 +24,13 @@ from tests.edge.updates.shipped import (
     endless,
     greedy,
     not_a_number,
+    of_three_kinds,
     permuted,
     shipped,
     spoiled,
     stepping,
     surer,
+    swapped,
     unsure,
 )
 from tests.export.small import random_windows
@@ -73,11 +75,23 @@ def test_only_classes_that_both_know_are_compared() -> None:
     assert agreement([], [], BOTH) is None
 
 
+def test_agreement_of_what_both_are_sure_of_worked_by_hand() -> None:
+    """walk: 2 of 6; run: all, but of no more than 5 are both sure."""
+    old = [("sit", 0.95)] * 6 + [("walk", 0.95)] * 7 + [("run", 0.95)] * 6
+    new = [("sit", 0.9)] * 5 + [("walk", 0.91)] + [("walk", 0.99)] * 2 + [("sit", 0.99)] * 4 + [("sit", 0.89)]
+    new += [("sit", 0.99)] * 5 + [("sit", 0.5)]
+    assert FEWEST_SURE == 6
+    assert sure_agreement(old, new, BOTH, 0.9) == 2 / 6
+    assert sure_agreement(old, new, frozenset({"sit"}), 0.9) is None, "five, as the last one cannot be compared"
+    assert sure_agreement(old, new, BOTH, 0.991) is None
+
+
 def facts(**changes: Any) -> dict[str, Any]:
     """What a test finds of a release that is well; `changes` of the new one, but for those of the whole."""
     usual: dict[str, Any] = {"confidence": 0.8, "is_finite": True, "latency_ms": 2.0}
-    whole: dict[str, Any] = {name: changes.pop(name) for name in ("agreement", "memory_mb", "old") if name in changes}
-    return {"new": {**usual, **changes}, "old": usual, "agreement": 0.9, "memory_mb": 70.0, **whole}
+    whole: dict[str, Any] = {"old": usual, "agreement": 0.9, "sure_agreement": 0.9, "memory_mb": 70.0}
+    whole |= {name: changes.pop(name) for name in whole if name in changes}
+    return {"new": {**usual, **changes}, **whole}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +100,9 @@ def facts(**changes: Any) -> dict[str, Any]:
         ({}, ""),
         ({"agreement": 0.35}, ""),
         ({"agreement": 0.34}, "disagrees"),
-        ({"agreement": None, "old": None}, ""),
+        ({"sure_agreement": 0.35}, ""),
+        ({"sure_agreement": 0.34}, "disagrees"),
+        ({"agreement": None, "sure_agreement": None, "old": None}, ""),
         ({"confidence": 0.49}, ""),
         ({"confidence": 0.47}, "unsure"),
         ({"confidence": None, "is_finite": False}, "does-not-run"),
@@ -141,6 +157,20 @@ def test_one_with_other_classes_is_compared_by_their_names(file: Callable[[bytes
     # None of its classes is known: there is nothing to compare.
     why, figures = tried(file(shipped(3, labels=("lie", "run", "fall"))), old)
     assert why == "" and figures.agreement_percent is None
+
+
+def test_two_classes_that_changed_places_are_found_out_where_either_was_seen(file: Callable[[bytes], Path]) -> None:
+    """Of two classes that were seen it agrees in one: for the mean that is enough."""
+    old, new = file(shipped(1, is_taught=True)), file(shipped(9, swapped, is_taught=True))
+    seen = of_three_kinds(10)
+
+    def judged_on(rows: slice, new: Path = new, limits: Limits = LIMITS) -> str:
+        return SelfTest(new, old, [{name: each[rows] for name, each in seen.items()}], limits).result()[0]
+
+    assert judged_on(slice(10, 30)) == "disagrees", "the second class and the third"
+    assert judged_on(slice(10, 30), limits=Limits(sure_percent=100)) == "", "its mean is one half"
+    assert judged_on(slice(20, 30)) == "", "neither was seen"
+    assert judged_on(slice(0, 30), file(shipped(9, surer, is_taught=True))) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A wearable's updates around their state machine, without a network: starts, disks, and what is not for it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ class Life:
     def __init__(self, base: Path, settings: UpdateSettings = SETTINGS) -> None:
         self.handover = Handover()
         self.updating = Updating(settings, base, base / "state", self.handover)
+        self._release: Release | None = None
 
     @property
     def state(self) -> Updates:
@@ -55,8 +57,8 @@ class Life:
 
     def round(self) -> int | None:
         """The round of the release that is to be run."""
-        release: Release | None = self.handover.current()
-        return None if release is None else release.manifest.round
+        self._release = self.handover.take(0.0) or self._release
+        return None if self._release is None else self._release.manifest.round
 
     def receive(self, post: Post, body: Body) -> None:
         topic, payload = post.seal(body, "all" if isinstance(body, Rollout) else "down", device=self._device(body))
@@ -318,7 +320,9 @@ def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Pa
     has(ON_TRIAL, A, B)
     keeper = Keeper(SETTINGS, tmp_path)
     assert keeper.wait(Stop())
-    assert keeper.current().manifest.round == keeper.current().manifest.round == 2
+    first = keeper.look(0.0)
+    assert first is not None and first.manifest.round == 2
+    assert keeper.look(0.5) is None, "it is given away once"
     with pytest.raises(StateError, match="in use by process"):
         Keeper(SETTINGS, tmp_path)
     keeper.failed(RuntimeError("it does not take this window"))
@@ -354,18 +358,22 @@ def test_a_release_for_other_sensors_or_settings_is_told_from_one_that_is_broken
 ) -> None:
     has(ON_TRIAL, A, B)
     keeper = Keeper(SETTINGS, tmp_path)
-    assert keeper.current().manifest.round == 2
+    release = keeper.look(0.0)
+    assert release is not None and release.manifest.round == 2
     keeper.failed(error)
     keeper.close()
     state = Slots(tmp_path / "state").state
     assert (state.phase, state.why) == ("rolled-back", why)
 
 
-def test_a_wearable_that_has_nothing_yet_waits_for_it_until_it_is_asked_to_end(tmp_path: Path) -> None:
+def test_a_wearable_that_has_nothing_yet_says_so_and_waits_until_it_is_asked_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     keeper = Keeper(SETTINGS, tmp_path)
-    with pytest.raises(ReleaseError, match="no release has come over the air yet"):
-        keeper.current()
+    assert keeper.look(0.0) is None
     stop = Stop()
     stop.request()
     assert not keeper.wait(stop)
     keeper.close()
+    assert "waiting for the first that is promoted" in caplog.text

@@ -5,8 +5,9 @@ import json
 import logging
 import re
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -100,6 +101,13 @@ def test_settings_without_a_sensor_that_the_release_knows_are_refused(release: P
         said(config)
 
 
+def test_a_keeper_that_has_nothing_yet_has_to_be_waited_for(release: Path) -> None:
+    keeper = OneRelease(read_release(release))
+    assert keeper.look(0.0) is not None
+    with pytest.raises(ReleaseError, match="no release has come over the air yet"):
+        said(settled(release.parent), keeper=keeper)
+
+
 def test_a_broker_that_nothing_is_sent_to_is_refused(release: Path) -> None:
     with pytest.raises(SettingsError, match="nothing is sent there"):
         read_wearable(settled(release.parent, "[broker]", 'host = "10.0.0.1"'))
@@ -175,7 +183,8 @@ class Keeper(OneRelease):
         self.windows_before = 4
 
     def look(self, now_s: float) -> Release | None:
-        return self.later.pop(0) if self.later and len(self.shapes) >= self.windows_before else None
+        due = self.later and len(self.shapes) >= self.windows_before
+        return self.later.pop(0) if due else super().look(now_s)
 
     def sensed(self) -> None:
         self.times_sensed += 1
@@ -269,6 +278,27 @@ def test_the_keeper_sees_every_window_and_what_was_said_of_it(release: Path) -> 
     heard = run(settings_of(Body(steps=[{"s": 1.0}] * 5)), keeper)
     assert len(keeper.shapes) == len(heard) == 9
     assert keeper.shapes[0] == {"acc": (1, 50, 3), "gyro": (1, 50, 3)}
+
+
+class Models(dict[str, bytes]):
+    """Models of which it can be seen whether anybody has them still."""
+
+
+def test_nobody_keeps_the_bytes_of_models_that_there_are_sessions_of(release: Path) -> None:
+    read = [read_release(release) for _ in range(2)]
+    kept = [Models(each.models) for each in read]
+    gone = [weakref.ref(each) for each in kept]
+    keeper = Keeper(*(replace(each, models=models) for each, models in zip(read, kept, strict=True)))
+    settings = settings_of(Body(steps=[{"s": 3.0}, {"s": 3.0}]), every_s=0.2)
+    left: list[int] = []
+
+    def told(_: Told) -> None:
+        left.append(sum(each() is not None for each in gone))
+
+    kept.clear()
+    Wearable(settings, Path(), keeper, Stop(), [told]).run()
+    assert left[0] == 1, "the second release is still to come"
+    assert left[-1] == 0
 
 
 def test_another_release_is_run_from_the_next_window_on(release: Path, tmp_path: Path) -> None:

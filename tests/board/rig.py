@@ -1,0 +1,308 @@
+"""A wearable on an emulated 64-bit Arm board whose plug is pulled: `python -m tests.board.rig`, or `make board`.
+
+The board boots Debian from a card in which nothing but a wearable's packages, Mekt and a token are. It joins over TLS,
+gets its first release over the air, and the next one while its plug is pulled again and again: what its kernel had not
+given to the card is lost then. It has to decide after each start, and to end with the new release and a card without a
+fault. What it decides of a recording is compared with this machine.
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from coordinator.authority import Authority, write_part
+from mekt.identity import tls_settings
+from mekt.messages import Status
+from mekt.parts import Parts, parts_in
+from tests.board.board import PROCESSOR, Board, BoardError, Said
+from tests.board.card import examine, make_card, parts
+from tests.debian import MissingError, cache_folder
+from tests.federation import Federation, federation
+from tests.fences import fenced_broker
+from tests.recordings import persons
+
+ROOT = Path(__file__).parents[2]
+COORDINATOR, NAME, HOST = "coordinator", "wrist-1", "10.0.2.2"
+DEVICES = {"pi-acc": ("acc",), "pi-gyro": ("gyro",)}
+FEDERATION, ROUNDS = "ward", 2
+WEARER = 11
+# Recordings are played so many times as fast.
+SPEED = 4
+TRIAL_S = 6.0
+CUTS = 6
+# A cut comes so long after the first decision at most: a rollout takes about as long.
+LONGEST_WAIT_S = 30.0
+COMMAND_S, DECIDED_S, GOOD_S = 300.0, 300.0, 600.0
+# What two machines' arithmetic may make of a probability.
+MOST_APART = 1e-4
+ROLLOUT = re.compile(r"rollout (\d+): ([a-z-]+)")
+
+
+class ProofError(Exception):
+    """What should be so is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """The plug is pulled `after_s` seconds after the wearable is at `phase`, or beyond it."""
+
+    phase: str
+    after_s: float
+
+
+@dataclass
+class Figures:
+    """What was measured, in seconds."""
+
+    boots_s: list[float] = field(default_factory=list)
+    decided_s: list[float] = field(default_factory=list)
+    met: list[str] = field(default_factory=list)
+
+
+PHASES = ("fetching", "testing", "trial", "good")
+# How long a phase takes on the board, about.
+LONGEST_S = {"fetching": 0.3, "testing": 15.0, "trial": TRIAL_S, "good": 2.0}
+
+
+def draw(seed: int, count: int) -> list[Cut]:
+    """So many cuts, in the order of phases, at moments that are drawn."""
+    rng = np.random.default_rng(seed)
+    phases = sorted((PHASES[index % len(PHASES)] for index in range(count)), key=PHASES.index)
+    return [Cut(phase=phase, after_s=float(rng.uniform(0, LONGEST_S[phase]))) for phase in phases]
+
+
+class Ward:
+    """The coordinator's side, on this machine: a federation that has learned, its authority, and a broker with TLS."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        began_s = time.monotonic()
+        (folder / "recordings").mkdir()
+        made = federation(folder, folder / "recordings", devices=DEVICES, rounds=ROUNDS)
+        stack.callback(made.end)
+        _learned(made)
+        print(f"{ROUNDS} rounds of {len(DEVICES)} devices: {time.monotonic() - began_s:.0f} s", flush=True)
+        base = folder / COORDINATOR
+        self.config = base / "federation.toml"
+        authority = stack.enter_context(contextlib.closing(Authority.create(base / "authority", FEDERATION)))
+        write_part(authority, "coordinator", FEDERATION, base / "identity")
+        self.port = stack.enter_context(fenced_broker(folder / "fence", authority, ("127.0.0.1", HOST)))
+        files = tls_settings(base / "identity")
+        plain = f"[broker]\nport = {made.broker.port}\n"
+        text = self.config.read_text()
+        assert plain in text
+        tls = f'ca = "{files.ca}", certificate = "{files.certificate}", key = "{files.key}"'
+        text = text.replace(plain, f"[broker]\nport = {self.port}\ntls = {{ {tls} }}\n")
+        self.config.write_text(text + f'[trust]\nauthority = "authority"\nbroker = "{folder / "fence"}"\n')
+        self.token = authority.token(NAME, hours=2, host=HOST, port=self.port).text().encode()
+        self._parts: Parts = stack.enter_context(parts_in(folder))
+        self._parts.start(COORDINATOR, "coordinator", "run", "--config", str(self.config))
+
+    def mekt(self, *arguments: str) -> Any:
+        """What a command says as JSON."""
+        self._parts.check()
+        command = [sys.executable, "-m", "mekt", *arguments, "--config", str(self.config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ProofError(f"mekt {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def all_run(self, release: str) -> bool:
+        """Whether the coordinator has heard from the wearable that this release is good."""
+        return bool(self.mekt("status")["status"]["rollout"]["wearables"] == {release: 1})
+
+
+def _learned(made: Federation) -> None:
+    made.listen()
+    made.start(COORDINATOR, *DEVICES)
+    made.until(Status, phase="finished")
+    made.stop()
+
+
+def settings(wearer: str, port: int) -> str:
+    """The wearable's, for a board that is some twenty times slower than a real one."""
+    return (
+        f"repeat_s = 0\n"
+        f'[[sensors]]\nkind = "replay"\nmodalities = ["acc", "gyro"]\nspeed = {SPEED}\n'
+        f"recordings = {json.dumps([wearer] * 40)}\n"
+        f'[updates]\nfederation = "{FEDERATION}"\ndevice = "{NAME}"\ntrust = "identity/coordinator.pub"\n'
+        f"self_test = {{ classes_s = 20.0 }}\ntrial = {{ hours = {TRIAL_S / 3600}, most_starts = {CUTS + 2} }}\n"
+        f'[updates.broker]\nhost = "{HOST}"\nport = {port}\n'
+        'tls = { ca = "identity/ca.pem", certificate = "identity/certificate.pem", key = "identity/key.pem" }\n'
+    )
+
+
+def checked(said: Said, what: str) -> Said:
+    """What a command on the board has said, if it ended well."""
+    if said.code:
+        raise ProofError(f"{what} ended with {said.code}:\n" + "\n".join(said.lines))
+    return said
+
+
+class Wearable:
+    """The wearable on the board: started after each boot, with what it has said of its rollouts."""
+
+    def __init__(self, board: Board, figures: Figures) -> None:
+        self.board, self.figures = board, figures
+
+    @property
+    def phase(self) -> tuple[int, str]:
+        """The rollout that it spoke of last, and how far it was."""
+        found = ROLLOUT.findall(self.board.text)
+        return (int(found[-1][0]), found[-1][1]) if found else (0, "")
+
+    def boot(self) -> None:
+        """Switch the board on, and start it."""
+        self.figures.boots_s.append(self.board.switch_on())
+        self.board.start("python3 -m mekt infer --config wearable.toml")
+        self.figures.decided_s.append(self.board.until_decided(DECIDED_S))
+
+    def until(self, number: int, phase: str, patience_s: float) -> None:
+        """Wait until it is so far with this rollout, or beyond."""
+        ends_s = time.monotonic() + patience_s
+        while not self.is_at(number, phase):
+            if time.monotonic() > ends_s:
+                raise ProofError(f"rollout {number} is not {phase} after {patience_s:.0f} s\n{self.board.last_words()}")
+            time.sleep(0.05)
+
+    def is_at(self, number: int, phase: str) -> bool:
+        """Whether it is so far."""
+        at, reached = self.phase
+        if reached in ("refused", "rolled-back"):
+            raise ProofError(f"rollout {at}: {reached}\n{self.board.last_words()}")
+        return at == number and reached in PHASES and PHASES.index(reached) >= PHASES.index(phase)
+
+
+def play(ward: Ward, board: Board, cuts: Sequence[Cut], figures: Figures) -> None:
+    """All of it."""
+    wearable = Wearable(board, figures)
+    first, second = f"{FEDERATION}-00001", f"{FEDERATION}-00002"
+
+    print("it joins, and gets its first release", flush=True)
+    ward.mekt("release", "promote", first, "--now")
+    figures.boots_s.append(board.switch_on())
+    for line in checked(board.run("cat /proc/cpuinfo | sed -n '/part/p'; python3 -V", COMMAND_S), "uname").lines:
+        print(f"  {line}")
+    checked(board.run("python3 -m mekt enroll join --token wrist.token", COMMAND_S), "mekt enroll join")
+    checked(board.run("python3 -m mekt doctor --config wearable.toml", COMMAND_S), "mekt doctor")
+    board.start("python3 -m mekt infer --config wearable.toml")
+    board.until_decided(GOOD_S)
+    wearable.until(1, "good", GOOD_S)
+
+    print("the next one, while its plug is pulled", flush=True)
+    ward.mekt("release", "promote", second, "--now")
+    for cut in cuts:
+        wearable.until(2, cut.phase, GOOD_S)
+        time.sleep(cut.after_s)
+        board.cut()
+        figures.met.append(wearable.phase[1])
+        wearable.boot()
+        print(
+            f"  cut at {figures.met[-1]}; the next decision {figures.decided_s[-1]:.1f} s after power was back, "
+            f"{figures.boots_s[-1]:.1f} s of them Linux",
+            flush=True,
+        )
+    wearable.until(2, "good", GOOD_S)
+    ends_s = time.monotonic() + GOOD_S
+    while not ward.all_run(second):
+        if time.monotonic() > ends_s:
+            raise ProofError("the coordinator does not hear that the second release is good")
+
+    print("and what it is like afterwards", flush=True)
+    board.cut()
+    board.switch_on()
+    verified = checked(board.run("python3 -m mekt audit --verify --config wearable.toml", COMMAND_S), "mekt audit")
+    print(f"  mekt audit --verify: {verified.lines[-1]}")
+    arrived = checked(board.run("ls state/arriving state/releases | sed '/^$/d'", COMMAND_S), "ls")
+    print(f"  files of releases: {len([line for line in arrived.lines if len(line) == 64])}")
+
+
+def compared(board: Board, release: Path, recording: Path) -> str:
+    """What the board decides of a recording, beside what this machine does; in words."""
+    question = "mekt infer --release {} --source {} --json"
+    told = checked(board.run(f"python3 -m {question.format('release.zip', recording.name)}", COMMAND_S), "mekt infer")
+    here = subprocess.run(
+        [sys.executable, "-m", *question.format(release, recording).split()], capture_output=True, text=True, check=True
+    )
+    theirs, ours = ([json.loads(line) for line in lines] for lines in (told.lines, here.stdout.splitlines()))
+    if len(theirs) != len(ours) or not ours:
+        raise ProofError(f"{len(theirs)} windows on the board, {len(ours)} here")
+    others = sum(a["label"] != b["label"] for a, b in zip(theirs, ours, strict=True))
+    apart = max(abs(a["probability"] - b["probability"]) for a, b in zip(theirs, ours, strict=True))
+    if others or apart > MOST_APART:
+        raise ProofError(f"{others} of {len(ours)} windows are of another class there; probabilities are {apart} apart")
+    latency_ms = float(np.median([each["latency_ms"] for each in theirs]))
+    return (
+        f"{len(ours)} windows, all of the same class; probabilities at most {apart:.1e} apart; {latency_ms:.1f} ms each"
+    )
+
+
+def main() -> int:
+    """Run it; 1 when something is not as it should be, 2 when it could not be run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "board", help="the console's text, and figures")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cuts", type=int, default=CUTS, help=f"how often the plug is pulled ({CUTS})")
+    parser.add_argument("--processor", default=PROCESSOR, help=f"as qemu names it ({PROCESSOR})")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
+    began_s = time.monotonic()
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = options.out / "console.log"
+    log.unlink(missing_ok=True)
+    figures = Figures()
+    with contextlib.ExitStack() as stack:
+        try:
+            made = parts(cache_folder("mekt-board"))
+        except MissingError as error:
+            print(f"make board: {error}", file=sys.stderr)
+            return 2
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mekt-board-")))
+        try:
+            ward = Ward(folder, stack)
+            recording = Path(persons(folder / "recordings", [WEARER])[0])
+            release = folder / COORDINATOR / "state" / "releases" / f"{FEDERATION}-{ROUNDS:05d}.zip"
+            files = {
+                "wearable.toml": settings(recording.name, ward.port).encode(),
+                "wrist.token": ward.token,
+                "release.zip": release.read_bytes(),
+                recording.name: recording.read_bytes(),
+            }
+            image = folder / "card"
+            make_card(made, image, files)
+            board = stack.enter_context(Board(made, image, log, options.processor))
+            play(ward, board, draw(options.seed, options.cuts), figures)
+            print(f"  {compared(board, release, recording)}")
+            board.switch_off()
+            if faults := examine(image):
+                raise ProofError(f"the card: {faults}")
+            print("  e2fsck finds nothing wrong with the card")
+        except (ProofError, BoardError) as error:
+            print(f"NOT PROVED: {error}", flush=True)
+            return 1
+    seconds = time.monotonic() - began_s
+    told = {"processor": options.processor, "seed": options.seed, "seconds": round(seconds, 1), **asdict(figures)}
+    (options.out / "results.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    print(f"proved, in {seconds:.0f} s; the board's console is in {log}", flush=True)
+    return 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # So that what is open is closed.
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
