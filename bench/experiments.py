@@ -9,7 +9,7 @@ from bench.attacks import ATTACKS
 from bench.cells import Cell, Setting, changes
 from bench.protocol import QUICK_DEVICES
 from bench.summary import Entry, Experiment
-from coordinator.aggregate import Aggregator
+from coordinator.round import Aggregator
 from mekt.plan import Architecture, Encoding, Method
 
 PROXY_CHOICES = ("even", "random", "k-centre", "coverage")

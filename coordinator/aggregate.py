@@ -22,14 +22,13 @@ Shapes: K devices, N rows, D width of an embedding or hidden layer.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.round import Aggregator
 from mekt.learning import Knowledge
 
-Aggregator = Literal["mean", "trimmed-mean", "median", "geometric-median"]
 Floats = NDArray[np.float32]
 Exact = NDArray[np.float64]
 # The devices' embeddings or hidden layers, (N, D) each.

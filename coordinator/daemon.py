@@ -56,6 +56,9 @@ log = logging.getLogger(__name__)
 
 # To the end of a job, and of the link: both together end within what an operator waits for.
 STOP_S = 2.0
+# Whoever has nothing new to say is not heard for months, and its certificate ends all the same. Not more often: for
+# who is away, these words wait at the broker.
+REMIND_S = 24 * 3600.0
 
 
 def run_coordinator(config: Path, stop: Stop) -> int:
@@ -98,6 +101,13 @@ class Coordinator:
             subscriptions=for_coordinator(settings.federation),
         )
         datasets = read_datasets(settings, base)
+        log.info(
+            "proxy set of %d windows; %d labelled windows of %d classes, %d kept apart for scores",
+            datasets.proxy_windows,
+            0 if datasets.labelled is None else len(datasets.labelled),
+            len(datasets.classes),
+            0 if datasets.test is None else len(datasets.test),
+        )
         self._ledger = Ledger(folder / "ledger.sqlite")
         self._plan = plan_of(settings, datasets, self._ledger.run)
         self._ledger.adopt(self._plan.identity)
@@ -130,7 +140,7 @@ class Coordinator:
         self._summing = Summing(settings.federation, self._plan, self._ledger) if self._rules.secure else None
         self._state = rounds.RoundState(rounds=settings.rounds, seed=settings.seed, round=self._ledger.rounds_done)
         self._fleet = Fleet(self._plan.proxy)
-        self._opened_at_s = time.monotonic()
+        self._opened_at_s = self._reminded_at_s = time.monotonic()
         self._announced = False
         self._statuses = Statuses()
         self._post = Post(settings.federation, proxy_hash(self._plan.proxy))
@@ -177,7 +187,7 @@ class Coordinator:
                 # It may be a broker that has forgotten everything.
                 self._fleet.connected(time.monotonic())
                 self._announce()
-                self._shipping.forget()
+                self._shipping.announce_again()
                 self._statuses.forget()
             case Disconnected(reason=reason):
                 log.warning("the broker is away: %s", reason)
@@ -248,7 +258,7 @@ class Coordinator:
         self._remind(device, now_s)
 
     def _remind(self, device: str, now_s: float) -> None:
-        """Tell a device that was heard when it is time for another certificate."""
+        """Tell a device that was heard, or that has nothing to say, when it is time for another certificate."""
         reminder = None if self._registrar is None else self._registrar.reminder(device, now_s)
         if reminder is not None:
             self._answer(device, self._state.round, reminder)
@@ -335,6 +345,10 @@ class Coordinator:
             self._announce()
         self._ship(now_s)
         self._say_status(now_s)
+        if now_s - self._reminded_at_s >= REMIND_S:
+            self._reminded_at_s = now_s
+            for device in sorted({*self._fleet.seen_at_s, *self._shipping.wearables}):
+                self._remind(device, now_s)
 
     def _advance(self, event: rounds.Event) -> None:
         before = self._state.phase
@@ -381,7 +395,7 @@ class Coordinator:
     def _ship(self, now_s: float) -> None:
         """Say which release wearables are to run, retained, when that has changed."""
         if self._state.phase == "finished" and self._closing.reports:
-            self._shipping.finished(self._closing.reports[-1].release)
+            self._shipping.rounds_over(self._closing.reports[-1].release)
         self._shipping.on_time(now_s)
         word = self._shipping.due()
         if word is not None and self._post.send(word, "all", retain=True):

@@ -3,7 +3,6 @@
 Shapes: N windows, T samples, all per modality (N, T, ...).
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ from sensors.recording import read_recording
 from sensors.source import Floats
 from sensors.stream import class_names
 from sensors.windows import UNLABELLED, WindowSet, windows_of
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -82,15 +79,7 @@ def read_datasets(settings: FederationSettings, base: Path) -> Datasets:
         windows_of(played[kind], settings.modalities, settings.window, classes) if played[kind] else None
         for kind in ("labelled", "test")
     )
-    datasets = datasets_of(settings.modalities, classes, sensed.select(rows).arrays, labelled, test)
-    log.info(
-        "proxy set of %d windows; %d labelled windows of %d classes, %d kept apart for scores",
-        datasets.proxy_windows,
-        0 if datasets.labelled is None else len(datasets.labelled),
-        len(classes),
-        0 if datasets.test is None else len(datasets.test),
-    )
-    return datasets
+    return datasets_of(settings.modalities, classes, sensed.select(rows).arrays, labelled, test)
 
 
 def datasets_of(

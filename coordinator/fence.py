@@ -8,6 +8,7 @@ has broken into may be: no link in it is followed, nothing but mosquitto gets a 
 """
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -38,7 +39,7 @@ LARGEST_FILE_BYTES = 65_536
 # Of what waits for a device that is away: chunks of a round, each CHUNK_BYTES at most.
 QUEUED_MESSAGES, QUEUED_BYTES = 1000, 32 * 1024 * 1024
 MOST_CONNECTIONS = 5000
-PUSH_S = 10.0
+PUSH_S = START_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,7 @@ class Fence:
 
         Raises:
             LinkError: when a broker runs that cannot be told.
-            SettingsError: when there is no such user, or a host is none.
+            SettingsError: when there is no such user, or it cannot come to the folder, or a host is none.
             StateError: when the disk does not take them.
         """
         make_folder(self.folder)
@@ -68,6 +69,7 @@ class Fence:
                     f"broker config: there is no user {self.user} here; install mosquitto, or name another with --user",
                     catalogue.CHOICE_UNKNOWN,
                 ) from error
+            _check_way(self.folder, self.user)
         if not authority.serves(_read(self.folder / CERTIFICATE), _read(self.folder / KEY), self.hosts):
             credentials = authority.broker(self.hosts)
             _give(self.folder / CERTIFICATE, pem(credentials.certificate))
@@ -121,6 +123,21 @@ class Fence:
         return "\n".join(lines) + "\n"
 
 
+def _check_way(folder: Path, user: str) -> None:
+    """Refuse a folder that its own user cannot come to."""
+    known = pwd.getpwnam(user)
+    groups = os.getgrouplist(user, known.pw_gid)
+    for each in reversed(folder.resolve().parents):
+        seen = each.stat()
+        shift = 6 if seen.st_uid == known.pw_uid else 3 if seen.st_gid in groups else 0
+        if known.pw_uid != 0 and not (seen.st_mode >> shift) & 1:
+            raise SettingsError(
+                f"broker config: {user}, who the broker becomes, may not enter {each}; name a folder elsewhere with "
+                "--out, such as /etc/mekt/broker",
+                catalogue.OUT_UNUSABLE,
+            )
+
+
 def access(authority: Authority) -> str:
     """The text of the access list: who may publish and read what. `%u` stands for the name in a certificate."""
     federation = authority.federation
@@ -167,6 +184,7 @@ def renew(folder: Path, authority: Authority) -> bool:
     if pid is None:
         return False
     try:
+        _wait_until_it_can_be_told(pid)
         os.kill(pid, signal.SIGHUP)
     except ProcessLookupError:
         return False
@@ -187,6 +205,30 @@ def _running(folder: Path) -> int | None:
         return pid if pid > 0 and Path(f"/proc/{pid}/comm").read_text().strip() == PROGRAM else None
     except (OSError, ValueError):
         return None
+
+
+def _wait_until_it_can_be_told(pid: int) -> None:
+    """Wait while a mosquitto starts: it says its process before it listens to signals, and this one would end it.
+
+    Raises:
+        LinkError: when it does not come to that.
+        ProcessLookupError: when it has ended.
+    """
+    ends_s = time.monotonic() + START_S
+    while True:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except FileNotFoundError as error:
+            raise ProcessLookupError from error
+        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)
+        if caught and int(caught[1], 16) >> (signal.SIGHUP - 1) & 1:
+            return
+        if time.monotonic() > ends_s:
+            raise LinkError(
+                f"the broker (process {pid}) does not come to its work, and was not told; end it, then start it again",
+                catalogue.BROKER_NOT_TOLD,
+            )
+        time.sleep(0.01)
 
 
 def _give(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -5,15 +5,15 @@ It is what a person's commands do in a coordinator's state folder, beside the co
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from coordinator.datasets import labelled_windows
-from coordinator.finishing import finished
 from coordinator.registrar import open_authority
 from coordinator.regressions import regressions
 from coordinator.rollout import Widened, too_few
-from coordinator.rollouts import Rollouts, Shipped
+from coordinator.rollouts import Rollouts, Shipped, Sign, settled
 from coordinator.settings import FederationSettings
 from coordinator.shelf import find
 from export.release import Release
@@ -34,18 +34,12 @@ def opened(settings: FederationSettings, base: Path, state: Path) -> Iterator[Ro
         raise ReleaseError(
             f"{state}: there are no releases; run the coordinator first, or correct `state`", catalogue.RELEASE_UNKNOWN
         )
-    if settings.trust is None:
-        with closing(Rollouts(state, settings.federation, settings.rollout)) as rollouts:
-            yield rollouts
-        return
-    with closing(open_authority(base / settings.trust.authority, settings.federation)) as authority:
-        signer = authority.signer
-
-        def sign(manifest: bytes) -> bytes:
-            return signer.sign("release", manifest)
-
-        with closing(Rollouts(state, settings.federation, settings.rollout, sign)) as rollouts:
-            yield rollouts
+    with ExitStack() as stack:
+        sign: Sign | None = None
+        if settings.trust is not None:
+            authority = open_authority(base / settings.trust.authority, settings.federation)
+            sign = partial(stack.enter_context(closing(authority)).signer.sign, "release")
+        yield stack.enter_context(closing(Rollouts(state, settings.federation, settings.rollout, sign)))
 
 
 def taken(settings: FederationSettings, base: Path, state: Path, name: str) -> Release:
@@ -79,6 +73,9 @@ def promote(
         MektError: when there is no such release, it is worse, another is on trial, or state or authority cannot be
             used.
     """
+    # Only here: it brings torch along, which no other command takes.
+    from coordinator.finishing import finished
+
     with opened(settings, base, state) as rollouts:
         newest = rollouts.newest
         if newest is None or newest.progress.release != name or newest.progress.state != "canary":
@@ -107,15 +104,15 @@ def _refuse_worse(settings: FederationSettings, base: Path, rollouts: Rollouts, 
     Raises:
         ReleaseError: when it does not.
     """
-    settled = rollouts.settled
-    before = None if settled is None else rollouts.release(settled)
-    if before is None or settled is None:
+    shipped = settled(rollouts.all)
+    before = None if shipped is None else rollouts.release(shipped)
+    if before is None:
         return
     windows, _ = labelled_windows(settings, base, release.manifest.labels)
     if worse := regressions(before, release, windows):
         classes = ", ".join(f"{each.label} ({each.before:.0%} -> {each.after:.0%})" for each in worse)
         raise ReleaseError(
-            f"{release.path}: finds less of these classes' labelled windows than {settled.progress.release}, which "
-            f"wearables run: {classes}",
+            f"{release.path}: finds less of these classes' labelled windows than {before.path.name}, which wearables "
+            f"run: {classes}",
             catalogue.RELEASE_WORSE,
         )

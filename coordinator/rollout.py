@@ -19,7 +19,7 @@ changes nothing about where they lead. Time is what passed while the coordinator
 coordinator that is away, takes nobody's chance to answer.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_args
 
@@ -187,10 +187,11 @@ def advance(progress: Progress, event: Event, rules: RolloutRules) -> tuple[Prog
 
 
 def _canary(progress: Progress, rules: RolloutRules) -> tuple[Progress, tuple[Command, ...]]:
-    good, is_over = progress.counts["good"], _is_over(progress, rules)
-    if _has_failed(progress, rules):
+    counts, is_over = progress.counts, _is_over(progress, rules)
+    good, fail_too_many = counts["good"], _fail_too_many(counts, rules)
+    if fail_too_many and (is_over or counts["failed"] >= rules.failures):
         return _stopped(progress, _failures(progress))
-    if not _fail_too_many(progress, rules) and good >= rules.least and (is_over or not progress.counts["pending"]):
+    if not fail_too_many and good >= rules.least and (is_over or not counts["pending"]):
         return replace(progress, state="everybody", share=1.0, waited_s=0.0), (Announce(),)
     if is_over:
         return _stopped(progress, f"{good} of {rules.least} wearables said good within {rules.hours:g} h")
@@ -198,21 +199,14 @@ def _canary(progress: Progress, rules: RolloutRules) -> tuple[Progress, tuple[Co
 
 
 def _everybody(progress: Progress, rules: RolloutRules) -> tuple[Progress, tuple[Command, ...]]:
-    if _has_failed(progress, rules):
+    counts, is_over = progress.counts, _is_over(progress, rules)
+    if _fail_too_many(counts, rules) and (is_over or counts["failed"] >= rules.failures):
         return _stopped(progress, _failures(progress))
-    if _is_over(progress, rules):
-        return replace(progress, state="done"), ()
-    return progress, ()
+    return (replace(progress, state="done") if is_over else progress), ()
 
 
-def _has_failed(progress: Progress, rules: RolloutRules) -> bool:
-    is_certain = progress.counts["failed"] >= rules.failures or _is_over(progress, rules)
-    return is_certain and _fail_too_many(progress, rules)
-
-
-def _fail_too_many(progress: Progress, rules: RolloutRules) -> bool:
-    good, failed = progress.counts["good"], progress.counts["failed"]
-    return failed > rules.failed_share * (good + failed)
+def _fail_too_many(counts: Mapping[Word, int], rules: RolloutRules) -> bool:
+    return counts["failed"] > rules.failed_share * (counts["good"] + counts["failed"])
 
 
 def _stopped(progress: Progress, reason: str) -> tuple[Progress, tuple[Command, ...]]:
@@ -249,14 +243,15 @@ def too_few(progress: Progress, known: Collection[str], rules: RolloutRules) -> 
 def text_of(progress: Progress, rules: RolloutRules) -> str:
     """Where it stands and what it waits for, for people."""
     left, counts = f"{max(0.0, rules.hours - progress.waited_s / HOUR_S):.1f} h", progress.counts
-    words = f"{counts['good']} good, {counts['pending']} under way, {counts['failed']} failed"
+    failed = _failures(progress) if progress.is_under_way and counts["failed"] else f"{counts['failed']} failed"
+    words = f"{counts['good']} good, {counts['pending']} under way, {failed}"
     if counts["unable"]:
         words += f", {counts['unable']} unable"
     because = f" ({progress.reason})" if progress.reason else ""
     match progress.state:
         case "canary":
             what = f"{progress.release} is on trial on {progress.share:.0%} of wearables: {words}"
-            if _fail_too_many(progress, rules):
+            if _fail_too_many(counts, rules):
                 return f"{what}; goes back in {left}, unless a person promotes it"
             return f"{what}; waits for {rules.least} good, for {left} at most"
         case "everybody":

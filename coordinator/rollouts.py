@@ -7,7 +7,7 @@ so that both see the same. A zip is durable before a rollout names it.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -50,6 +50,11 @@ class Shipped:
     progress: Progress
     blob: BlobRef
     began_s: float
+
+
+def settled(every: Sequence[Shipped]) -> Shipped | None:
+    """Of these rollouts, the first one first: the newest that is no trial and was not taken back, what most run."""
+    return next((each for each in reversed(every) if each.progress.state in ("everybody", "done")), None)
 
 
 def signed(release: Release, sign: Sign | None) -> bytes:
@@ -98,12 +103,6 @@ class Rollouts:
     def all(self) -> tuple[Shipped, ...]:
         """Every rollout there has been, the first one first."""
         return tuple(self._shipped(row) for row in self._db.rows("SELECT * FROM rollouts ORDER BY number"))
-
-    @property
-    def settled(self) -> Shipped | None:
-        """The newest rollout that was no mere trial, and was not taken back: what most wearables run."""
-        row = self._db.row("SELECT * FROM rollouts WHERE state IN ('everybody', 'done') ORDER BY number DESC LIMIT 1")
-        return None if row is None else self._shipped(row)
 
     @property
     def wearables(self) -> frozenset[str]:
@@ -226,8 +225,7 @@ class Rollouts:
         return self._insert(former.progress.release, former.blob, 1.0, "done", f"back from {taken_back}: {reason}")
 
     def _insert(self, name: str, blob: BlobRef, share: float, state: RolloutState, reason: str) -> Shipped:
-        row = self._db.row("SELECT max(number) FROM rollouts")
-        number = 1 + (0 if row is None or row[0] is None else int(row[0]))
+        [(number,)] = self._db.rows("SELECT 1 + coalesce(max(number), 0) FROM rollouts")
         progress = Progress(
             federation=self._federation, number=number, release=name, share=share, state=state, reason=reason
         )

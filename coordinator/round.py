@@ -29,8 +29,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from coordinator.aggregate import Aggregator
-from coordinator.signs import FAR
 from mekt.masks import LEAST_MEMBERS, least_threshold
 from mekt.messages import MOST_MEMBERS, Late
 from mekt.schema import Bounds, Count, Positive
@@ -40,6 +38,7 @@ Phase = Literal["waiting", "collecting", "sharing", "masking", "unmasking", "dis
 OPEN: tuple[Phase, ...] = ("collecting", "sharing", "masking", "unmasking")
 # What follows on each step of a secure sum.
 NEXT: Mapping[Phase, Phase] = dict(itertools.pairwise((*OPEN, "distilling")))
+Aggregator = Literal["mean", "trimmed-mean", "median", "geometric-median"]
 Quarantine = Literal["off", "odd"]
 
 
@@ -68,7 +67,7 @@ class RoundRules:
     arrivals: Count | None = None
     aggregator: Aggregator = "mean"
     quarantine: Quarantine = "off"
-    odd_above: Annotated[float, Bounds(above=1, high=1000)] = FAR
+    odd_above: Annotated[float, Bounds(above=1, high=1000)] = 1.5
     quarantine_after: Annotated[int, Bounds(low=1, high=1000)] = 1
     quarantine_back: Annotated[int, Bounds(low=1, high=1000)] = 2
     secure: bool = False

@@ -1,12 +1,11 @@
 """The releases in a coordinator's state, by name, and which of them wearables run."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coordinator.rollouts import Shipped
+from coordinator.rollouts import Shipped, settled
 from export.manifest import SUFFIX
 from export.release import Release, read_release
 from export.words import kilobytes
@@ -17,22 +16,6 @@ FOLDER = "releases"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 # Of a metric that is a score.
 SCORE = "weighted_f1/"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A release on the shelf; `release` is None where its file cannot be used, and `trouble` says why."""
-
-    name: str
-    release: Release | None
-    size_bytes: int = 0
-    trouble: str = ""
-
-
-def entries(state: Path) -> list[Entry]:
-    """Every release of this state folder, in order of name."""
-    paths = sorted((state / FOLDER).glob(f"*{SUFFIX}"))
-    return [_entry(path) for path in paths if NAME.fullmatch(path.stem)]
 
 
 def find(state: Path, name: str) -> Release:
@@ -51,28 +34,23 @@ def find(state: Path, name: str) -> Release:
     return read_release(path)
 
 
-def table(on_shelf: list[Entry], rollouts: tuple[Shipped, ...]) -> list[dict[str, Any]]:
-    """A row for each release, for machines. `rollouts`: every one there has been."""
-    newest = rollouts[-1] if rollouts else None
+def table(state: Path, rollouts: tuple[Shipped, ...]) -> list[dict[str, Any]]:
+    """A row for each release of this state folder, by name, for machines. `rollouts`: every one there has been."""
     # While one is on trial, all others run the one before it.
-    settled = next((each for each in reversed(rollouts) if each.progress.state in ("everybody", "done")), None)
+    at_work = (*rollouts[-1:], settled(rollouts))
     latest = {each.progress.release: each for each in rollouts}
     rows: list[dict[str, Any]] = []
-    for entry in on_shelf:
-        row: dict[str, Any] = {"release": entry.name, "size_bytes": entry.size_bytes}
-        if entry.release is None:
-            row["trouble"] = entry.trouble
-        else:
-            manifest = entry.release.manifest
-            scores = {name: value for name, value in manifest.metrics.items() if name.startswith(SCORE)}
-            row |= {"round": manifest.round, "scores": {name.removeprefix(SCORE): scores[name] for name in scores}}
-        if (shipped := latest.get(entry.name)) is not None:
+    for path in sorted((state / FOLDER).glob(f"*{SUFFIX}")):
+        if not NAME.fullmatch(path.stem):
+            continue
+        row = {"release": path.stem, **_content(path)}
+        if (shipped := latest.get(path.stem)) is not None:
             row["rollout"] = {
                 "number": shipped.progress.number,
                 "state": shipped.progress.state,
                 "share": shipped.progress.share,
                 "since_s": shipped.began_s,
-                "runs": shipped in (newest, settled) and shipped.progress.state != "stopped",
+                "runs": shipped in at_work and shipped.progress.state != "stopped",
                 "reason": shipped.progress.reason,
             }
         rows.append(row)
@@ -98,12 +76,15 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _entry(path: Path) -> Entry:
+def _content(path: Path) -> dict[str, Any]:
+    """What is in the file: round, scores and size, or the trouble with it."""
     try:
-        release = read_release(path)
-        return Entry(name=path.stem, release=release, size_bytes=path.stat().st_size)
+        manifest = read_release(path).manifest
+        size_bytes = path.stat().st_size
     except ReleaseError as error:
-        return Entry(name=path.stem, release=None, trouble=str(error).splitlines()[0])
+        return {"size_bytes": 0, "trouble": str(error).splitlines()[0]}
+    scores = {name.removeprefix(SCORE): value for name, value in manifest.metrics.items() if name.startswith(SCORE)}
+    return {"size_bytes": size_bytes, "round": manifest.round, "scores": scores}
 
 
 def _cells(values: list[str], columns: list[int]) -> str:

@@ -81,8 +81,13 @@ class Shipping:
         """Whether this is a wearable that has said so."""
         return device in self._wearables
 
-    def forget(self) -> None:
-        """Announce anew: the broker may have forgotten what was said."""
+    @property
+    def wearables(self) -> frozenset[str]:
+        """All that have said that they are."""
+        return self._wearables.names
+
+    def announce_again(self) -> None:
+        """What was said is due once more: the broker may have forgotten what was said."""
         self._announced = None
 
     def heard(self, device: str, fitness: Fitness) -> None:
@@ -141,7 +146,7 @@ class Shipping:
             self._is_news = False
             self._status = self._wearables.status(self._newest.progress, self._names, self._rules)
 
-    def finished(self, release: str) -> None:
+    def rounds_over(self, release: str) -> None:
         """All rounds are done, and this is the release of the last one: promote it, once, where no person has to.
 
         One that was shipped before is not, whatever became of it.

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from coordinator.disagreement import Distance
+from coordinator.round import RoundRules
 from mekt.learning import Arrays
 from mekt.losses import transfer_loss
 from mekt.messages import FINDINGS_KEPT, LONGEST_SENTENCE, Finding, RoundReport, Sign
@@ -65,7 +66,7 @@ ALIGNED = 0.6
 # Disagreement with the fleet, and the distance that it must come to (`coordinator.disagreement`): what errs alike would
 # pass all others. Healthy: up to 1.8, at distances up to 0.5; once 2.2 at 0.55, of four architectures 2.5, and 2.0 at
 # 0.60. One, two or three that err, less than half: 1.64 and more, and 0.65 and more (0.58 in the first round).
-FAR = 1.5
+FAR = RoundRules().odd_above
 FAR_APART = 0.63
 
 _TINY = 1e-12

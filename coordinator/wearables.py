@@ -25,6 +25,11 @@ class Wearables:
     def __contains__(self, device: str) -> bool:
         return device in self._fitness
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Who they are."""
+        return frozenset(self._fitness)
+
     def told(self, device: str, fitness: Fitness) -> None:
         """Take in a wearable's word on itself.
 

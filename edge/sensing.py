@@ -17,6 +17,7 @@ from mekt.modality import Modality, WindowSpec
 from mekt.process import memory_bytes
 from mekt.schema import plain
 from sensors.faults import FaultySource
+from sensors.lasting import Lasting
 from sensors.replay import ReplaySource
 from sensors.rows import discard
 from sensors.seal import Seal
@@ -197,35 +198,21 @@ class Sensing:
             if after.stop(READ_S):
                 self._after = None
         self._say_enough()
-        problem = ""
-        while not self._stopping.is_set():
-            source = sources[0] if len(sources) == 1 else Turns(sources)
-            try:
-                source.open()
-                while not self._stopping.is_set():
-                    items = source.read(READ_S)
-                    if items is None:
-                        self._ended(sources)
-                        return
+        source = sources[0] if len(sources) == 1 else Turns(sources)
+        lasting = Lasting(source, self._retry_s, wait=self._stopping.wait)
+        with contextlib.closing(lasting):
+            while not self._stopping.is_set():
+                items = lasting.read(READ_S)
+                if items is None:
+                    self._ended(sources)
+                    return
+                try:
                     for item in items:
                         self._take(item)
                     self._notice_losses(time.monotonic())
-                    problem = "" if items else problem
-            except Exception as error:
-                # A driver may raise anything. A device that ceased to sense for it would look well, and learn no more.
-                problem = self._report(error, problem)
-            finally:
-                with contextlib.suppress(Exception):
-                    source.close()
-            self._stopping.wait(self._retry_s)
-
-    def _report(self, error: Exception, before: str) -> str:
-        """What a source suffers from; logged once for as long as it does."""
-        expected = isinstance(error, SensorError)
-        problem = str(error) if expected else f"{type(error).__name__}: {error}"
-        if problem != before:
-            log.error("%s; trying again every %g s", problem, self._retry_s, exc_info=None if expected else error)
-        return problem
+                except Exception as error:
+                    # A device that ceased to sense for it would look well, and learn no more.
+                    lasting.failed(error)
 
     def _take(self, item: Item) -> None:
         with self._lock:

@@ -37,19 +37,21 @@ class Turns:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.modalities = tuple(modality for source in sources for modality in source.modalities)
-        self._feeds = [_Feed(source) for source in sources]
+        self._sources = sources
+        self._feeds: list[_Feed] = []
 
     def open(self) -> None:
-        """Open every source.
+        """Open every source, from its beginning.
 
         Raises:
             SensorError: when one is not there; the others are closed again.
         """
         with contextlib.ExitStack() as opened:
-            for feed in self._feeds:
-                feed.source.open()
-                opened.callback(feed.source.close)
+            for source in self._sources:
+                source.open()
+                opened.callback(source.close)
             opened.pop_all()
+        self._feeds = [_Feed(source) for source in self._sources]
 
     def read(self, timeout_s: float) -> Sequence[Item] | None:
         """What comes next, in order; empty while a source has yet to say what it senses, None when all have ended.
@@ -73,9 +75,8 @@ class Turns:
 
     def close(self) -> None:
         """Close every source."""
-        for feed in self._feeds:
-            feed.items.clear()
-            feed.source.close()
+        for source in self._sources:
+            source.close()
 
 
 class _Feed:

@@ -5,7 +5,7 @@ measured, and what is kept goes by them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from export.bundle import pack
@@ -19,6 +19,7 @@ from export.manifest import (
     FileEntry,
     Int8Form,
     Manifest,
+    Measured,
     StepForm,
     pack_manifest,
 )
@@ -75,19 +76,27 @@ def finish(
     widths = {each.modality.name: each.embedding for each in encoders}
     for classifier in manifest.classifiers.values():
         inputs[classifier.file] = zeros({EMBEDDINGS: (1, sum(widths[each] for each in classifier.modalities))})
-    made = replace(
+    figures = measured(models, inputs)
+    made = _made_of(manifest, encoders, models, figures)
+    worthy = [each if _is_step_worth_it(made, each) else replace(each, step=None) for each in encoders]
+    made = _made_of(manifest, worthy, models, figures)
+    kept = {name: models[name] for name in made.files}
+    return open_release(pack({**kept, MANIFEST: pack_manifest(made)}), release.path)
+
+
+def _made_of(manifest: Manifest, encoders: Sequence[EncoderEntry], models: Models, figures: Measured) -> Manifest:
+    """The manifest with these encoders, and what it says of the files that they and the classifiers have."""
+    used = {file for each in encoders for file in each.files} | {each.file for each in manifest.classifiers.values()}
+    return replace(
         manifest,
         encoders=tuple(encoders),
         files={
-            name: FileEntry(sha256=hashlib.sha256(each).hexdigest(), size_bytes=len(each))
-            for name, each in models.items()
+            name: FileEntry(sha256=hashlib.sha256(models[name]).hexdigest(), size_bytes=len(models[name]))
+            for name in models
+            if name in used
         },
-        measured=measured(models, inputs),
+        measured=replace(figures, latency_ms={name: each for name, each in figures.latency_ms.items() if name in used}),
     )
-    for entry in made.encoders:
-        if entry.step is not None and not _is_worth_it(made, entry, entry.step):
-            made, models = _without_step(made, entry, models)
-    return open_release(pack({**models, MANIFEST: pack_manifest(made)}), release.path)
 
 
 def _int8(entry: EncoderEntry, models: Models, trial: Trial, x: Floats) -> Int8Form | None:
@@ -130,23 +139,11 @@ def _is_little(lost: Mapping[str, float]) -> bool:
     return bool(lost) and max(lost.values()) <= MOST_F1_LOST
 
 
-def _is_worth_it(manifest: Manifest, entry: EncoderEntry, step: StepForm) -> bool:
+def _is_step_worth_it(manifest: Manifest, entry: EncoderEntry) -> bool:
+    """Whether it takes so much less time than a window that a release may be larger for it."""
     assert manifest.measured is not None, "just measured"
     latency_ms = manifest.measured.latency_ms
-    return latency_ms[step.file] <= WORTH_A_STEP * latency_ms[manifest.file_to_run(entry)]
-
-
-def _without_step(manifest: Manifest, entry: EncoderEntry, models: Models) -> tuple[Manifest, Models]:
-    assert manifest.measured is not None and entry.step is not None, "just made and measured"
-    file = entry.step.file
-    latency_ms = {name: each for name, each in manifest.measured.latency_ms.items() if name != file}
-    left = replace(
-        manifest,
-        encoders=tuple(replace(each, step=None) if each is entry else each for each in manifest.encoders),
-        files={name: each for name, each in manifest.files.items() if name != file},
-        measured=replace(manifest.measured, latency_ms=latency_ms),
-    )
-    return left, {name: each for name, each in models.items() if name != file}
+    return entry.step is None or latency_ms[entry.step.file] <= WORTH_A_STEP * latency_ms[manifest.file_to_run(entry)]
 
 
 def _fit_together(

@@ -192,7 +192,7 @@ NO_GPU = Entry(
 OUT_UNUSABLE = Entry(
     222,
     "The folder for the results cannot be used.",
-    "It holds something already, which is never overwritten, or it cannot be made.",
+    "It holds something already, which is never overwritten, cannot be made, or the broker's user may not enter it.",
     "Name another folder with `--out`, or remove what is there.",
 )
 TOKEN_UNUSABLE = Entry(

@@ -226,8 +226,10 @@ class Connection:
         properties = Properties(PacketTypes.CONNECT) if v5 else None  # type: ignore[no-untyped-call]
         if properties is not None:
             properties.SessionExpiryInterval = session_expires_s(caller.settings) if caller.keeps_session else 0
+        host = caller.settings.host
         client.connect_async(
-            caller.settings.host,
+            # Text would be taken for an international name, by tables of half a megabyte.
+            host.encode() if host.isascii() else host,  # type: ignore[arg-type]
             caller.settings.port,
             keepalive=caller.settings.keepalive_s,
             **({"clean_start": False, "properties": properties} if v5 else {}),  # type: ignore[arg-type]

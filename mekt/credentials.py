@@ -9,12 +9,14 @@ import logging
 import ssl
 import stat
 from pathlib import Path
-
-import paho.mqtt.client as mqtt
+from typing import TYPE_CHECKING
 
 from mekt import catalogue, clock
 from mekt.errors import SettingsError
 from mekt.login import BrokerSettings, TlsSettings
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as mqtt
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class Credentials:
         log.info("the files of the login have changed, and are read anew")
         return True
 
-    def equip(self, client: mqtt.Client) -> None:
+    def equip(self, client: "mqtt.Client") -> None:
         """Have a client that is new log in with them."""
         if self._settings.username is not None:
             client.username_pw_set(self._settings.username, self._password)

@@ -28,6 +28,8 @@ IMPORT_S, SETTINGS_S = 15.0, 10.0
 SENSOR_S, SAMPLES_S = 8.0, 3.0
 # What a login and permissions take where the broker is slow to answer, and what sensors are left in any case.
 VISIT_S, LEFT_FOR_SENSORS_S = 6.0, 4.0
+# What only a wearable's settings have.
+WEARABLES = frozenset({"release", "updates", "decide", "publish", "home_assistant"})
 FAMILIES: dict[int, type[MektError]] = {each.exit_code: each for each in (SettingsError, SensorError, ReleaseError)}
 
 
@@ -113,7 +115,9 @@ def read_question(config: Path, *, beside_daemon: bool = False) -> tuple[Questio
         unknown = Question(role=None, config=config, beside_daemon=beside_daemon)
         return unknown, refused("settings", str(error), SettingsError, entry=error.entry)
     role: Role = "coordinator"
-    if "device" in table or "sensors" in table:
+    if table.keys() & WEARABLES:
+        role = "wearable"
+    elif "device" in table or "sensors" in table:
         role = "edge" if "device" in table or "federation" in table else "wearable"
     own = _broker_of(table, "broker", config.parent)
     question = Question(role=role, config=config, table=table, broker=own, beside_daemon=beside_daemon)

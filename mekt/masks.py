@@ -36,12 +36,11 @@ import numpy as np
 from mekt import catalogue
 from mekt.errors import MissingPackageError, WireError
 from mekt.fixedpoint import Words
+from mekt.messages import KEY_BYTES, SEALED_BYTES
 from mekt.shamir import SECRET_BYTES, SHARE_BYTES, join, split
 
 REMEDY = 'in the folder of Mekt: pip install -c constraints.txt -e ".[secure]"'
-KEY_BYTES = 32
 NONCE = bytes(12)  # A key seals one message.
-SEALED_BYTES = 2 * SHARE_BYTES + 16
 # Of two, each would know the other's words from the sum.
 LEAST_MEMBERS = 3
 

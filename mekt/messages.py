@@ -15,7 +15,6 @@ import msgpack
 
 from mekt import catalogue
 from mekt.errors import WireError
-from mekt.masks import KEY_BYTES, SEALED_BYTES
 from mekt.modality import ModalityName
 from mekt.plan import BlobRef, Plan
 from mekt.schema import NAME_PATTERN, Bounds, Count, Name, SchemaError, build, plain
@@ -40,6 +39,8 @@ FEW_ENTRIES = 128
 PROBLEMS_TOLD = 3
 # As many as a secure sum takes; see `mekt.fixedpoint`.
 MOST_MEMBERS = 31
+# In a secure sum: an X25519 key; two shares under an authenticated cipher.
+KEY_BYTES, SEALED_BYTES = 32, 2 * SHARE_BYTES + 16
 # Far beyond where it says anything.
 LARGEST_EPSILON = 1e12
 

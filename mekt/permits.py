@@ -181,8 +181,11 @@ def _may_hear(guest: Guest, visit: Visit, topic: str) -> Check:
         # What is there is the coordinator's retained word; a probe of ours would go to every device.
         if visit.got(lambda each: each == topic, RETAINED_S):
             return ok(name, f"{topic}: granted, and what is retained there arrives")
-        seen = f"{topic}: granted, but nothing arrives: no coordinator was here yet, or it is withheld"
-        return warning(name, seen, f"start the coordinator, then look again; if this stays, {remedy}")
+        lacks, begin = "no coordinator was here yet", "start the coordinator, then look again"
+        if guest.role == "wearable":
+            lacks, begin = "no release was shipped yet", "the first `mekt release promote` is waited for"
+        seen = f"{topic}: granted, but nothing arrives: {lacks}, or it is withheld"
+        return warning(name, seen, f"{begin}; if this stays, {remedy}")
     stem, _, last = topic.rpartition("/")
     own = f"{stem.replace('+', NOBODY)}/{NO_KIND if last == '+' else last}"
     return _round_trip(visit, topic, own, remedy)

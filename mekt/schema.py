@@ -62,7 +62,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 Name = Annotated[str, Bounds(pattern=NAME_PATTERN)]
 Positive = Annotated[float, Bounds(above=0, high=1e9)]
 Count = Annotated[int, Bounds(low=1, high=1_000_000_000)]
-FilePath = Annotated[str, Bounds(shortest=1, longest=4096)]
+FilePath = Annotated[str, Bounds(shortest=1, longest=4096, pattern=r"[^\0]*")]
 
 
 class SchemaError(ValueError):
@@ -268,7 +268,7 @@ def _wanted(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Annotated:
         inner, limit, *_ = get_args(hint)
-        return "a table" if isinstance(limit, Later) else _wanted(inner)
+        return "a table" if isinstance(limit, Kinds | Later) else _wanted(inner)
     if origin in (Union, types.UnionType):
         return _wanted(next(option for option in get_args(hint) if option is not type(None)))
     if origin is Literal:

@@ -25,12 +25,14 @@ class Lasting:
         """Nothing is opened before it is read."""
         self._source, self._retry_s, self._clock, self._wait = source, retry_s, clock, wait
         self._gap = Gap(modalities=tuple(each.name for each in source.modalities))
-        self._is_open = False
+        self._is_open = self._has_given = False
         self._retry_at_s = float("-inf")
         self._problem = ""
 
     def read(self, timeout_s: float) -> Sequence[Item] | None:
         """What the source gives; a gap where it failed, nothing while it cannot be opened, None when it has ended."""
+        self._problem = "" if self._has_given else self._problem
+        self._has_given = False
         left_s = self._retry_at_s - self._clock()
         if left_s > 0:
             self._wait(min(left_s, timeout_s))
@@ -41,16 +43,25 @@ class Lasting:
                 self._is_open = True
             items = self._source.read(timeout_s)
         except Exception as error:  # a driver may raise anything
-            self._tell(error)
             was_open = self._is_open
-            self.close()
-            self._retry_at_s = self._clock() + self._retry_s
+            self.failed(error)
             return (self._gap,) if was_open else ()
-        self._problem = "" if items else self._problem
+        self._has_given = bool(items)
         return items
 
+    def failed(self, error: Exception) -> None:
+        """What it gave last cannot be used, for this reason: as if it had failed."""
+        self._has_given = False
+        self._tell(error)
+        self._let_go()
+        self._retry_at_s = self._clock() + self._retry_s
+
     def close(self) -> None:
-        """Let the source go."""
+        """Let the source go, if it is held: it may be another's by now."""
+        if self._is_open:
+            self._let_go()
+
+    def _let_go(self) -> None:
         self._is_open = False
         with contextlib.suppress(Exception):
             self._source.close()

@@ -45,6 +45,7 @@ LEAN = {
         "mekt.identity",
         "mekt.inbox",
         "mekt.leash",
+        "mekt.standin",
         "mekt.link",
         "mekt.login",
         "mekt.messages",

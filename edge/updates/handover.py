@@ -51,6 +51,8 @@ class Handover:
 
     def __init__(self) -> None:
         self.inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
+        # The release of which the updates count what it senses and says. For any other they are not woken up.
+        self.on_trial: BlobRef | None = None
         self._lock = threading.Lock()
         self._recent = Recent()
         self._next: tuple[BlobRef, Release] | None = None
@@ -93,11 +95,11 @@ class Handover:
         return release
 
     def sensed(self) -> None:
-        """The sensors gave something."""
+        """The sensors gave something: counted in a trial."""
         self._tell(Sensed(release=self._at_work, now_s=self._now_s))
 
     def saw(self, arrays: Mapping[str, Floats], decisions: Decisions, latency_ms: float) -> None:
-        """The release at work gave windows, per modality (N, T, ...), their classes."""
+        """The release at work gave windows, per modality (N, T, ...), their classes: kept, and counted in a trial."""
         for row, (label, probability) in enumerate(decisions.best):
             with self._lock:
                 self._recent.add({name: array[row] for name, array in arrays.items()}, label)
@@ -110,7 +112,8 @@ class Handover:
             self.inbox.put(failure, timeout=ANSWER_S)
             failure.answered.wait(ANSWER_S)
 
-    def _tell(self, what: object) -> None:
-        # Whoever is too busy to count a window loses nothing by it.
-        with contextlib.suppress(queue.Full):
-            self.inbox.put_nowait(what)
+    def _tell(self, what: Saw | Sensed) -> None:
+        if what.release is not None and what.release == self.on_trial:
+            # Whoever is too busy to count a window loses nothing by it.
+            with contextlib.suppress(queue.Full):
+                self.inbox.put_nowait(what)

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from mekt.login import BrokerSettings
-from mekt.schema import Bounds, Name
+from mekt.schema import Bounds, FilePath, Name
 
-PathText = Annotated[str, Bounds(shortest=1, longest=4096, pattern=r"[^\0]*")]
 Seconds = Annotated[float, Bounds(low=0, high=1e7)]
 Percent = Annotated[int, Bounds(low=0, high=100)]
 
@@ -65,9 +64,9 @@ class UpdateSettings:
 
     federation: Name
     device: Name
-    state: PathText = "state"
+    state: FilePath = "state"
     broker: BrokerSettings = field(default_factory=BrokerSettings)
-    trust: PathText | None = None
+    trust: FilePath | None = None
     most_mb: Annotated[float, Bounds(above=0, high=256)] = 32.0
     self_test: Limits = field(default_factory=Limits)
     trial: TrialSettings = field(default_factory=TrialSettings)

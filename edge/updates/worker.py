@@ -292,6 +292,7 @@ class Updating:
         if state.phase != before.phase:
             log.info("rollout %d: %s%s", state.number, state.phase, f" ({state.why})" if state.why else "")
             self._trial = None
+        self._handover.on_trial = state.running if state.phase == "trial" else None
         self._follow(commands)
         return True
 

@@ -36,6 +36,7 @@ from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
 from mekt.process import Stop
+from mekt.standin import put_off
 from sensors.source import Block, Floats, Settings, Source
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def run_wearable(
         ReleaseError: when the release is damaged or has no classifier for what is sensed.
         SensorError: when no sensor has what the release knows, or one gives it in another shape or unit.
     """
+    # Paho imports it for proxies that it does not use: 1.5 MB.
+    put_off("urllib", "request")
     settings = read_wearable(config)
     if keeper is None and settings.updates is not None:
         # Only here: it brings along what it takes to speak to a broker.

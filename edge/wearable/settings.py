@@ -76,6 +76,18 @@ class WearableSettings:
             raise ValueError("release: name its file, or with [updates] where it comes from over the air; one of both")
         if self.broker is not None and self.publish is None and self.home_assistant is None:
             raise ValueError("broker: nothing is sent there; add [publish] or [home_assistant], or leave it out")
+        if self.broker is not None and self.updates is not None and _is_one_login(self.broker, self.updates.broker):
+            raise ValueError(
+                "broker: with the certificate of [updates.broker] each of the two connections would end the other, and "
+                "may say nothing of this there; name another broker, or another login"
+            )
+
+
+def _is_one_login(one: BrokerSettings, other: BrokerSettings) -> bool:
+    """Whether a broker takes the two for the same client: it goes by the name in a certificate."""
+    if one.tls is None or other.tls is None or one.tls.certificate is None:
+        return False
+    return (one.host, one.port, one.tls.certificate) == (other.host, other.port, other.tls.certificate)
 
 
 def read_wearable(path: Path) -> WearableSettings:

@@ -98,8 +98,7 @@ def _print(lines: list[str], table: Any, options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     place = _place(options)
     with part("coordinator.promotion", "opened")(*place) as rollouts:
-        every = rollouts.all
-    rows = part("coordinator.shelf", "table")(part("coordinator.shelf", "entries")(place[2]), every)
+        rows = part("coordinator.shelf", "table")(place[2], rollouts.all)
     return _print(part("coordinator.shelf", "lines")(rows), rows, options)
 
 

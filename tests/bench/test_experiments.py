@@ -13,7 +13,7 @@ from bench.experiments import ABLATIONS, AGGREGATORS, DEFENCES, EXPERIMENTS, PRO
 from bench.offers import PROTOCOLS, methods
 from bench.protocol import QUICK_DEVICES
 from bench.trial import dealt, method_of, moments, moments_of, only, poisoned, rules_of
-from coordinator.aggregate import Aggregator
+from coordinator.round import Aggregator
 from mekt.errors import SettingsError
 from tests.bench.small import arena
 

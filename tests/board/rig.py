@@ -23,15 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.authority import Authority, write_part
-from mekt.identity import tls_settings
-from mekt.messages import Status
-from mekt.parts import Parts, parts_in
 from tests.board.board import PROCESSOR, Board, BoardError, Said
 from tests.board.card import examine, make_card, parts
 from tests.debian import MissingError, cache_folder
-from tests.federation import Federation, federation
-from tests.fences import fenced_broker
+from tests.proofs.enrolled import enrolled, said
 from tests.recordings import persons
 
 ROOT = Path(__file__).parents[2]
@@ -85,62 +80,39 @@ def draw(seed: int, count: int) -> list[Cut]:
 
 
 class Ward:
-    """The coordinator's side, on this machine: a federation that has learned, its authority, and a broker with TLS."""
+    """The coordinator's side, on this machine: a federation that has learned, an authority, and a broker with TLS."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         began_s = time.monotonic()
-        (folder / "recordings").mkdir()
-        made = federation(folder, folder / "recordings", devices=DEVICES, rounds=ROUNDS)
-        stack.callback(made.end)
-        _learned(made)
+        recordings = folder / "recordings"
+        recordings.mkdir()
+        self.place = enrolled(folder, recordings, hosts=("127.0.0.1", HOST), devices=DEVICES, rounds=ROUNDS)
+        stack.callback(self.place.made.end)
+        self.place.made.start(COORDINATOR)
+        for name in DEVICES:
+            self.place.enrol(name)
+            self.place.made.start(name)
+        self.place.until_finished()
         print(f"{ROUNDS} rounds of {len(DEVICES)} devices: {time.monotonic() - began_s:.0f} s", flush=True)
-        base = folder / COORDINATOR
-        self.config = base / "federation.toml"
-        authority = stack.enter_context(contextlib.closing(Authority.create(base / "authority", FEDERATION)))
-        write_part(authority, "coordinator", FEDERATION, base / "identity")
-        self.port = stack.enter_context(fenced_broker(folder / "fence", authority, ("127.0.0.1", HOST)))
-        files = tls_settings(base / "identity")
-        plain = f"[broker]\nport = {made.broker.port}\n"
-        text = self.config.read_text()
-        assert plain in text
-        tls = f'ca = "{files.ca}", certificate = "{files.certificate}", key = "{files.key}"'
-        text = text.replace(plain, f"[broker]\nport = {self.port}\ntls = {{ {tls} }}\n")
-        self.config.write_text(text + f'[trust]\nauthority = "authority"\nbroker = "{folder / "fence"}"\n')
-        self.token = authority.token(NAME, hours=2, host=HOST, port=self.port).text().encode()
-        self._parts: Parts = stack.enter_context(parts_in(folder))
-        self._parts.start(COORDINATOR, "coordinator", "run", "--config", str(self.config))
+        self.token = self.place.token(NAME, HOST)
 
     def mekt(self, *arguments: str) -> Any:
         """What a command says as JSON."""
-        self._parts.check()
-        command = [sys.executable, "-m", "mekt", *arguments, "--config", str(self.config), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ProofError(f"mekt {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
-        return json.loads(done.stdout.splitlines()[-1])
+        told = said(self.place.folder, *arguments, "--config", str(self.place.config), "--json")
+        return json.loads(told.splitlines()[-1])
 
     def all_run(self, release: str) -> bool:
         """Whether the coordinator has heard from the wearable that this release is good."""
         return bool(self.mekt("status")["status"]["rollout"]["wearables"] == {release: 1})
 
 
-def _learned(made: Federation) -> None:
-    made.listen()
-    made.start(COORDINATOR, *DEVICES)
-    made.until(Status, phase="finished")
-    made.stop()
-
-
-def settings(wearer: str, port: int) -> str:
-    """The wearable's, for a board that is some twenty times slower than a real one."""
+def further_settings(wearer: str) -> str:
+    """What a person adds to the settings with which a wearable begins; a trial is short, so that it ends here."""
     return (
-        f"repeat_s = 0\n"
-        f'[[sensors]]\nkind = "replay"\nmodalities = ["acc", "gyro"]\nspeed = {SPEED}\n'
+        f'\n[[sensors]]\nkind = "replay"\nmodalities = ["acc", "gyro"]\nspeed = {SPEED}\n'
         f"recordings = {json.dumps([wearer] * 40)}\n"
-        f'[updates]\nfederation = "{FEDERATION}"\ndevice = "{NAME}"\ntrust = "identity/coordinator.pub"\n'
-        f"self_test = {{ classes_s = 20.0 }}\ntrial = {{ hours = {TRIAL_S / 3600}, most_starts = {CUTS + 2} }}\n"
-        f'[updates.broker]\nhost = "{HOST}"\nport = {port}\n'
-        'tls = { ca = "identity/ca.pem", certificate = "identity/certificate.pem", key = "identity/key.pem" }\n'
+        f"[updates.self_test]\nclasses_s = 20.0\n"
+        f"[updates.trial]\nhours = {TRIAL_S / 3600}\nmost_starts = {CUTS + 2}\n"
     )
 
 
@@ -193,9 +165,11 @@ def play(ward: Ward, board: Board, cuts: Sequence[Cut], figures: Figures) -> Non
     print("it joins, and gets its first release", flush=True)
     ward.mekt("release", "promote", first, "--now")
     figures.boots_s.append(board.switch_on())
-    for line in checked(board.run("cat /proc/cpuinfo | sed -n '/part/p'; python3 -V", COMMAND_S), "uname").lines:
+    for line in checked(board.run("cat /proc/cpuinfo | sed -n '/part/p'; python3 -V", COMMAND_S), "cat").lines:
         print(f"  {line}")
-    checked(board.run("python3 -m mekt enroll join --token wrist.token", COMMAND_S), "mekt enroll join")
+    join = "python3 -m mekt enroll join --token wrist.token --wearable"
+    begin = f"echo 'repeat_s = 0' > wearable.toml; {join} >> wearable.toml && cat further.toml >> wearable.toml"
+    checked(board.run(begin, COMMAND_S), "mekt enroll join")
     checked(board.run("python3 -m mekt doctor --config wearable.toml", COMMAND_S), "mekt doctor")
     board.start("python3 -m mekt infer --config wearable.toml")
     board.until_decided(GOOD_S)
@@ -275,8 +249,8 @@ def main() -> int:
             recording = Path(persons(folder / "recordings", [WEARER])[0])
             release = folder / COORDINATOR / "state" / "releases" / f"{FEDERATION}-{ROUNDS:05d}.zip"
             files = {
-                "wearable.toml": settings(recording.name, ward.port).encode(),
-                "wrist.token": ward.token,
+                "further.toml": further_settings(recording.name).encode(),
+                "wrist.token": ward.token.read_bytes(),
                 "release.zip": release.read_bytes(),
                 recording.name: recording.read_bytes(),
             }

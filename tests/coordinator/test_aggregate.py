@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from coordinator.aggregate import Aggregator, Contribution, aggregate
-from coordinator.round import RoundRules
+from coordinator.aggregate import Contribution, aggregate
+from coordinator.round import Aggregator, RoundRules
 from mekt.learning import Knowledge
 
 Floats = NDArray[np.float32]

@@ -485,14 +485,52 @@ def test_a_link_in_a_brokers_folder_leads_nowhere(fresh: Authority, tmp_path: Pa
     assert (after.st_uid, after.st_mode, after.st_ctime_ns) == (before.st_uid, before.st_mode, before.st_ctime_ns)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_what_root_writes_is_the_brokers_at_once(fresh: Authority, tmp_path: Path) -> None:
-    fence = Fence(folder=tmp_path / "broker", user="nobody")
+STARTING = """
+import pathlib, signal, sys
+pathlib.Path("/proc/self/comm").write_text("mosquitto")
+print("starting", flush=True)
+sys.stdin.readline()
+signal.signal(signal.SIGHUP, lambda *_: None)
+signal.pause()
+print("told")
+"""
+
+
+def test_a_broker_that_is_still_starting_is_told_when_it_can_be(fresh: Authority, tmp_path: Path) -> None:
+    """Until then the signal ends it: as when broker and coordinator start at the same time."""
+    fence = Fence(folder=tmp_path / "broker", user="root")
     fence.write(fresh)
-    owner = fence.folder.stat().st_uid
-    assert owner != 0 and {path.stat().st_uid for path in fence.folder.iterdir()} == {owner}
-    modes = {path.name: path.stat().st_mode & 0o777 for path in fence.folder.iterdir()}
-    assert modes[BROKER_KEY] == modes["access"] == 0o600
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", STARTING], text=True, **pipes) as broker:  # type: ignore[call-overload]
+        assert broker.stdout.readline() == "starting\n"
+        (fence.folder / PID).write_text(str(broker.pid))
+        told: list[bool] = []
+        thread = threading.Thread(target=lambda: told.append(renew(fence.folder, fresh)))
+        # What it tells is written before it looks for who is to be told.
+        before = (fence.folder / "revoked.pem").stat().st_ino
+        thread.start()
+        until(lambda: not thread.is_alive() or (fence.folder / "revoked.pem").stat().st_ino != before)
+        broker.stdin.write("\n")
+        broker.stdin.flush()
+        thread.join()
+        assert told == [True] and broker.stdout.readline() == "told\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_writes_is_the_brokers_at_once_where_it_can_come_to_it(fresh: Authority) -> None:
+    # Others may not enter where a test's files are.
+    with tempfile.TemporaryDirectory() as place:
+        fence = Fence(folder=Path(place) / "broker", user="nobody")
+        with pytest.raises(
+            SettingsError, match=f"nobody, who the broker becomes, may not enter {place}; name a folder"
+        ):
+            fence.write(fresh)
+        Path(place).chmod(0o711)
+        fence.write(fresh)
+        owner = fence.folder.stat().st_uid
+        assert owner != 0 and {path.stat().st_uid for path in fence.folder.iterdir()} == {owner}
+        modes = {path.name: path.stat().st_mode & 0o777 for path in fence.folder.iterdir()}
+        assert modes[BROKER_KEY] == modes["access"] == 0o600
 
 
 def test_a_revocation_that_no_folder_takes_is_told(fresh: Authority, tmp_path: Path) -> None:

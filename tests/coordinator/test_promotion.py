@@ -11,6 +11,7 @@ from coordinator.classifier import fit_classifier
 from coordinator.datasets import labelled_windows
 from coordinator.promotion import opened, promote
 from coordinator.regressions import LEAST_WINDOWS, regressions
+from coordinator.rollouts import settled
 from export.layers import Floats
 from export.release import Release, read_release
 from mekt import catalogue
@@ -108,5 +109,6 @@ def test_one_that_is_worse_is_shipped_only_when_a_person_says_so(make: Make, bas
     told = promote(SETTINGS, base, state, "ward-3-00002", 0.5, even_if_worse=True).progress
     assert (told.state, told.release) == ("canary", "ward-3-00002")
     with opened(SETTINGS, base, state) as rollouts:
-        assert rollouts.settled is not None
-        assert rollouts.settled.progress.release == "ward-3-00001", "what is on trial is not what wearables run"
+        shipped = settled(rollouts.all)
+    assert shipped is not None
+    assert shipped.progress.release == "ward-3-00001", "what is on trial is not what wearables run"

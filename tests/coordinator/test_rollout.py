@@ -175,6 +175,11 @@ def test_time_never_goes_back() -> None:
             "most",
         ),
         (
+            after(failed(CANARIES[0])),
+            f"ward-00002 is on trial on 50% of wearables: 0 good, 0 under way, 1 failed ({CANARIES[0]}: slow); goes "
+            "back in 10.0 h, unless a person promotes it",
+        ),
+        (
             after(Widened(share=1.0), Heard(device=FLEET[0], state="refused", why="disk")),
             "ward-00002 goes to all wearables: 0 good, 0 under way, 0 failed, 1 unable; watched for 10.0 h more",
         ),

@@ -359,7 +359,7 @@ def test_what_is_announced_can_be_served_and_nothing_else_is(
         assert side.downstream.chunks("watch-1", want, 0)
         side.shipping.announced(word)
         assert side.shipping.due() is None
-        side.shipping.forget()
+        side.shipping.announce_again()
         assert side.shipping.due() == word
     (tmp_path / "state" / "shipped" / shipped.blob.sha256.hex()).unlink()
     with Side(tmp_path) as side:

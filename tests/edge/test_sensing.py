@@ -210,7 +210,7 @@ def test_a_modality_that_is_lost_is_done_without_and_taken_up_again(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO)
-    failing = Scripted((block(0, 10, QUICK),), SensorError("unplugged"), modalities=(QUICK,))
+    failing = Scripted((block(0, 10, QUICK),), modalities=(QUICK,))
     lively = Scripted((block(0, 10),))
     seconds = itertools.count(10)
 
@@ -223,6 +223,7 @@ def test_a_modality_that_is_lost_is_done_without_and_taken_up_again(
 
     with Run(failing, lively, modalities=(ACC, QUICK), least=5, lost_s=0.5, folder=tmp_path) as run:
         assert run.wait() >= 5
+        failing._script.append(SensorError("unplugged"))
         until(lambda: fed(lively) and set(arrays(run)) == {"acc"})
         assert run.sensing.modalities == ("acc",) and run.sensing.count >= 5
         # It is back: what is sensed together joins what was before.
@@ -299,6 +300,15 @@ def test_samples_of_another_shape_are_a_failure_of_their_source_alone(tmp_path: 
     source = Scripted((wrong, block(0, 2)), (block(10, 10),))
     with Run(source, least=9, folder=tmp_path) as run:
         assert run.wait() == 9
+
+
+def test_samples_that_never_fit_are_complained_of_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    wrong = Block(modality="acc", t_s=np.arange(3.0), values=np.zeros((3, 2), dtype=np.float32))
+    source = Scripted(*[(wrong,)] * 3, (block(0, 10),), (wrong,), (block(20, 10),))
+    with Run(source, least=18, folder=tmp_path) as run:
+        assert run.wait() == 18
+    told = [record for record in caplog.records if "trying again" in record.getMessage()]
+    assert len(told) == 2, "and once more after it was well"
 
 
 def test_values_that_are_no_numbers_reach_no_window(tmp_path: Path) -> None:

@@ -116,6 +116,23 @@ def test_help_and_infer_start_without_what_they_do_not_need(arguments: list[str]
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_no_garbage_is_looked_for_while_a_part_is_imported_nor_in_what_was_imported_after(tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text("import gc\nenabled = gc.isenabled()\nkept = [[] for _ in range(50_000)]\n")
+    text = """
+import gc
+from mekt.commands.command import part
+before = gc.get_freeze_count()
+print(part("probe", "enabled"), gc.isenabled(), before, gc.get_freeze_count() > 50_000)
+try:
+    part("nowhere", "anything")
+except ModuleNotFoundError:
+    print(gc.isenabled())
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines() == ["False True 0 True", "True"]
+
+
 def test_a_missing_settings_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
     for part in ("coordinator", "edge"):
         text = refused(2, part, "run", "--config", tmp_path / "federation.toml")

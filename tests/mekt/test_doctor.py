@@ -260,7 +260,14 @@ def test_a_wearable_that_takes_updates_is_told_of_both_its_brokers_and_of_its_st
         "mekt/1/ward/rollout",
         "mekt/1/ward/down/wrist-7/+",
     ]
+    assert "no release was shipped yet" in said["subscribe"][0]["seen"]
     assert said["state folder"][0]["mark"] == "ok" and "kept" in said["state folder"][0]["seen"]
     config.write_text(f"{sensor}{updates}", encoding="utf-8")
     code, said = doctor(capsys, "--config", config)
     assert code == 0 and [each["mark"] for each in said["port"]] == ["ok"]
+    # As `mekt enroll join --wearable` begins it.
+    config.write_text(updates, encoding="utf-8")
+    code, said = doctor(capsys, "--config", config)
+    assert code == 2 and "torch" not in said
+    assert said["settings"][0]["seen"].endswith("sensors: missing")
+    assert said["settings"][0]["remedy"] == "expected a list, each entry a table"

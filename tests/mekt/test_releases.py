@@ -1,6 +1,8 @@
 """`mekt release` on a real state folder, as a person gives its commands beside a coordinator or without one."""
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from coordinator.rollout import HOUR_S, Passed
 from coordinator.rollouts import Rollouts
 from coordinator.settings import FederationSettings, read_federation
 from export.release import open_release, read_release
-from mekt.catalogue import NO_ROLLOUT, RELEASE_UNKNOWN, ROLLOUT_UNDER_WAY, Entry
+from mekt.catalogue import NO_ROLLOUT, RELEASE_UNKNOWN, RELEASE_WORSE, ROLLOUT_UNDER_WAY, Entry
 from mekt.cli import main
 from mekt.signature import Trust
 from sensors.recording import write_recording
@@ -93,7 +95,7 @@ def home(tmp_path: Path, shelf: Path, persons: Path, capsys: pytest.CaptureFixtu
 def test_releases_are_listed_with_their_scores_and_what_wearables_have_of_them(home: Home) -> None:
     home.mekt("promote", NAMES[0], "--now", "--config", str(home.config))
     home.passed(24)
-    home.mekt("promote", NAMES[1], "--share", "0.25", "--config", str(home.config))
+    home.mekt("promote", NAMES[1], "--share", "0.25", "--even-if-worse", "--config", str(home.config))
     rows = home.told("list")
     assert [row["release"] for row in rows] == list(NAMES) and [row["round"] for row in rows] == [1, 2, 3]
     assert rows[1]["scores"] == {"acc": 0.75, "fused": 0.5}
@@ -168,7 +170,10 @@ def test_a_release_is_tried_widened_and_taken_back(home: Home) -> None:
     first = home.told("promote", NAMES[0], "--now")
     assert (first["number"], first["state"], first["share"]) == (1, "everybody", 1.0)
     home.passed(24)
-    second = home.told("promote", NAMES[1])
+    assert f"than {NAMES[0]}, which wearables run: walk (100% -> 0%)" in home.refused(
+        RELEASE_WORSE, "promote", NAMES[1]
+    )
+    second = home.told("promote", NAMES[1], "--even-if-worse")
     assert (second["number"], second["state"], second["share"]) == (2, "canary", 0.1)
     assert "is on trial on 10% of wearables" in second["text"]
     said = home.refused(ROLLOUT_UNDER_WAY, "promote", NAMES[2])
@@ -209,7 +214,7 @@ def test_what_is_shipped_is_finished_and_what_is_on_the_shelf_stays(home: Home, 
 
 def test_rollback_takes_back_what_is_done(home: Home) -> None:
     for name in NAMES[:2]:
-        home.told("promote", name, "--now")
+        home.told("promote", name, "--now", "--even-if-worse")
         home.passed(24)
     replaced, shipped, _ = home.mekt("list", "--config", str(home.config)).splitlines()[1:]
     assert "replaced since" in replaced and "shipped to all" in shipped
@@ -237,8 +242,8 @@ def test_what_is_shipped_is_signed_by_the_authority(home: Home) -> None:
         file.write('\n[trust]\nauthority = "authority"\n')
     trust = Trust(authority.signer.public_key)
     newest = []
-    for arguments in (("promote", NAMES[0], "--now"), ("promote", NAMES[1], "--now")):
-        home.told(*arguments)
+    for name in NAMES[:2]:
+        home.told("promote", name, "--now", "--even-if-worse")
         with closing(Rollouts(home.folder / "state", "ward-3", home.settings.rollout)) as rollouts:
             shipped = rollouts.newest
             assert shipped is not None
@@ -246,3 +251,9 @@ def test_what_is_shipped_is_signed_by_the_authority(home: Home) -> None:
         assert data is not None and open_release(data, Path("zip"), trust).manifest.federation == "ward-3"
         newest.append(trust.newest)
     assert newest == sorted(set(newest)), "each number is larger than all before"
+
+
+def test_what_only_looks_or_takes_back_brings_no_torch_along() -> None:
+    """Which takes seconds and 200 MB: of these commands `promote` alone fits classifiers."""
+    code = "import sys, coordinator.promotion, coordinator.shelf; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

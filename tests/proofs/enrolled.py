@@ -35,10 +35,15 @@ class Enrolled:
         """The coordinator's settings file."""
         return self.folder / COORDINATOR / "federation.toml"
 
+    def token(self, name: str, host: str = "127.0.0.1") -> Path:
+        """A token for this one, which sees the broker under the name `host`."""
+        # What nobody else may read is a new file.
+        said(self.folder, "enroll", "token", name, "--host", host, *_port(self.port), "--out", f"{name}.token")
+        return self.folder / f"{name}.token"
+
     def enrol(self, name: str, *, wearable: bool = False) -> str:
         """Have this one join; how its settings file begins."""
-        # What nobody else may read is a new file.
-        said(self.folder, "enroll", "token", name, "--host", "127.0.0.1", *_port(self.port), "--out", f"{name}.token")
+        self.token(name)
         place = ("--identity", f"{name}/{IDENTITY}", "--token", f"{name}.token")
         begins = said(self.folder, "enroll", "join", *place, *(("--wearable",) if wearable else ()))
         return begins.replace(f"{name}/{IDENTITY}", IDENTITY)
@@ -72,15 +77,19 @@ class Enrolled:
         return rows
 
 
-def enrolled(folder: Path, recordings: Path, *, more: str, **sizes: Any) -> Enrolled:
+def enrolled(
+    folder: Path, recordings: Path, *, more: str = "", hosts: Sequence[str] = ("127.0.0.1",), **sizes: Any
+) -> Enrolled:
     """A federation of which the coordinator and the broker have certificates; nobody has joined, nothing but the broker
-    is started. `more` are lines at the end of the coordinator's settings, `sizes` arguments of `tests.federation`.
+    is started. `more` are lines at the end of the coordinator's settings, `hosts` the broker's names, `sizes`
+    arguments of `tests.federation`.
     """
     port = free_port()
     said(folder, "ca", "init", "--federation", NAME)
     said(folder, "ca", "issue", "coordinator", "--out", "issued")
     # Whoever runs this: another user could not read a folder of theirs.
-    said(folder, "broker", "config", "--host", "127.0.0.1", *_port(port), "--user", "root")
+    names = [word for host in hosts for word in ("--host", host)]
+    said(folder, "broker", "config", *names, *_port(port), "--user", "root")
 
     def login(name: str, _: int) -> str:
         identity = folder / ("issued" if name == COORDINATOR else f"{name}/{IDENTITY}")

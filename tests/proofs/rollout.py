@@ -52,6 +52,8 @@ BAD = 9
 # Recordings are played so many times as fast: a window each eighth of a second.
 SPEED = 10
 TRIAL_S = 4.0
+# What a few small rounds have learned may well be worse, which is not what this is about.
+PROMOTE = ("release", "promote", "--even-if-worse")
 # How long after its beginning a phase is struck at most, in seconds.
 PHASES = {"fetching": 0.02, "testing": 1.0, "trial": TRIAL_S / 2}
 WEARABLE = "wearable"
@@ -384,13 +386,13 @@ def play(stage: Stage, seed: int) -> None:
         return str(share_for(FEDERATION, number, stage.names, CANARIES))
 
     print("the first release, to all", flush=True)
-    stage.mekt("release", "promote", first, "--now")
+    stage.mekt(*PROMOTE, first, "--now")
     stage.until(lambda: stage.all_are(1, "good"), "all call it good")
     stage.told("all run it", lambda told: told["wearables"] == {first: everybody})
 
     print("the second one, to canaries first, while parts are killed", flush=True)
     # A fetch is over in a moment, before the command has ended that it follows on.
-    with stage.begun("release", "promote", second, "--share", share(2)) as promoted:
+    with stage.begun(*PROMOTE, second, "--share", share(2)) as promoted:
         missed = stage.missed(2, draw(seed))
         promoted()
     stage.until(lambda: stage.all_are(2, "good"), "all call it good")
@@ -400,7 +402,7 @@ def play(stage: Stage, seed: int) -> None:
     releases = stage.config.parent / "state" / "releases"
     permuted(releases / f"{third}.zip", releases / f"{bad}.zip")
     before = {name: set(seen) for name, seen in stage.fetched.items()}
-    stage.mekt("release", "promote", bad, "--share", share(3), "--even-if-worse")
+    stage.mekt(*PROMOTE, bad, "--share", share(3))
     stage.told("it is taken back", lambda told: told["number"] == 4 and told["release"] == second)
     stage.until(lambda: stage.all_are(4, "good"), "all run the former one")
     met_by = [name for name, seen in stage.fetched.items() if seen - before[name]]
@@ -411,7 +413,7 @@ def play(stage: Stage, seed: int) -> None:
 
     print("the third one, to canaries, under which the process of one ends again and again", flush=True)
     few = share(5)
-    stage.mekt("release", "promote", third, "--share", few)
+    stage.mekt(*PROMOTE, third, "--share", few)
     canary = next(name for name in stage.names if takes_part(FEDERATION, 5, name, float(few)))
     stage.until(lambda: stage.phase(canary) == (5, "trial"), f"{canary} tries it")
     print(f"  {canary} goes back after {stage.end_again_and_again(canary, 5)} kills", flush=True)
@@ -422,7 +424,7 @@ def play(stage: Stage, seed: int) -> None:
         raise ProofError(f"mekt release list: {reason}")
 
     print("the same without that, to all; and back, by command", flush=True)
-    with stage.begun("release", "promote", third, "--now") as promoted:
+    with stage.begun(*PROMOTE, third, "--now") as promoted:
         missed = stage.missed(7, missed)
         promoted()
     if missed:
@@ -442,7 +444,7 @@ def play(stage: Stage, seed: int) -> None:
 
     print("once more to canaries, of which one dies; it is waited for until it is sent away", flush=True)
     few = share(9)
-    stage.mekt("release", "promote", third, "--share", few)
+    stage.mekt(*PROMOTE, third, "--share", few)
     canary = next(name for name in stage.names if takes_part(FEDERATION, 9, name, float(few)))
     stage.until(lambda: stage.phase(canary) == (9, "trial"), f"{canary} tries it")
     stage.dead.add(canary)

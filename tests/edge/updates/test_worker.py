@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edge.runtime import Decisions
 from edge.updates.handover import Failure, Handover, Saw, Sensed
 from edge.updates.keeper import Keeper
 from edge.updates.machine import Announced, Failed, Figures, Judged, Updates
@@ -314,6 +316,24 @@ def test_a_fault_of_mekts_own_rests_updates_and_ends_nothing(
     life.updating._guarded(life.updating._handle, object())
     life.updating._advance(Announced(number=3, blob=REF_B))
     assert life.state.number == 0 and life.round() == 1
+
+
+def test_the_updates_are_woken_up_by_windows_in_a_trial_alone(
+    has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    decisions = Decisions(
+        classifier="acc", modalities=("acc",), labels=("a", "b"), probabilities=np.array([[0.2, 0.8]], np.float32)
+    )
+    has(ON_TRIAL, A, B)
+    life = start()
+    for running in (2, 1):
+        assert life.round() == running
+        life.handover.sensed()
+        life.handover.saw({"acc": np.zeros((1, 50, 3), np.float32)}, decisions, 1.0)
+        told = [life.handover.inbox.get_nowait() for _ in range(life.handover.inbox.qsize())]
+        assert [type(each) for each in told] == ([Sensed, Saw] if running == 2 else [])
+        life.updating._advance(Failed(why="silent"))
+    assert life.handover.variety[0] == 2, "a self-test has both"
 
 
 def test_without_a_broker_a_wearable_runs_what_it_has_and_ends_soon(tmp_path: Path, has: Callable[..., None]) -> None:

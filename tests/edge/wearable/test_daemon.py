@@ -113,6 +113,17 @@ def test_a_broker_that_nothing_is_sent_to_is_refused(release: Path) -> None:
         read_wearable(settled(release.parent, "[broker]", 'host = "10.0.0.1"'))
 
 
+def test_a_certificate_is_used_once_at_one_broker(tmp_path: Path) -> None:
+    """It is the name by which the broker knows a connection."""
+    login = 'broker = { port = 1, tls = { ca = "ca.pem", certificate = "one.pem", key = "key.pem" } }'
+    publish, updates = 'publish = { topic = "anna" }', '[updates]\nfederation = "ward"\ndevice = "wrist-7"'
+    sensor = TABLE.partition("[release]")[0]
+    with pytest.raises(SettingsError, match="each of the two connections would end the other"):
+        read_wearable(settled(tmp_path, publish, sensor, updates, login, table=login))
+    other = login.replace("one.pem", "other.pem")
+    assert read_wearable(settled(tmp_path, publish, sensor, updates, login, table=other)).publish is not None
+
+
 @dataclass
 class Body:
     """A sensor of two modalities that does as it is told: each step gives samples, fails or waits."""
