@@ -292,21 +292,21 @@ def test_a_canary_that_was_revoked_is_not_waited_for_and_its_words_count_no_more
         return newest.progress.state, set(newest.progress.said)
 
     with Side(tmp_path, least=2, failures=2) as side:
-        side.rollouts.start(read_release(zip_file), FIRST, 0.5)
+        running = side.rollouts.start(read_release(zip_file), FIRST, 0.5).blob.sha256
         side.look(0.0)
         side.shipping.heard(three, Fitness(number=1, state="trial"))
         for device in (one, two):
-            side.shipping.heard(device, Fitness(number=1, state="good"))
+            side.shipping.heard(device, Fitness(running=running, number=1, state="good"))
         side.look(10.0)
         assert state(side) == ("canary", {one, two, three})
         # Neither does a good word of who was sent away, until it is let in again and says so.
         side.revoked.add(two)
         side.look(20.0)
-        side.shipping.heard(two, Fitness(number=1, state="good"))
+        side.shipping.heard(two, Fitness(running=running, number=1, state="good"))
         assert state(side) == ("canary", {one, three})
         side.revoked.clear()
         side.look(30.0)
-        side.shipping.heard(two, Fitness(number=1, state="good"))
+        side.shipping.heard(two, Fitness(running=running, number=1, state="good"))
         assert state(side) == ("canary", {one, two, three})
     # Nor is one that was sent away while the coordinator was not there; at once, not after hours.
     with Side(tmp_path, revoked={three}, least=2, failures=2) as side:
