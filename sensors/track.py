@@ -24,6 +24,8 @@ CLOCK_SET_BACK_S = 5.0
 SLACK_S = 2e-6
 # Beyond any clock (30,000 years); such a time is noise.
 LATEST_S = 1e12
+# Beyond anything sensed in any unit; such a value is noise too, of which models would make infinity.
+LARGEST_VALUE = 1e15
 
 
 class Track:
@@ -62,7 +64,7 @@ class Track:
                 catalogue.MODALITY_UNLIKE,
             )
         sound = np.abs(block.t_s) < LATEST_S
-        sound &= np.isfinite(block.values).all(axis=tuple(range(1, block.values.ndim)))
+        sound &= (np.abs(block.values) < LARGEST_VALUE).all(axis=tuple(range(1, block.values.ndim)))
         if sound.all():
             return block.t_s, block.values
         self.counts["not a number"] += int(len(sound) - sound.sum())

@@ -349,10 +349,11 @@ def test_a_window_that_the_release_fails_at_is_passed_over_and_complained_of_onc
 def test_a_sensor_that_is_broken_is_not_the_releases_fault(release: Path) -> None:
     """Neither is a sensor that fails again and again heard as one that senses, nor samples of another shape as both."""
     broken, odd = {"error": SensorError("acc: the bus is gone")}, {"s": 1.0, "channels": 2}
+    noise = {"s": 1.0, "value": 3e38}
     keeper = Keeper(read_release(release))
-    heard = run(settings_of(Body(steps=[{"s": 2.0}, *[broken] * 9, odd, {"s": 2.0}])), keeper)
+    heard = run(settings_of(Body(steps=[{"s": 2.0}, *[broken] * 9, odd, noise, {"s": 2.0}])), keeper)
     assert len(heard) == 6
-    assert (keeper.times_sensed, keeper.failures) == (3, [])
+    assert (keeper.times_sensed, keeper.failures) == (4, [])
 
 
 def test_who_cannot_be_told_is_complained_of_once_and_keeps_nobody_else_from_it(
