@@ -263,7 +263,7 @@ def test_silence_is_told_once_as_not_sure(release: Path, caplog: pytest.LogCaptu
             stop.request()
 
     loop = Wearable(settings_of(body, decide=decide), Path(), keeper, stop, [told])
-    loop._silent_s = 0.3
+    loop._fitted = replace(loop._fitted, silent_s=0.3)
     loop.run()
     assert [each.decision.label is None for each in heard] == [False] * 7 + [True]
     assert [each.getMessage() for each in caplog.records if "no window for" in each.getMessage()] != []
