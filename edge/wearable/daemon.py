@@ -16,32 +16,29 @@ Where updates are wanted, a keeper says which release to run; it has the loop's 
 
 import contextlib
 import logging
-import math
 import queue
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from edge.runtime import Decisions
-from edge.turns import sources_of
-from edge.wearable.decisions import Decider, Decision
+from edge.wearable.decisions import Decision
+from edge.wearable.fitted import Fitted, fitted
 from edge.wearable.readers import INBOX_EVENTS, RETRY_S, Readers, Sensed, SourceEnded
-from edge.wearable.recogniser import WAIT_S, Recognised, Recogniser, usable
+from edge.wearable.recogniser import Recognised
 from edge.wearable.settings import WearableSettings, read_wearable
-from edge.wearable.telling import Told
+from edge.wearable.telling import Telling, Told
 from export.release import Release, read_trusted_release
 from mekt import catalogue
-from mekt.errors import MektError, ReleaseError, SensorError, SettingsError
+from mekt.errors import MektError, ReleaseError, SensorError
 from mekt.process import Stop
 from mekt.standin import put_off
-from sensors.source import Block, Floats, Settings, Source
+from sensors.source import Block, Floats
 
 if TYPE_CHECKING:
     from edge.wearable.broadcast import Broadcast
-    from edge.wearable.home_assistant import HomeAssistant
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +46,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 5.0
 # Of how many troubles it is remembered that they were logged.
 MOST_PROBLEMS = 64
-# A source's clock is compared with this machine's anew when they have come apart by so much.
-CLOCK_SLACK_S = 1.0
 
 
 class Keeper(Protocol):
@@ -167,41 +162,50 @@ class Wearable:
             MektError: when the settings, the sensors and the release do not go together.
         """
         self._settings, self._base, self._keeper, self._stop = settings, base, keeper, stop
-        self._tellers = list(tellers)
         self._inbox: queue.Queue[Any] = queue.Queue(INBOX_EVENTS)
         self._problems: set[str] = set()
-        self._chosen: tuple[Settings, ...] = ()
-        self._sources: list[Source] = []
-        self._retry_s = retry_s
-        self._readers, self._reading = Readers((), self._inbox), 0
-        self._decider: Decider | None = None
-        self._stride_s = 0.0
-        self._home: HomeAssistant | None = None
         release = keeper.look(time.monotonic())
         if release is None:
             raise ReleaseError(
                 "no release has come over the air yet; ship one on the coordinator: mekt release promote",
                 catalogue.RELEASE_MISSING,
             )
-        self._begin(release)
-        self._broadcast: Broadcast | None = None
-        if settings.publish is not None or settings.home_assistant is not None:
-            self._broadcast = self._made_broadcast()
-            self._tellers.append(self._broadcast.tell)
-        self._last: Told | None = None
-        self._told_at_s = self._window_at_s = time.monotonic()
+        self._fitted = self._first(release)
+        log.info("running %s", self._fitted.name)
+        self._retry_s = retry_s
+        self._readers, self._reading = self._made_readers()
+        self._broadcast = self._made_broadcast()
+        self._tellers = [*tellers, *(() if self._broadcast is None else (self._broadcast.tell,))]
+        self._telling = Telling(settings.repeat_s)
+        self._window_at_s = time.monotonic()
         self._is_silent = False
-        # How far this machine's clock is ahead of the sources'.
-        self._ahead_s = math.inf
 
-    def _made_broadcast(self) -> "Broadcast":
+    def _first(self, release: Release) -> Fitted:
+        """This release, or the one that the keeper has for it when it cannot be run."""
+        try:
+            return fitted(release, self._settings, self._base)
+        except Exception as error:  # a driver, onnxruntime: anything
+            self._keeper.failed(error)
+            former = self._keeper.look(time.monotonic())
+            if former is None:
+                raise
+            log.error("the release cannot be run: %s", error)
+            return fitted(former, self._settings, self._base)
+
+    def _made_readers(self) -> tuple[Readers, int]:
+        sources = self._fitted.sources
+        return Readers(sources, self._inbox, retry_s=self._retry_s), len(sources)
+
+    def _made_broadcast(self) -> "Broadcast | None":
+        settings = self._settings
+        if settings.publish is None and settings.home_assistant is None:
+            return None
         # Only here: whoever speaks to no broker needs no paho, which takes memory.
         from edge.wearable.broadcast import Broadcast
         from mekt.login import BrokerSettings
 
-        settings = self._settings
         broker = settings.broker or BrokerSettings()
-        return Broadcast(broker, self._inbox, publish=settings.publish, home=self._home)
+        return Broadcast(broker, self._inbox, publish=settings.publish, home=self._fitted.home)
 
     def run(self) -> None:
         """Until the end."""
@@ -215,7 +219,7 @@ class Wearable:
                     self._take(self._inbox.get(timeout=self._patience_s()))
                 self._look_around(time.monotonic())
             if not self._reading:
-                self._recognise(self._recogniser.finish())
+                self._recognise(self._fitted.recogniser.finish())
         finally:
             self._stop.then = None
             self._readers.stop()
@@ -228,7 +232,7 @@ class Wearable:
                 if any(isinstance(item, Block) for item in items):
                     self._keeper.sensed()
                 for item in items:
-                    self._recognise(self._recogniser.feed(item))
+                    self._recognise(self._fitted.recogniser.feed(item))
             case SourceEnded():
                 self._reading -= 1
             case None:
@@ -245,8 +249,8 @@ class Wearable:
         try:
             found = next(windows, None)
             if found is not None:
-                at_s = found.start_s + self._window_s
-                return found, self._decided.feed(at_s, found.decisions.probabilities[0])
+                ends_s = found.start_s + self._fitted.recogniser.window.window_s
+                return found, self._fitted.decider.feed(ends_s, found.decisions.probabilities[0])
         except SensorError as error:
             # Samples that are none of their modality's, which no release is to blame for.
             self._complain("a window is passed over", error)
@@ -266,13 +270,12 @@ class Wearable:
 
     def _look_around(self, now_s: float) -> None:
         """What is due by the time, and what the keeper wants."""
-        if not self._is_silent and now_s - self._window_at_s >= self._silent_s:
+        if not self._is_silent and now_s - self._window_at_s >= self._fitted.silent_s:
             self._is_silent = True
             log.warning("no window for %.0f s: nothing is sensed that the release knows", now_s - self._window_at_s)
-            if self._last is not None:
-                self._tell(self._decided.lapse(), (), 0.0)
-        if self._last is not None and 0 < self._settings.repeat_s <= now_s - self._told_at_s:
-            self._say(replace(self._last, news=False))
+            if self._telling.latest is not None:
+                self._tell(self._fitted.decider.lapse(), (), 0.0)
+        self._say(self._telling.again(now_s))
         release = self._keeper.look(now_s)
         if release is not None:
             self._switch(release)
@@ -280,26 +283,18 @@ class Wearable:
     def _patience_s(self) -> float:
         """How long nothing is due."""
         now_s = time.monotonic()
-        due_s = [now_s + LOOK_S]
+        due_s = min(now_s + LOOK_S, self._telling.due_s)
         if not self._is_silent:
-            due_s.append(self._window_at_s + self._silent_s)
-        if self._last is not None and self._settings.repeat_s > 0:
-            due_s.append(self._told_at_s + self._settings.repeat_s)
-        return max(0.0, min(due_s) - now_s)
+            due_s = min(due_s, self._window_at_s + self._fitted.silent_s)
+        return max(0.0, due_s - now_s)
 
     def _tell(self, decision: Decision, modalities: tuple[str, ...], latency_ms: float) -> None:
-        news = self._last is None or decision.gist != self._last.decision.gist
-        # Not anew at each window, which comes a little earlier or later: what began at some time keeps it.
-        ahead_s = time.time() - decision.at_s
-        if abs(ahead_s - self._ahead_s) > CLOCK_SLACK_S:
-            self._ahead_s = ahead_s
-        wall_s = decision.at_s + self._ahead_s
-        self._last = Told(decision=decision, wall_s=wall_s, news=news, modalities=modalities, latency_ms=latency_ms)
-        if news or self._settings.repeat_s == 0:
-            self._say(self._last)
+        now_s, wall_s = time.monotonic(), time.time()
+        self._say(self._telling.tell(decision, modalities, latency_ms, now_s=now_s, wall_s=wall_s))
 
-    def _say(self, told: Told) -> None:
-        self._told_at_s = time.monotonic()
+    def _say(self, told: Told | None) -> None:
+        if told is None:
+            return
         for teller in self._tellers:
             try:
                 teller(told)
@@ -315,86 +310,19 @@ class Wearable:
             self._problems.add(text)
             log.error("%s: %s", what, error, exc_info=None if isinstance(error, MektError) else error)
 
-    # What depends on the release.
-
-    def _begin(self, release: Release) -> None:
-        """Run this release, or the one that the keeper has for it when it cannot be run."""
-        try:
-            self._use(release)
-        except Exception as error:  # a driver, onnxruntime: anything
-            self._keeper.failed(error)
-            former = self._keeper.look(time.monotonic())
-            if former is None:
-                raise
-            log.error("the release cannot be run: %s", error)
-            self._use(former)
-            release = former
-        log.info("running %s", _named(release))
-
-    @property
-    def _decided(self) -> Decider:
-        assert self._decider is not None, "there is one as soon as there is a release"
-        return self._decider
-
-    def _use(self, release: Release) -> None:
-        """Run this release from now on.
-
-        Raises:
-            MektError: when that cannot be; all is then as it was.
-        """
-        settings = self._settings
-        chosen = tuple(each for each in settings.sensors if any(map(release.manifest.encoder, each.modalities)))
-        if not chosen:
-            known = ", ".join(each.name for each in release.manifest.modalities)
-            raise SensorError(
-                f"the settings have no sensor for any of the release's modalities {known}; add a [[sensors]] table",
-                catalogue.MODALITY_MISSING,
-            )
-        anew = chosen != self._chosen
-        sources = sources_of(chosen, self._base) if anew else self._sources
-        sensed = usable([each for source in sources for each in source.modalities], release.manifest)
-        recogniser = Recogniser(release, sensed, log.warning, settings.every_s)
-        manifest = release.manifest
-        if unknown := settings.decide.unknown(manifest.labels):
-            raise SettingsError(
-                f"decide: the release has no class {', '.join(unknown)}; it has {', '.join(manifest.labels)}",
-                catalogue.CHOICE_UNKNOWN,
-            )
-        window_s, stride_s = recogniser.window.window_s, recogniser.window.stride_s
-        if self._decider is None or (self._decider.labels, self._stride_s) != (manifest.labels, stride_s):
-            self._decider = Decider(manifest.labels, stride_s, settings.decide)
-        self._recogniser, self._window_s, self._stride_s = recogniser, window_s, stride_s
-        self._silent_s = window_s + WAIT_S + max(settings.decide.gap_s, 2 * stride_s)
-        if settings.home_assistant is not None:
-            from edge.wearable.home_assistant import HomeAssistant
-
-            self._home = HomeAssistant(
-                settings=settings.home_assistant,
-                labels=manifest.labels,
-                alarms=tuple(settings.decide.alarms),
-                model=f"{manifest.federation}, round {manifest.round}",
-                # After every window, where that is asked for: they may be further apart than anything else is told.
-                repeat_s=max(settings.repeat_s, stride_s),
-            )
-        if anew:
-            self._chosen, self._sources = chosen, sources
-            self._readers.stop()
-            self._readers, self._reading = Readers(sources, self._inbox, retry_s=self._retry_s), len(sources)
-
     def _switch(self, release: Release) -> None:
-        readers = self._readers
+        """Run this release from now on; where that cannot be, the former goes on."""
+        former = self._fitted
         try:
-            self._use(release)
+            self._fitted = fitted(release, self._settings, self._base, former)
         except Exception as error:  # a driver, onnxruntime: anything
             log.error("the release cannot be run: %s", error)
             self._keeper.failed(error)
             return
-        log.info("running %s", _named(release))
-        if self._readers is not readers:
+        log.info("running %s", self._fitted.name)
+        if self._fitted.sources is not former.sources:
+            self._readers.stop()
+            self._readers, self._reading = self._made_readers()
             self._readers.start()
         if self._broadcast is not None:
-            self._broadcast.renew(self._home)
-
-
-def _named(release: Release) -> str:
-    return f"the release of {release.manifest.federation}, round {release.manifest.round}"
+            self._broadcast.renew(self._fitted.home)

@@ -120,7 +120,7 @@ class Decider:
     """
 
     def __init__(self, labels: Sequence[str], stride_s: float, settings: DecideSettings) -> None:
-        self.labels = tuple(labels)
+        self.labels, self.stride_s = tuple(labels), stride_s
         classes = [settings.classes.get(each, ClassSettings()) for each in self.labels]
         self._settings = settings
         self._longest_s = stride_s * (1 + SLACK)

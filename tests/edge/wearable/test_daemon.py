@@ -278,7 +278,7 @@ def test_silence_is_told_once_as_not_sure(release: Path, caplog: pytest.LogCaptu
             stop.request()
 
     loop = Wearable(settings_of(body, decide=decide), Path(), keeper, stop, [told])
-    loop._silent_s = 0.3
+    loop._fitted = replace(loop._fitted, silent_s=0.3)
     loop.run()
     assert [each.decision.label is None for each in heard] == [False] * 7 + [True]
     assert [each.getMessage() for each in caplog.records if "no window for" in each.getMessage()] != []
@@ -416,7 +416,7 @@ def test_home_assistant_does_not_give_a_wearable_up_between_two_windows(release:
     home = HomeAssistantSettings(id="anna", name="Anna")
     settings = settings_of(Body(steps=[]), every_s=0.9, home_assistant=home)
     loop = Wearable(settings, Path(), OneRelease(read_release(release)), Stop(), [])
-    assert loop._home is not None and loop._home.repeat_s == 0.9
+    assert loop._fitted.home is not None and loop._home.repeat_s == 0.9
 
 
 def test_errors_of_the_settings_are_no_others(release: Path) -> None:
