@@ -120,14 +120,18 @@ class Runtime:
         """The encoders that go through a stream of windows, so far apart, in steps, by modality.
 
         Raises:
-            ReleaseError: when a model cannot be loaded.
+            ReleaseError: when a model does not run or does not fit the manifest.
         """
-        counts = {name: self.manifest.steps_to_run(entry, stride_s) for name, entry in self._encoders.items()}
-        return {
-            name: Steps(entry, entry.step, _session(self._release, entry.step.file), counts[name])
-            for name, entry in self._encoders.items()
-            if counts[name] and entry.step is not None
-        }
+        made = {}
+        for name, entry in self._encoders.items():
+            count, form = self.manifest.steps_to_run(entry, stride_s), entry.step
+            if count and form is not None:
+                made[name] = Steps(entry, form, _session(self._release, form.file), count)
+                try:
+                    made[name].try_out()
+                except Exception as error:  # onnxruntime's exceptions share no base class of their own
+                    raise _does_not_run(self._release, form.file, error) from error
+        return made
 
     @property
     def classifiers(self) -> tuple[str, ...]:
@@ -177,15 +181,18 @@ class Runtime:
         try:
             shape = self._run(file, x).shape
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise ReleaseError(
-                f"{release.path}: {file} does not run ({error}); export the release again",
-                catalogue.RELEASE_DOES_NOT_RUN,
-            ) from error
+            raise _does_not_run(release, file, error) from error
         if shape != (1, width):
             raise ReleaseError(
                 f"{release.path}: {file} gives {shape}, its manifest says {(1, width)}; export the release again",
                 catalogue.RELEASE_DOES_NOT_RUN,
             )
+
+
+def _does_not_run(release: Release, file: str, error: Exception) -> ReleaseError:
+    return ReleaseError(
+        f"{release.path}: {file} does not run ({error}); export the release again", catalogue.RELEASE_DOES_NOT_RUN
+    )
 
 
 def _session(release: Release, file: str) -> Any:
