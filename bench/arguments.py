@@ -71,7 +71,7 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.set_defaults(run=_sensing)
     command.add_argument("--json", action="store_true", help="JSON instead of the tables")
     command.add_argument("--quick", action="store_true", help="two minutes of simulated time, not an hour")
-    text = "What inference takes on a wearable: torch, ONNX, 8 bits and steps, in turns on one thread."
+    text = "What a window takes on a wearable: torch, ONNX, 8 bits and steps, in turns on one thread."
     command = within.add_parser("wearable", parents=parents, help=text, description=text)
     command.set_defaults(run=_wearable)
     command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
@@ -83,7 +83,7 @@ def add_commands(bench: argparse.ArgumentParser, parents: list[argparse.Argument
     command.add_argument("--data", type=Path, metavar="DIR", help="the recordings (MEKT_DATA; ../shared/data)")
     command.add_argument("--json", action="store_true", help="JSON instead of the table")
     command.add_argument("--quick", action="store_true", help="learn for one round only")
-    text = "What the daemon of a wearable takes: memory, start, processor."
+    text = "What the process of `mekt infer` takes: memory, start, processor."
     command = within.add_parser("infer", parents=parents, help=text, description=text)
     command.set_defaults(run=_infer)
     command.add_argument("--json", action="store_true", help="JSON instead of the tables")
@@ -121,7 +121,7 @@ def _decide(options: argparse.Namespace) -> int:
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from bench.streaming import show_infer
+    from bench.infer import show_infer
 
     return show_infer(as_json=options.json, quick=options.quick, out=sys.stdout)
 

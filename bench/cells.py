@@ -127,7 +127,7 @@ class Attacked:
     """How well a curious coordinator told a device's members after so many rounds: chance is an `auc` of 0.5.
 
     `way`: from what the device sent ("own"), or from the sum over all devices alone ("sum"). `by` is which attack it
-    was (`bench.inference.ATTACKS`), `tpr` the share of members that it found at 1 % of false alarms; `loss_...` are
+    was (`bench.membership.ATTACKS`), `tpr` the share of members that it found at 1 % of false alarms; `loss_...` are
     those of the one by loss alone.
     """
 

@@ -8,8 +8,8 @@ from bench.cells import Attacked
 from bench.contender import Contender, Payload
 from bench.contenders.fedmekt import FedMekt
 from bench.contenders.parameters import Averaging
-from bench.inference import ATTACKS, Evidence, by_loss, chosen, evidence, hit, joined
 from bench.members import Target, targets_and_shadows
+from bench.membership import ATTACKS, Evidence, by_loss, chosen, evidence, hit, joined
 from bench.surrogate import KnowledgeWatcher, ParameterWatcher, Watcher
 from mekt import catalogue
 from mekt.errors import SettingsError

@@ -1,4 +1,4 @@
-"""What inference takes on a wearable: torch, the exported encoder, in 8 bits and in steps, in turns on one thread.
+"""What a window takes on a wearable: torch, the exported encoder, in 8 bits and in steps, in turns on one thread.
 
 Encoders learn from labels for a few epochs, which is enough to tell what other forms lose of F1. Signals are HAPT's
 where its recordings are, else the simulator's, frames the simulator's.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
-from edge.turns import Together, Turns
+from edge.turns import is_played, sources_of
+from edge.wearable.readers import Together
 from edge.wearable.recogniser import Recognised, Recogniser, usable
 from export.manifest import Manifest
 from export.release import Release, read_trusted_release
@@ -16,16 +17,10 @@ from mekt import catalogue
 from mekt.errors import SensorError
 from mekt.schema import Bounds
 from mekt.settings import read_toml
-from sensors.csv import CsvSettings
-from sensors.recording import read_recording
-from sensors.replay import ReplaySettings, ReplaySource
 from sensors.settings import SensorSettings
-from sensors.simulator import SimulatorSettings
 from sensors.source import Source
 
 READ_S = 1.0
-# What is played may come in no order but that of its times, unless it is played in real time.
-Played = ReplaySettings | CsvSettings | SimulatorSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,20 +144,19 @@ def _source(path: Path, manifest: Manifest, modalities: Sequence[str] | None, sp
             each for each in names if manifest.encoder(each) is not None and (modalities is None or each in modalities)
         ]
 
-    sources: list[Source] = []
     if path.suffix == ".toml":
-        sensors = tuple(each for each in read_toml(path, SourceSettings).sensors if useful(each.modalities))
-        sources = [each.source(path.parent) for each in sensors]
-        if sources and not any(isinstance(each, Played) and not each.live for each in sensors):
-            return Together(sources)
+        sensors = [each for each in read_toml(path, SourceSettings).sensors if useful(each.modalities)]
+        if sensors:
+            sources = sources_of(sensors, path.parent)
+            return sources[0] if all(map(is_played, sensors)) else Together(sources)
     else:
+        from sensors.recording import read_recording
+        from sensors.replay import ReplaySource
+
         recording = read_recording(path, modalities)
         if names := useful(each.name for each in recording.modalities):
-            sources = [ReplaySource(recording, names, speed=speed or math.inf)]
-    if not sources:
-        known = ", ".join(each.name for each in manifest.modalities)
-        raise SensorError(
-            f"{path}: senses none of the release's modalities {known}; use a source that does",
-            catalogue.MODALITY_MISSING,
-        )
-    return Turns(sources)
+            return ReplaySource(recording, names, speed=speed or math.inf)
+    known = ", ".join(each.name for each in manifest.modalities)
+    raise SensorError(
+        f"{path}: senses none of the release's modalities {known}; use a source that does", catalogue.MODALITY_MISSING
+    )

@@ -1,17 +1,32 @@
-"""Several sources as one: played ones take turns by the times of their samples; of live ones all comes as it comes."""
+"""Sources that are played take turns, by the times of their samples."""
 
 import collections
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
-from sensors.lasting import Lasting
-from sensors.source import Gap, Item, Source
-
-# How long each of several live sources is waited for in turn.
-MOMENT_S = 0.02
+from sensors.source import Gap, Item, Settings, Source
 
 # Where a source is: in which stretch between gaps, and at what time within it.
 Position = tuple[int, float]
+
+
+def is_played(sensor: Settings) -> bool:
+    """Whether these settings play something, and not in real time."""
+    return getattr(sensor, "live", None) is False
+
+
+def sources_of(sensors: Sequence[Settings], base: Path) -> list[Source]:
+    """Live ones each for itself; what is played, but in real time, has no order but that of its times: it takes turns.
+
+    Raises:
+        MektError: as the settings of a source do.
+    """
+    played = [each for each in sensors if is_played(each)]
+    sources = [each.source(base) for each in sensors if each not in played]
+    if len(played) > 1:
+        return [*sources, Turns([each.source(base) for each in played])]
+    return [*sources, *(each.source(base) for each in played)]
 
 
 class Turns:
@@ -61,38 +76,6 @@ class Turns:
         for feed in self._feeds:
             feed.items.clear()
             feed.source.close()
-
-
-class Together:
-    """A source that gives what live `sources` give, as it comes, and ends when all have ended.
-
-    None keeps the others waiting; one that fails is opened again.
-    """
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.modalities = tuple(modality for source in sources for modality in source.modalities)
-        self._sources = [Lasting(source) for source in sources]
-        self._left = list(self._sources)
-
-    def open(self) -> None:
-        """Each is opened when it can be."""
-        self._left = list(self._sources)
-
-    def read(self, timeout_s: float) -> Sequence[Item] | None:
-        """What has come, each being waited for in turn, for a moment; None when all have ended."""
-        items: list[Item] = []
-        for source in list(self._left):
-            given = source.read(min(timeout_s, MOMENT_S))
-            if given is None:
-                self._left.remove(source)
-                source.close()
-            items.extend(given or ())
-        return items if self._left or items else None
-
-    def close(self) -> None:
-        """Close every source."""
-        for source in self._sources:
-            source.close()
 
 
 class _Feed:

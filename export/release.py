@@ -8,12 +8,15 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from export.bundle import unpack
 from export.manifest import LARGEST_RELEASE_BYTES, MANIFEST, SIGNATURE, Manifest, unpack_manifest
 from mekt import catalogue
 from mekt.errors import ReleaseError
-from mekt.signature import Refusal, Trust
+
+if TYPE_CHECKING:
+    from mekt.signature import Refusal, Trust
 
 AGAIN = "copy the release again from the coordinator"
 
@@ -27,7 +30,7 @@ class Release:
     models: Mapping[str, bytes]
 
 
-def read_release(path: Path, trust: Trust | None = None) -> Release:
+def read_release(path: Path, trust: "Trust | None" = None) -> Release:
     """The release in the file `path`, every byte of it verified; with `trust`, its signature too.
 
     Raises:
@@ -36,7 +39,7 @@ def read_release(path: Path, trust: Trust | None = None) -> Release:
     return open_release(_content(path), path, trust)
 
 
-def open_release(raw: bytes, path: Path, trust: Trust | None = None) -> Release:
+def open_release(raw: bytes, path: Path, trust: "Trust | None" = None) -> Release:
     """The release in these bytes; `path` is what messages call it.
 
     Raises:
@@ -97,7 +100,7 @@ def _check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:
             )
 
 
-def _check_signature(refusal: Refusal | None) -> None:
+def _check_signature(refusal: "Refusal | None") -> None:
     match refusal:
         case "unsigned":
             raise ReleaseError(

@@ -11,7 +11,6 @@ where the number is 0 for an exception that is none of Mekt's.
 
 import contextlib
 import importlib
-import importlib.metadata
 import json
 import os
 import resource
@@ -196,6 +195,8 @@ def _import(name: str) -> dict[str, Any]:
 
 def _version(name: str, module: Any) -> str:
     root = name.split(".")[0]
+    import importlib.metadata  # of no use to who only tries
+
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version({"paho": "paho-mqtt"}.get(root, root))
     return str(getattr(module, "__version__", "") or "of unknown version")

@@ -12,8 +12,6 @@ Jetson image has; TLS is Python's own, and signatures need nothing (mekt.ed25519
 """
 
 import ssl
-import subprocess
-import tempfile
 from pathlib import Path
 
 from mekt import catalogue, ed25519
@@ -40,6 +38,8 @@ def key_and_request(key: Path, name: str) -> bytes:
         made = _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
         write_private(key, made)
     check_private(key)
+    import tempfile  # here and below: who has a key does without
+
     with tempfile.NamedTemporaryFile() as settings:
         settings.write(OPENSSL_SETTINGS)
         settings.flush()
@@ -49,6 +49,8 @@ def key_and_request(key: Path, name: str) -> bytes:
 
 
 def _openssl(*arguments: str) -> bytes:
+    import subprocess
+
     try:
         done = subprocess.run(["openssl", *arguments], capture_output=True, check=True, timeout=OPENSSL_S)
     except FileNotFoundError as error:

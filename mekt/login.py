@@ -7,11 +7,9 @@ from typing import Annotated
 
 from mekt import catalogue
 from mekt.errors import SettingsError
-from mekt.schema import Bounds
+from mekt.schema import Bounds, FilePath
 
 log = logging.getLogger(__name__)
-
-FilePath = Annotated[str, Bounds(shortest=1, longest=4096)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,8 @@
 
 Fields are typed with what plain data can hold: bool, int, float, str, bytes, `tuple[X, ...]`, `dict[str, X]`,
 `Literal[...]`, `X | None`, another dataclass, one of several dataclasses that tell themselves apart by a field `kind`
-(a union of them, or `Annotated[X, Kinds(...)]`), and `Annotated[X, Bounds(...)]` for limits. `build` reports every
+(a union of them, or `Annotated[X, Kinds(...)]`), and `Annotated[X, Bounds(...)]` for limits. What most do without is
+`Annotated[X, Later(...)]`. `build` reports every
 problem at once, each with its dotted path, what was seen and what would be right.
 """
 
@@ -61,6 +62,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 Name = Annotated[str, Bounds(pattern=NAME_PATTERN)]
 Positive = Annotated[float, Bounds(above=0, high=1e9)]
 Count = Annotated[int, Bounds(low=1, high=1_000_000_000)]
+FilePath = Annotated[str, Bounds(shortest=1, longest=4096)]
 
 
 class SchemaError(ValueError):
@@ -100,7 +102,17 @@ class Kinds:
 
     def imported(self, kind: str) -> type:
         """The dataclass of this kind."""
-        module, name = self.where[kind].rsplit(".", 1)
+        return Later(self.where[kind]).imported()
+
+
+class Later(str):
+    """Of a field, in `Annotated`: the module and name of its dataclass, which is imported when there is one."""
+
+    __slots__ = ()
+
+    def imported(self) -> type:
+        """That dataclass."""
+        module, name = self.rsplit(".", 1)
         return typing.cast(type, getattr(importlib.import_module(module), name))
 
 
@@ -188,6 +200,8 @@ def _value(hint: Any, data: object, where: str, found: _Found) -> object:
         inner, *limits = get_args(hint)
         if isinstance(limits[0], Kinds):
             return _one_of(limits[0].where, data, where, found, limits[0].imported)
+        if isinstance(limits[0], Later):
+            return _dataclass(limits[0].imported(), data, where, found)
         value = _value(inner, data, where, found)
         if value is not _BAD:
             for limit in limits:
@@ -253,7 +267,8 @@ def _hints(cls: type) -> Iterator[tuple[str, Any]]:
 def _wanted(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Annotated:
-        return _wanted(get_args(hint)[0])
+        inner, limit, *_ = get_args(hint)
+        return "a table" if isinstance(limit, Later) else _wanted(inner)
     if origin in (Union, types.UnionType):
         return _wanted(next(option for option in get_args(hint) if option is not type(None)))
     if origin is Literal:

@@ -30,6 +30,7 @@ from sensors.stream import Recording, Segment, Stream
 log = logging.getLogger(__name__)
 
 READ_S = 0.05
+RETRY_S = 1.0
 REDRAWN_S = 0.5
 # What a terminal does to draw over the lines above.
 UP, CLEAR = "\x1b[{}A", "\x1b[K"
@@ -156,7 +157,7 @@ def reading(
 
     A source that fails is told, closed, and opened again a while later, which is a gap.
     """
-    turns = {index: Lasting(source) for index, source in enumerate(sources)}
+    turns = {index: Lasting(source, RETRY_S) for index, source in enumerate(sources)}
     began_s = clock()
     try:
         while turns and not stop.requested and (seconds is None or clock() - began_s < seconds):

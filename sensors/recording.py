@@ -27,7 +27,6 @@ from mekt.errors import SensorError, StateError
 from mekt.files import write_atomically
 from mekt.modality import Modality
 from mekt.schema import Bounds, build, plain
-from sensors.layouts import LAYOUTS
 from sensors.stream import Array, Arrays, Recording, Segment, as_labels, as_stream
 
 if TYPE_CHECKING:
@@ -124,10 +123,14 @@ def _read(path: Path, wanted: frozenset[str] | None) -> Recording:
             raise ValueError("it is no .npz archive, or only a part of one")
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
-            layouts = (("Mekt", {"meta"}, _mekt), *LAYOUTS)
-            reader = next((read for _, needed, read in layouts if needed <= set(arrays.files)), None)
+            if "meta" in arrays.files:
+                return _mekt(path.stem, arrays, wanted)
+            from sensors.layouts import LAYOUTS  # only for public sets
+
+            reader = next((read for _, needed, read in LAYOUTS if needed <= set(arrays.files)), None)
             if reader is None:
-                kinds = "; ".join(f"{name} needs {', '.join(sorted(needed))}" for name, needed, _ in layouts)
+                layouts = (("Mekt", {"meta"}), *((name, needed) for name, needed, _ in LAYOUTS))
+                kinds = "; ".join(f"{name} needs {', '.join(sorted(needed))}" for name, needed in layouts)
                 raise SensorError(
                     f"{path}: of no known layout, its arrays are {_some(arrays.files)} ({kinds})",
                     catalogue.RECORDING_OF_UNKNOWN_LAYOUT,

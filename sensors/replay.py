@@ -4,15 +4,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mekt import catalogue
 from mekt.errors import SensorError, SettingsError
-from mekt.schema import Bounds
-from sensors.faults import FaultSettings, FaultySource
+from mekt.schema import Bounds, Later
 from sensors.recording import not_there, read_recording
 from sensors.source import Block, Gap, Item, SensedNames, Source, named_once
 from sensors.stream import Recording, Segment
+
+if TYPE_CHECKING:
+    from sensors.faults import FaultSettings
+else:
+    FaultSettings = Annotated[object, Later("sensors.faults.FaultSettings")]
 
 # At most so many items a call: a reader sees progress, and what it holds stays small.
 MOST_ITEMS = 64
@@ -71,7 +75,11 @@ def playing(
 ) -> Source:
     """The recordings as a source, with the faults that are asked for."""
     replay = ReplaySource(recordings, modalities, speed=speed, live=live)
-    return replay if faults is None else FaultySource(replay, faults, speed=speed)
+    if faults is None:
+        return replay
+    from sensors.faults import FaultySource
+
+    return FaultySource(replay, faults, speed=speed)
 
 
 class ReplaySource:

@@ -4,15 +4,18 @@ One thread uses it; the test has another one, which puts a `JobDone` into the in
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 from edge.updates.handover import Handover
 from edge.updates.machine import Figures, Judged
-from edge.updates.selftest import SelfTest
 from edge.updates.settings import Limits
 from edge.updates.slots import Slots
 from mekt.messages import Unfit
 from mekt.plan import BlobRef
 from mekt.process import Job, JobDone
+
+if TYPE_CHECKING:
+    from edge.updates.selftest import SelfTest
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,9 @@ class Trying:
         # Whoever sits all day tells little about a release: somebody who always says "sits" would be right.
         if running is not None and classes < limits.classes and waited_s < limits.classes_s:
             return None
+        # Only here: it brings along what it takes to start a process, and a release comes once in months.
+        from edge.updates.selftest import SelfTest
+
         old = None if running is None else self._slots.path(running)
         test = self._test = SelfTest(self._slots.path(self._blob), old, self._handover.windows(), limits)
         name = f"self-test {self._blob.sha256.hex()}"

@@ -18,6 +18,7 @@ from edge.renewal import Certificate
 from edge.updates.arrival import Arrival
 from edge.updates.handover import Failure, Handover, Saw, Sensed
 from edge.updates.machine import (
+    UNDER_WAY,
     Announced,
     Arrived,
     Command,
@@ -59,6 +60,7 @@ from mekt.topics import for_wearable
 log = logging.getLogger(__name__)
 
 STOP_S = 2.0
+REST_S = 60.0
 # What a trial has run is written down this often; a power cut costs it no more.
 WRITTEN_S = 30.0
 # Of a trial, what a start has to be followed by so that it does not count.
@@ -110,6 +112,8 @@ class Updating:
     def stop(self) -> None:
         """Ask for the end; any thread may."""
         self._stopping.set()
+        with contextlib.suppress(queue.Full):
+            self._inbox.put_nowait(None)
 
     def run(self) -> None:
         """Work until asked to stop."""
@@ -119,7 +123,9 @@ class Updating:
             self._follow(commands_at_start(self._slots.state))
             while not self._stopping.is_set():
                 with contextlib.suppress(queue.Empty):
-                    self._guarded(self._handle, self._inbox.get(timeout=LOOP_S))
+                    # Nothing is due by the time but while a release comes or is tested.
+                    patience_s = LOOP_S if self._slots.state.phase in UNDER_WAY else REST_S
+                    self._guarded(self._handle, self._inbox.get(timeout=patience_s))
                 self._guarded(self._on_time, time.monotonic())
             self._write_down(least_s=0.0)
             self._advance(Ended())
@@ -175,6 +181,8 @@ class Updating:
                 log.info("the broker is away: %s", reason)
             case Received():
                 self._receive(event)
+            case None:
+                pass  # the end is asked for
             case _:
                 raise AssertionError(f"nobody puts {event!r} into the inbox")
 

@@ -26,27 +26,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from edge.runtime import Decisions
-from edge.turns import Turns
+from edge.turns import sources_of
 from edge.wearable.decisions import Decider, Decision
-from edge.wearable.home_assistant import HomeAssistant
-from edge.wearable.readers import RETRY_S, Readers, Sensed, SourceEnded
+from edge.wearable.readers import INBOX_EVENTS, RETRY_S, Readers, Sensed, SourceEnded
 from edge.wearable.recogniser import WAIT_S, Recognised, Recogniser, usable
 from edge.wearable.settings import WearableSettings, read_wearable
 from edge.wearable.telling import Told
 from export.release import Release, read_trusted_release
 from mekt import catalogue
 from mekt.errors import MektError, SensorError, SettingsError
-from mekt.login import BrokerSettings
 from mekt.process import Stop
 from sensors.source import Floats, Settings, Source
 
 if TYPE_CHECKING:
     from edge.wearable.broadcast import Broadcast
+    from edge.wearable.home_assistant import HomeAssistant
 
 log = logging.getLogger(__name__)
 
-# Batches that wait for the loop; then sources do.
-INBOX_EVENTS = 64
 # How long the keeper is not asked while nothing is sensed.
 LOOK_S = 5.0
 # Of how many troubles it is remembered that they were logged.
@@ -195,6 +192,7 @@ class Wearable:
     def _made_broadcast(self) -> "Broadcast":
         # Only here: whoever speaks to no broker needs no paho, which takes memory.
         from edge.wearable.broadcast import Broadcast
+        from mekt.login import BrokerSettings
 
         settings = self._settings
         broker = settings.broker or BrokerSettings()
@@ -319,7 +317,7 @@ class Wearable:
                 catalogue.MODALITY_MISSING,
             )
         anew = chosen != self._chosen
-        sources = _sources(chosen, self._base) if anew else self._sources
+        sources = sources_of(chosen, self._base) if anew else self._sources
         sensed = usable([each for source in sources for each in source.modalities], release.manifest)
         recogniser = Recogniser(release, sensed, log.warning, settings.every_s)
         manifest = release.manifest
@@ -334,6 +332,8 @@ class Wearable:
         self._recogniser, self._window_s, self._stride_s = recogniser, window_s, stride_s
         self._silent_s = window_s + WAIT_S + max(settings.decide.gap_s, 2 * stride_s)
         if settings.home_assistant is not None:
+            from edge.wearable.home_assistant import HomeAssistant
+
             self._home = HomeAssistant(
                 settings=settings.home_assistant,
                 labels=manifest.labels,
@@ -359,15 +359,6 @@ class Wearable:
             self._readers.start()
         if self._broadcast is not None:
             self._broadcast.renew(self._home)
-
-
-def _sources(sensors: Sequence[Settings], base: Path) -> list[Source]:
-    """Live ones each for itself; what is played, but in real time, has no order but that of its times."""
-    played = [each for each in sensors if getattr(each, "live", None) is False]
-    sources = [each.source(base) for each in sensors if each not in played]
-    if len(played) > 1:
-        return [*sources, Turns([each.source(base) for each in played])]
-    return [*sources, *(each.source(base) for each in played)]
 
 
 def _named(release: Release) -> str:

@@ -1,7 +1,6 @@
 """Sources read side by side, each on a thread of its own, into one bounded inbox; none waits for another."""
 
 import contextlib
-import logging
 import queue
 import threading
 import time
@@ -9,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mekt.errors import SensorError
-from sensors.source import Gap, Item, Source
-
-log = logging.getLogger(__name__)
+from sensors.lasting import Lasting
+from sensors.source import Item, Source
 
 READ_S = 1.0
 RETRY_S = 5.0
 # How long the end of all threads is waited for; a read takes READ_S at most.
 LEAVE_S = 2 * READ_S
+# Batches that wait to be taken; then sources do.
+INBOX_EVENTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +34,7 @@ class SourceEnded:
 class Readers:
     """Reads `sources` into `inbox` until `stop`. An inbox that is full keeps them waiting.
 
-    One that fails is opened again every `retry_s`; that is logged once for as long as its reason is the same, and a
-    gap tells that its stream starts anew.
+    One that fails is opened again every `retry_s` (`sensors/lasting.py`).
     """
 
     def __init__(self, sources: Sequence[Source], inbox: "queue.Queue[Any]", *, retry_s: float = RETRY_S) -> None:
@@ -57,32 +55,45 @@ class Readers:
             thread.join(max(0.0, ends_s - time.monotonic()))
 
     def _read(self, source: Source) -> None:
-        problem = ""
-        while not self._stopping.is_set():
-            try:
-                source.open()
-                while not self._stopping.is_set():
-                    items = source.read(READ_S)
-                    if items is None:
-                        self._tell(SourceEnded())
-                        return
-                    if items:
-                        self._tell(Sensed(items=items))
-                        problem = ""
-            except Exception as error:  # a driver may raise anything
-                expected = isinstance(error, SensorError)
-                text = str(error) if expected else f"{type(error).__name__}: {error}"
-                if text != problem:
-                    log.error("%s; trying again every %g s", text, self._retry_s, exc_info=None if expected else error)
-                problem = text
-                self._tell(Sensed(items=[Gap(modalities=tuple(each.name for each in source.modalities))]))
-            finally:
-                with contextlib.suppress(Exception):
-                    source.close()
-            self._stopping.wait(self._retry_s)
+        lasting = Lasting(source, self._retry_s, wait=self._stopping.wait)
+        with contextlib.closing(lasting):
+            while not self._stopping.is_set():
+                items = lasting.read(READ_S)
+                if items is None:
+                    self._tell(SourceEnded())
+                    return
+                if items:
+                    self._tell(Sensed(items=items))
 
     def _tell(self, news: Sensed | SourceEnded) -> None:
         while not self._stopping.is_set():
             with contextlib.suppress(queue.Full):
                 self._inbox.put(news, timeout=READ_S)
                 return
+
+
+class Together:
+    """A source that gives what live `sources` give, as it comes, and ends when all have ended."""
+
+    def __init__(self, sources: Sequence[Source], *, retry_s: float = RETRY_S) -> None:
+        self.modalities = tuple(modality for source in sources for modality in source.modalities)
+        self._inbox: queue.Queue[Sensed | SourceEnded] = queue.Queue(INBOX_EVENTS)
+        self._readers, self._reading = Readers(sources, self._inbox, retry_s=retry_s), len(sources)
+
+    def open(self) -> None:
+        """Each is opened when it can be. Once."""
+        self._readers.start()
+
+    def read(self, timeout_s: float) -> Sequence[Item] | None:
+        """What has come from one of them; None when all have ended."""
+        if self._reading:
+            with contextlib.suppress(queue.Empty):
+                event = self._inbox.get(timeout=timeout_s)
+                if isinstance(event, Sensed):
+                    return event.items
+                self._reading -= 1
+        return () if self._reading else None
+
+    def close(self) -> None:
+        """Let every source go."""
+        self._readers.stop()

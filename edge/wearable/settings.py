@@ -2,14 +2,19 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from edge.updates.settings import UpdateSettings
 from edge.wearable.decisions import DecideSettings
-from mekt.login import BrokerSettings, FilePath, located
-from mekt.schema import Bounds
+from mekt.schema import Bounds, FilePath, Later
 from mekt.settings import read_toml
 from sensors.settings import SensorSettings
+
+if TYPE_CHECKING:
+    from edge.updates.settings import UpdateSettings
+    from mekt.login import BrokerSettings
+else:
+    UpdateSettings = Annotated[object, Later("edge.updates.settings.UpdateSettings")]
+    BrokerSettings = Annotated[object, Later("mekt.login.BrokerSettings")]
 
 # As Home Assistant wants the parts of its topics, without what MQTT keeps for filters.
 Id = Annotated[str, Bounds(pattern=r"[A-Za-z0-9_-]{1,64}")]
@@ -84,5 +89,9 @@ def read_wearable(path: Path) -> WearableSettings:
     if release is not None:
         trust = None if release.trust is None else str(base / release.trust)
         release = ReleaseSettings(file=str(base / release.file), trust=trust)
-    broker = None if settings.broker is None else located(settings.broker, base)
+    broker = settings.broker
+    if broker is not None:
+        from mekt.login import located
+
+        broker = located(broker, base)
     return replace(settings, release=release, broker=broker)

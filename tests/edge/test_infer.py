@@ -13,7 +13,8 @@ import pytest
 
 from edge.infer import Verdict, _source, run_infer, verdicts
 from edge.runtime import Runtime
-from edge.turns import Together, Turns
+from edge.turns import Turns
+from edge.wearable.readers import Together
 from export.bundle import pack, unpack
 from export.release import read_release
 from mekt.errors import ReleaseError, SensorError, SettingsError
@@ -266,7 +267,7 @@ def test_a_gap_of_one_modality_leaves_the_verdicts_by_the_others(release: Path) 
 def test_live_sources_do_not_wait_for_each_other_and_played_ones_take_turns(release: Path, tmp_path: Path) -> None:
     recorded(tmp_path)
     table = '[[sensors]]\nkind = "replay"\nrecordings = ["body.npz"]\nmodalities = ["{}"]\nlive = {}\n'
-    for lives, kind in ((("true", "true"), Together), (("true", "false"), Turns), (("false", "false"), Turns)):
+    for lives, kind in ((("true", "true"), Together), (("true", "false"), Together), (("false", "false"), Turns)):
         text = "".join(table.format(name, live) for name, live in zip(("acc", "gyro"), lives, strict=True))
         (tmp_path / "live.toml").write_text(text)
         assert type(_source(tmp_path / "live.toml", read_release(release).manifest, None, 0.0)) is kind

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from edge.turns import Together, Turns
+from edge.turns import Turns
 from mekt.errors import SensorError
 from mekt.modality import Modality
-from sensors import lasting
 from sensors.source import Block, Gap, Item
 
 GAP = Gap(modalities=())
@@ -115,32 +114,3 @@ def test_a_failure_is_passed_on() -> None:
     turns.open()
     with pytest.raises(SensorError, match="unplugged"):
         turns.read(0.0)
-
-
-def test_of_live_sources_none_keeps_another_waiting_and_one_that_fails_comes_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(lasting, "RETRY_S", 0.0)
-    silent = Script("a", (), (), [block("a", 3)])
-    failing = Script("b", [block("b", 0)], "unplugged", [block("b", 9)])
-    together = Together([silent, failing])
-    together.open()
-    given = []
-    while (items := together.read(0.0)) is not None:
-        given.append(list(items))
-    together.close()
-    assert not silent.is_open and not failing.is_open
-    names = ["|b" if item == Gap(modalities=("b",)) else item.modality for read in given for item in read]  # type: ignore[union-attr]
-    assert names == ["b", "|b", "a", "b"]
-    assert [len(read) for read in given] == [1, 1, 2], "as it comes, in the order of the sources"
-
-
-def test_a_live_source_that_is_not_there_is_opened_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lasting, "RETRY_S", 0.0)
-    late = Script("a", "not there", [block("a", 0)])
-    together = Together([late])
-    together.open()
-    assert together.read(0.0) == []
-    late._calls.pop(0)
-    read = together.read(0.0)
-    assert read is not None and len(read) == 1 and together.read(0.0) is None

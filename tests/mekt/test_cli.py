@@ -98,13 +98,18 @@ def test_the_help_of_bench_names_every_comparison(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["bench", "compare", "--help"], ["infer", "--release", "nowhere", "--source", "nothing.npz"]],
+    [
+        ["--help"],
+        ["bench", "compare", "--help"],
+        ["infer", "--release", "nowhere", "--source", "nothing.npz"],
+        ["infer", "--config", "nowhere.toml"],
+    ],
 )
-def test_help_and_infer_start_without_torch(arguments: list[str]) -> None:
+def test_help_and_infer_start_without_what_they_do_not_need(arguments: list[str]) -> None:
     probe = (
         "import sys\nfrom mekt.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "print('heavy:', sorted({'torch', 'onnx'} & set(sys.modules)))"
+        "print('heavy:', sorted({'torch', 'onnx', 'paho', 'ssl', 'mekt.login', 'sensors.replay'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", probe, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy: []"

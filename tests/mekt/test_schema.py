@@ -14,6 +14,7 @@ from mekt.schema import (
     UNKNOWN_KEYS_NAMED,
     Bounds,
     Count,
+    Later,
     Name,
     Positive,
     SchemaError,
@@ -361,3 +362,15 @@ def test_a_table_of_no_kind_or_with_mistakes_of_its_kind_is_explained(table: Any
     with pytest.raises(SchemaError) as caught:
         build(Board, {"spare": table})
     assert caught.value.problems == [problem]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trip:
+    span: Annotated[object, Later("tests.mekt.test_schema.Span")] | None = None
+
+
+def test_a_dataclass_that_is_imported_when_there_is_one_is_built_as_any_other() -> None:
+    assert build(Trip, {}) == Trip()
+    assert build(Trip, {"span": {"low": 1, "high": 2}}) == Trip(span=Span(low=1, high=2))
+    assert problems_of({"span": {"low": 1}}, Trip) == ["span.high: missing; expected a whole number"]
+    assert problems_of({"span": 3}, Trip) == ["span: expected a table, got 3"]

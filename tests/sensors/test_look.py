@@ -14,7 +14,7 @@ import pytest
 from mekt.errors import SensorError, SettingsError
 from mekt.modality import Modality
 from mekt.process import Stop
-from sensors import lasting, look
+from sensors import look
 from sensors.found import Found
 from sensors.look import reading, run_record, run_watch, show_list, sources_of
 from sensors.recording import read_recording, write_recording
@@ -72,7 +72,7 @@ class Broken:
 def test_a_sensor_that_fails_is_opened_again_behind_a_gap_and_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lasting, "RETRY_S", 0.0)
+    monkeypatch.setattr(look, "RETRY_S", 0.0)
     source = Broken()
     given = [item for item, _ in reading([source], Stop()) if item is not None]
     assert [type(item).__name__ for item in given] == ["Block", "Gap", "Block"]

@@ -41,7 +41,7 @@ class Side:
             def stop(self) -> None:
                 """Nothing is under way."""
 
-        monkeypatch.setattr("edge.updates.trying.SelfTest", Begun)
+        monkeypatch.setattr("edge.updates.selftest.SelfTest", Begun)
         slots = Slots(folder)
         slots.state = Updates(phase="testing", number=1, running=running, target=NEW)
         self.trying = Trying(LIMITS, slots, self.handover)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench.contenders.local import learn_locally
-from bench.inference import ATTACKS, Evidence, by_all_rounds, chosen, evidence, hit, joined
 from bench.members import halves
+from bench.membership import ATTACKS, Evidence, by_all_rounds, chosen, evidence, hit, joined
 from mekt.encoders import SplitAutoencoder
 from mekt.plan import Architecture
 from sensors.normalise import normalise
