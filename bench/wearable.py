@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.protocols import hapt
+from bench.streams import streamed_ms
 from bench.tables import number
 from coordinator.classifier import fit_classifier
 from export.int8 import int8_of
@@ -72,7 +73,8 @@ class Form:
 class Figures:
     """An encoder: one window by torch (`eager`), as exported, in 8 bits, and one step of `new` of a window's samples.
 
-    `shipped` is what a wearable runs; `tail` is its p99 / median, `busy_tail` that of the processor's time alone.
+    `shipped` is what a wearable runs; `tail` is its p99 / median, `busy_tail` that of the processor's time alone. The
+    last two are what a window of a stream takes through all of the runtime, computed whole (fp32) and in a step.
     """
 
     encoder: str
@@ -85,6 +87,8 @@ class Figures:
     new: float
     tail: float
     busy_tail: float
+    stream_whole_ms: float
+    stream_steps_ms: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -150,6 +154,7 @@ def measure(modality: Modality, architecture: Architecture, windows: Windows, *,
     }
     shipped = "int8" if forms["int8"].median_ms <= forms["fp32"].median_ms else "fp32"
     best = {"fp32": model, "int8": int8}[shipped]
+    stream_whole_ms, stream_steps_ms = streamed_ms(release, step, windows.judged.arrays[name], runs)
     return Figures(
         encoder=f"{entry.architecture} {how}",
         window=x.shape[1:],
@@ -159,6 +164,8 @@ def measure(modality: Modality, architecture: Architecture, windows: Windows, *,
         new=step.samples / x.shape[1],
         tail=_tail(best, name, x, tail, time.perf_counter_ns),
         busy_tail=_tail(best, name, x, tail, time.thread_time_ns),
+        stream_whole_ms=stream_whole_ms,
+        stream_steps_ms=stream_steps_ms,
     )
 
 
@@ -268,7 +275,7 @@ def show_wearable(*, data: Path | None, as_json: bool, quick: bool, out: TextIO)
     if as_json:
         print(json.dumps({"wearable": [plain(each) for each in figures]}), file=out)
         return 0
-    print("\n".join([*_windows_table(figures), "", *_steps_table(figures)]), file=out)
+    print("\n".join([*_windows_table(figures), "", *_steps_table(figures), "", *_streams_table(figures)]), file=out)
     return 0
 
 
@@ -339,6 +346,21 @@ def _steps_table(figures: Sequence[Figures]) -> list[str]:
         for each in figures
     ]
     return _table((*head, "F1 lost"), rows)
+
+
+def _streams_table(figures: Sequence[Figures]) -> list[str]:
+    rows = [
+        (
+            each.encoder.split()[0],
+            " x ".join(map(str, each.window)),
+            f"{each.new * WINDOW.window_s:.2f}",
+            _us(each.stream_whole_ms),
+            _us(each.stream_steps_ms),
+            f"{each.stream_whole_ms / each.stream_steps_ms:.1f} x",
+        )
+        for each in figures
+    ]
+    return _table(("encoder", "window", "every (s)", "whole windows (us)", "in steps (us)", "cheaper"), rows)
 
 
 def _us(milliseconds: float) -> str:

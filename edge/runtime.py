@@ -130,12 +130,16 @@ class Runtime:
         return self._classifiers[classifier].modalities
 
     def _steps(self, release: Release, stride_s: float) -> dict[str, Steps]:
-        counts = {name: self.manifest.steps_to_run(entry, stride_s) for name, entry in self._encoders.items()}
-        return {
-            name: Steps(entry, entry.step, _session(release, entry.step.file), counts[name])
-            for name, entry in self._encoders.items()
-            if counts[name] and entry.step is not None
-        }
+        made = {}
+        for name, entry in self._encoders.items():
+            count, form = self.manifest.steps_to_run(entry, stride_s), entry.step
+            if count and form is not None:
+                made[name] = Steps(entry, form, _session(release, form.file), count)
+                try:
+                    made[name].try_out()
+                except Exception as error:  # onnxruntime's exceptions share no base class of their own
+                    raise _does_not_run(release, form.file, error) from error
+        return made
 
     def _checked_length(self, modality: str, arrays: Mapping[str, Floats]) -> int:
         if modality not in arrays:
@@ -176,15 +180,18 @@ class Runtime:
         try:
             shape = self._run(file, x).shape
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise ReleaseError(
-                f"{release.path}: {file} does not run ({error}); export the release again",
-                catalogue.RELEASE_DOES_NOT_RUN,
-            ) from error
+            raise _does_not_run(release, file, error) from error
         if shape != (1, width):
             raise ReleaseError(
                 f"{release.path}: {file} gives {shape}, its manifest says {(1, width)}; export the release again",
                 catalogue.RELEASE_DOES_NOT_RUN,
             )
+
+
+def _does_not_run(release: Release, file: str, error: Exception) -> ReleaseError:
+    return ReleaseError(
+        f"{release.path}: {file} does not run ({error}); export the release again", catalogue.RELEASE_DOES_NOT_RUN
+    )
 
 
 def _session(release: Release, file: str) -> Any:

@@ -2,7 +2,7 @@
 
 Shapes: B windows, T samples, C channels, frames of (Y, X) pixels, F features, D embedding width, K classes.
 An encoder maps its modality's normalised window to `embedding` (B, D), a classifier `embeddings` (B, sum of D) to
-`probabilities` (B, K). B and T are open.
+`probabilities` (B, K). B is open.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ from export.layers import Floats, Graph
 from mekt.encoders import (
     CONV_KERNELS,
     FRAME_CHANNELS,
+    FRAME_FEATURES,
     FRAME_TIME_KERNEL,
     LSTM_LAYERS,
     MOTION_GAIN,
@@ -29,8 +30,8 @@ PROBABILITIES = "probabilities"
 FIRST = "backbone.convolutions.0"
 
 
-def encoder_model(modality: str, encoder: Encoder) -> bytes:
-    """The ONNX model of `encoder`: input `modality` (B, T, ...), output `embedding` (B, D).
+def encoder_model(modality: str, encoder: Encoder, samples: int) -> bytes:
+    """The ONNX model of `encoder` for windows of T samples: input `modality` (B, T, ...), output `embedding` (B, D).
 
     Raises:
         ReleaseError: when the encoder has weights that the export does not know.
@@ -39,9 +40,9 @@ def encoder_model(modality: str, encoder: Encoder) -> bytes:
     if isinstance(encoder.backbone, FrameConv):
         weights |= _apart(weights.pop(f"{FIRST}.weight"))
     graph = Graph(weights)
-    hidden = graph.relu(graph.linear(_features(graph, modality, encoder), "to_hidden"))
+    hidden = graph.relu(graph.linear(_features(graph, modality, encoder, samples), "to_hidden"))
     embedding = graph.linear(hidden, "to_embedding")
-    dimensions: tuple[int | str, ...] = ("B", "T", *encoder.sizes.shape)
+    dimensions: tuple[int | str, ...] = ("B", samples, *encoder.sizes.shape)
     return graph.model(
         f"encoder_{modality}", {modality: dimensions}, {EMBEDDING: (embedding, ("B", encoder.sizes.embedding))}
     )
@@ -57,14 +58,14 @@ def classifier_model(name: str, weight_KD: NDArray[np.floating[Any]], bias_K: ND
     )
 
 
-def _features(graph: Graph, x: str, encoder: Encoder) -> str:
+def _features(graph: Graph, x: str, encoder: Encoder, samples: int) -> str:
     match encoder.backbone:
         case SignalConv():
-            return signal_conv(graph, x, encoder.backbone.stretches)
+            return signal_conv(graph, x, encoder.backbone.stretches, samples)
         case SignalLstm():
             return signal_lstm(graph, x)
         case FrameConv():
-            return frame_conv(graph, x, encoder.sizes.shape, encoder.backbone.stretches)
+            return frame_conv(graph, x, encoder.backbone.stretches, samples, encoder.sizes.shape)
 
 
 def _apart(weight: Floats) -> dict[str, Floats]:
@@ -76,12 +77,13 @@ def _apart(weight: Floats) -> dict[str, Floats]:
     return {f"{FIRST}.of_frames": seen + moving, f"{FIRST}.of_mean": -moving}
 
 
-def signal_conv(graph: Graph, x_BTC: str, stretches: int) -> str:
+def signal_conv(graph: Graph, x_BTC: str, stretches: int, samples: int) -> str:
     """SignalConv: (B, T, C) -> (B, width)."""
     x_BCT = graph.node("Transpose", x_BTC, perm=[0, 2, 1])
     for index, kernel in enumerate(CONV_KERNELS):
         x_BCT = graph.relu(graph.conv(x_BCT, f"backbone.convolutions.{index}", stride=2, padding=kernel // 2))
-    return graph.means_and_max(x_BCT, stretches)
+        samples = -(-samples // 2)
+    return graph.means_and_max(x_BCT, stretches, samples)
 
 
 def signal_lstm(graph: Graph, x_BTC: str) -> str:
@@ -89,17 +91,13 @@ def signal_lstm(graph: Graph, x_BTC: str) -> str:
     return graph.lstm(x_BTC, "backbone.lstm", layers=LSTM_LAYERS)
 
 
-def frame_conv(graph: Graph, x_BTYX: str, shape: tuple[int, ...], stretches: int) -> str:
+def frame_conv(graph: Graph, x_BTYX: str, stretches: int, samples: int, shape: tuple[int, ...]) -> str:
     """FrameConv: (B, T, Y, X) -> (B, width); `shape` is (Y, X)."""
-    each_frame = graph.constant("each_frame", np.array([-1, 1, *shape]))
-    frames = graph.node("Reshape", x_BTYX, each_frame)
-    frames = graph.relu(graph.moving_conv(frames, x_BTYX, FIRST))
+    frames = graph.reshape(x_BTYX, -1, 1, *shape)
+    frames = graph.relu(graph.moving_conv(frames, x_BTYX, FIRST, frames=samples, samples=samples, shape=shape))
     for index in range(1, len(FRAME_CHANNELS)):
         frames = graph.relu(graph.conv(frames, f"backbone.convolutions.{index}", stride=2, padding=1))
     features = graph.relu(graph.linear(graph.node("Flatten", frames, axis=1), "backbone.to_features"))
-    batch_and_time = graph.node("Shape", x_BTYX, start=0, end=2)
-    steps = graph.node("Concat", batch_and_time, graph.constant("features", np.array([-1])), axis=0)
-    x_BTF = graph.node("Reshape", features, steps)
-    x_BFT = graph.node("Transpose", x_BTF, perm=[0, 2, 1])
+    x_BFT = graph.node("Transpose", graph.reshape(features, -1, samples, FRAME_FEATURES), perm=[0, 2, 1])
     x_BFT = graph.relu(graph.conv(x_BFT, "backbone.over_time", stride=1, padding=FRAME_TIME_KERNEL // 2))
-    return graph.means_and_max(x_BFT, stretches)
+    return graph.means_and_max(x_BFT, stretches, samples)

@@ -1,6 +1,6 @@
 """The layers of encoders and classifiers as ONNX nodes, built from the weights of their torch counterparts.
 
-Shapes: B windows, T samples, C or F channels in and out, H width of an LSTM. B and T stay open in every graph.
+Shapes: B windows, T samples, C or F channels in and out, H width of an LSTM. B stays open in every graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,6 +58,10 @@ class Graph:
             "Slice", x, *(self.constant(f"cut_{len(self._nodes)}_{k}", np.array([v])) for k, v in places.items())
         )
 
+    def reshape(self, x: str, *sizes: int) -> str:
+        """Other dimensions: 0 is that of x at this place, -1 whatever is left."""
+        return self.node("Reshape", x, self.constant(f"sizes_{len(self._nodes)}", np.array(sizes)))
+
     def conv(self, x: str, layer: str, *, stride: int, padding: int) -> str:
         """nn.Conv1d or nn.Conv2d, told by the weight: (B, C, ...) -> (B, F, ...)."""
         weight = self._weight(f"{layer}.weight")
@@ -72,6 +76,19 @@ class Graph:
             pads=[padding] * 2 * axes,
         )
 
+    def short_conv(self, x_TC: str, layer: str, samples: int) -> str:
+        """nn.Conv1d of stride 2, not padded, of so many samples of one window, (T, C) or (1, T, C) -> (S, F).
+
+        What each output takes is put side by side, so that all of them are one product: of few samples that takes less
+        time than a convolution.
+        """
+        weight_FCK = self._weight(f"{layer}.weight")
+        width, channels, kernel = weight_FCK.shape
+        places = 2 * np.arange((samples - kernel) // 2 + 1)[:, None] + np.arange(kernel)
+        taken = self.node("Gather", x_TC, self.constant(f"{layer}.places", places), axis=-2)
+        weight = self.constant(f"{layer}.product", weight_FCK.transpose(2, 1, 0).reshape(-1, width))
+        return self.node("Gemm", self.reshape(taken, -1, kernel * channels), weight, self.weight(f"{layer}.bias"))
+
     def linear(self, x_BC: str, layer: str) -> str:
         """nn.Linear: (B, C) -> (B, F)."""
         return self.node("Gemm", x_BC, self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias"), transB=1)
@@ -80,36 +97,28 @@ class Graph:
         """Negative values become 0."""
         return self.node("Relu", x)
 
-    def moving_conv(self, x_SYX: str, x_BTYX: str, layer: str) -> str:
+    def moving_conv(
+        self, x_SYX: str, x_BTYX: str, layer: str, *, frames: int, samples: int, shape: tuple[int, ...]
+    ) -> str:
         """A convolution that sees frames and the mean frames of their windows apart: (S, 1, Y, X) -> (S, F, Y', X').
 
-        `x_SYX` are frames of the windows `x_BTYX`, of each the same number; the layer's weights are called `of_frames`
-        and `of_mean`.
+        `x_SYX` are so many frames of each of the windows `x_BTYX`, which have so many samples of this shape (Y, X); the
+        layer's weights are called `of_frames` and `of_mean`.
         """
-        kernel = list(self._weights[f"{layer}.of_mean"].shape[2:])
-        attributes: dict[str, Any] = {"kernel_shape": kernel, "strides": [2, 2], "pads": [kernel[0] // 2] * 4}
+        width, _, kernel, _ = self._weights[f"{layer}.of_mean"].shape
+        attributes: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [2, 2], "pads": [kernel // 2] * 4}
         of_frames, bias, of_mean = (self.weight(f"{layer}.{each}") for each in ("of_frames", "bias", "of_mean"))
-        frames = self.node("Conv", x_SYX, of_frames, bias, **attributes)
-        mean = self.node("Conv", self._mean_frame(x_BTYX), of_mean, **attributes)
+        seen = self.node("Conv", x_SYX, of_frames, bias, **attributes)
+        mean = self.node("Conv", self._mean_frame(x_BTYX, samples, shape), of_mean, **attributes)
         # By window, so that each has its own mean's.
-        shape = self.node("Shape", mean, start=1, end=4)
-        windows = self.node("Shape", x_BTYX, start=0, end=1)
-        rest = self.constant(f"{layer}.rest", np.array([-1]))
-        by_window = self.node("Reshape", frames, self.node("Concat", windows, rest, shape, axis=0))
-        one = self.constant(f"{layer}.one", np.array([1]))
-        moving = self.node("Add", by_window, self.node("Unsqueeze", mean, one))
-        return self.node("Reshape", moving, self.node("Concat", rest, shape, axis=0))
+        made = (width, *(-(-each // 2) for each in shape))
+        by_window = self.reshape(seen, -1, frames, *made)
+        return self.reshape(self.node("Add", by_window, self.reshape(mean, -1, 1, *made)), -1, *made)
 
-    def _mean_frame(self, x_BTYX: str) -> str:
-        """The mean frame of each window, (B, 1, Y, X); as a product with ones, in a fraction of ReduceMean's time."""
-        flat = self.node("Reshape", x_BTYX, self.constant("flat", np.array([0, 0, -1])))
-        samples = self.node("Shape", x_BTYX, start=1, end=2)
-        row = self.node("Concat", self.constant("row", np.array([1])), samples, axis=0)
-        ones = self.node("ConstantOfShape", row, value=numpy_helper.from_array(np.ones(1, np.float32)))
-        mean = self.node("Div", self.node("MatMul", ones, flat), self.node("Cast", samples, to=TensorProto.FLOAT))
-        frame = self.node("Shape", x_BTYX, start=2, end=4)
-        shape = self.node("Concat", self.constant("each_mean", np.array([0, 1])), frame, axis=0)
-        return self.node("Reshape", mean, shape)
+    def _mean_frame(self, x_BTYX: str, samples: int, shape: tuple[int, ...]) -> str:
+        """The mean frame of each window, (B, 1, Y, X); as a product, in a fraction of ReduceMean's time."""
+        share = self.constant("share", np.full((1, samples), 1 / samples, np.float32))
+        return self.reshape(self.node("MatMul", share, self.reshape(x_BTYX, 0, samples, -1)), -1, 1, *shape)
 
     def lstm(self, x_BTC: str, layer: str, *, layers: int) -> str:
         """The last hidden state of nn.LSTM(batch_first=True) of any number of layers: (B, T, C) -> (B, H)."""
@@ -120,26 +129,22 @@ class Graph:
         last_DBH = self._lstm_layer(x, layer, layers - 1, output=1)
         return self.node("Squeeze", last_DBH, self.constant(f"{layer}.direction_{layers - 1}", np.array([0])))
 
-    def means_and_max(self, x_BCT: str, stretches: int) -> str:
-        """Means over each stretch of time and the maximum, side by side: (B, C, T) -> (B, C * (stretches + 1)).
+    def means_and_max(self, x_BCT: str, stretches: int, samples: int) -> str:
+        """Means over each stretch of so many samples, and the maximum: (B, C, T) -> (B, C * (stretches + 1)).
 
-        A stretch begins at the whole number below its share of T, and ends at the one above.
+        A stretch begins at the whole number below its share of T, and ends at the one above; all of them are one
+        product.
         """
-        parts = [x_BCT]
-        if stretches > 1:
-            samples = self.node("Shape", x_BCT, start=2, end=3)
-            whole, rest, time = (
-                self.constant(f"stretches_{name}", np.array([value]))
-                for name, value in {"whole": stretches, "rest": stretches - 1, "axis": 2}.items()
-            )
-            cuts = [self.constant(f"stretch_{i}", np.array([i])) for i in range(stretches + 1)]
-            shares = [self.node("Mul", samples, each) for each in cuts]
-            firsts = [self.node("Div", each, whole) for each in shares[:-1]]
-            ends = [self.node("Div", self.node("Add", each, rest), whole) for each in shares[1:]]
-            parts = [self.node("Slice", x_BCT, *cut, time) for cut in zip(firsts, ends, strict=True)]
-        means = [self.node("ReduceMean", each, axes=[2], keepdims=0) for each in parts]
-        most = self.node("ReduceMax", x_BCT, axes=[2], keepdims=0)
-        return self.node("Concat", *means, most, axis=1)
+        if stretches == 1:
+            means = self.node("ReduceMean", x_BCT, axes=[2], keepdims=0)
+        else:
+            shares = np.zeros((samples, stretches), np.float32)
+            for k in range(stretches):
+                first, end = k * samples // stretches, -(-(k + 1) * samples // stretches)
+                shares[first:end, k] = 1 / (end - first)
+            x_BCK = self.node("MatMul", x_BCT, self.constant("shares", shares))
+            means = self.node("Flatten", self.node("Transpose", x_BCK, perm=[0, 2, 1]), axis=1)
+        return self.node("Concat", means, self.node("ReduceMax", x_BCT, axes=[2], keepdims=0), axis=1)
 
     def model(
         self, name: str, x: Mapping[str, Sequence[int | str]], y: Mapping[str, tuple[str, Sequence[int | str]]]

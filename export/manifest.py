@@ -25,6 +25,8 @@ LARGEST_MANIFEST_BYTES = 1 << 22
 SUFFIX = ".zip"
 # Another form of an encoder is kept only if it costs no classifier more weighted F1 than this.
 MOST_F1_LOST = 0.005
+# Steps may be so many samples longer or shorter than the way from one window to the next: decimals are rounded.
+MOST_OFF = 0.01
 
 Sha256 = Annotated[str, Bounds(pattern=r"[0-9a-f]{64}")]
 Width = Annotated[int, Bounds(low=1, high=1024)]
@@ -198,15 +200,16 @@ class Manifest:
     def steps_to_run(self, encoder: EncoderEntry, stride_s: float) -> int:
         """How many steps lead from one window to the next, so far apart; 0 where whole windows are computed faster.
 
-        In doubt they are: without figures, and where no number of steps is as long, or a window too short for them.
+        In doubt they are: without figures, and where no number of steps is as long, to a hundredth of a sample, or two
+        windows have too little in common for it.
         """
         form = encoder.step
         if self.measured is None or form is None:
             return 0
-        steps = round(stride_s * encoder.modality.rate_hz / form.samples)
-        fit = math.isclose(steps * form.samples, stride_s * encoder.modality.rate_hz, rel_tol=1e-6) and (
-            (steps - 1) * form.samples + form.takes <= self.window.samples(encoder.modality)
-        )
+        stride, samples = stride_s * encoder.modality.rate_hz, self.window.samples(encoder.modality)
+        steps = round(stride / form.samples)
+        new = steps * form.samples
+        fit = abs(new - stride) <= MOST_OFF and new < samples and new - form.samples + form.takes <= samples
         latency_ms = self.measured.latency_ms
         return steps if fit and steps * latency_ms[form.file] < latency_ms[self.file_to_run(encoder)] else 0
 

@@ -61,13 +61,15 @@ def _signal_conv(entry: EncoderEntry, window: WindowSpec, weights: Mapping[str, 
     features = -(-window_samples // stride)
     new = max(1, round(STEP * window_samples / stride))
     samples, takes = new * stride, (new - 1) * stride + reach
-    x_BCT = graph.node("Transpose", entry.modality.name, perm=[0, 2, 1])
+    x_TC, length = entry.modality.name, takes
     for layer in layers:
-        x_BCT = graph.relu(graph.conv(x_BCT, layer, stride=2, padding=0))
+        x_TC = graph.relu(graph.short_conv(x_TC, layer, length))
+        length = (length - weights[f"{layer}.weight"].shape[2]) // 2 + 1
     width = weights[f"{layers[-1]}.weight"].shape[0]
-    x_BFN = graph.node("Concat", graph.cut("features", 2, new, features), x_BCT, axis=2)
+    x_BFS = graph.node("Transpose", graph.reshape(x_TC, 1, new, width), perm=[0, 2, 1])
+    x_BFN = graph.node("Concat", graph.cut("features", 2, new, features), x_BFS, axis=2)
     stretches = weights["to_hidden.weight"].shape[1] // width - 1
-    embedding = _head(graph, graph.means_and_max(x_BFN, stretches))
+    embedding = _head(graph, graph.means_and_max(x_BFN, stretches, features))
     return _step(
         entry,
         graph,
@@ -114,22 +116,23 @@ def _frame_conv(entry: EncoderEntry, window: WindowSpec, weights: Mapping[str, F
     frames = window.samples(entry.modality)
     new = max(1, round(STEP * frames))
     newest = graph.cut(x_BTYX, 1, frames - new, frames)
-    x = graph.node("Reshape", newest, graph.constant("each_frame", np.array([new, 1, *entry.modality.shape])))
-    x = graph.relu(graph.moving_conv(x, x_BTYX, "backbone.convolutions.0"))
+    shape = entry.modality.shape
+    x = graph.reshape(newest, new, 1, *shape)
+    first = graph.moving_conv(x, x_BTYX, "backbone.convolutions.0", frames=new, samples=frames, shape=shape)
+    x = graph.relu(first)
     for index in range(1, len(weights)):
         if _is_layer(weights, index):
             x = graph.relu(graph.conv(x, f"backbone.convolutions.{index}", stride=2, padding=1))
     x = graph.relu(graph.linear(graph.node("Flatten", x, axis=1), "backbone.to_features"))
     width, _, kernel = weights["backbone.over_time.weight"].shape
-    x_BSF = graph.node("Reshape", x, graph.constant("steps", np.array([1, new, width])))
-    x_BTF = graph.node("Concat", graph.cut("features", 1, new, frames), x_BSF, axis=1)
+    x_BTF = graph.node("Concat", graph.cut("features", 1, new, frames), graph.reshape(x, 1, new, width), axis=1)
     x_BFT = graph.node("Transpose", x_BTF, perm=[0, 2, 1])
     x_BFT = graph.relu(graph.conv(x_BFT, "backbone.over_time", stride=1, padding=kernel // 2))
     stretches = weights["to_hidden.weight"].shape[1] // width - 1
     return _step(
         entry,
         graph,
-        _head(graph, graph.means_and_max(x_BFT, stretches)),
+        _head(graph, graph.means_and_max(x_BFT, stretches, frames)),
         samples=new,
         takes=frames,
         history=2 * frames - new,

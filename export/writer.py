@@ -66,7 +66,8 @@ def write_release(
     """
     _fit_together(plan, encoders, classifiers, labels, windows)
     trained = {name: copy.deepcopy(encoders[name]).cpu().float().eval() for name in sorted(encoders)}
-    models = {_file("encoder", name): encoder_model(name, encoder) for name, encoder in trained.items()}
+    samples = {each.name: plan.window.samples(each) for each in plan.modalities}
+    models = {_file("encoder", name): encoder_model(name, each, samples[name]) for name, each in trained.items()}
     for name, (_, weight_KD, bias_K) in classifiers.items():
         models[_file("classifier", name)] = classifier_model(name, weight_KD, bias_K)
     parity = _parity(models, plan, trained, classifiers, windows)

@@ -34,12 +34,14 @@ PIECE_S = 60.0
 class Window:
     """One window: its start on the source's clock, per modality the values of T samples, and how well it was sensed.
 
-    Frames are those of other windows too: whoever changes values takes a copy.
+    Frames are those of other windows too: whoever changes values takes a copy. `place` is the number of its grid, and
+    its own on that: no window of one grid lies on samples of another.
     """
 
     start_s: float
     values: Mapping[str, Values]
     quality: Mapping[str, Quality] = field(default_factory=dict)
+    place: tuple[int, int] = (0, 0)
 
     @property
     def arrays(self) -> dict[str, Floats]:
@@ -84,6 +86,7 @@ class Windower:
         self._late_s = spec.window_s + wait_s
         self._windows: Counter[str] = Counter()
         self._grid: Grid | None = None
+        self._grids = 0
         self._next = 0
 
     @property
@@ -159,6 +162,7 @@ class Windower:
         if not begins_s or (len(begins_s) < len(self._sets) and min(begins_s) > late_s):
             return
         self._grid = Grid(origin_s=begins_s[0], stride_s=self._stride_s)
+        self._grids += 1
         first_s = min(begins_s) - SLACK_S
         self._next = int(self._grid.first(lambda start_s: start_s >= first_s, first_s))
 
@@ -175,8 +179,10 @@ class Windower:
                 for row, each in zip(rows.tolist(), ratings, strict=False):
                     quality[row][name] = each
         return [
-            Window(start_s=start_s, values=those, quality=each)
-            for start_s, those, each in zip(starts_s.tolist(), values, quality, strict=True)
+            Window(start_s=start_s, values=those, quality=each, place=(self._grids, number))
+            for start_s, number, those, each in zip(
+                starts_s.tolist(), made.windows.tolist(), values, quality, strict=True
+            )
         ]
 
 

@@ -68,7 +68,7 @@ class Recogniser:
             arrays = {name: array[None] for name, array in window.arrays.items()}
             embedded = {}
             for name in self._runtime.steps.keys() & arrays.keys():
-                embedding = self._runtime.steps[name].embed(window.start_s, arrays[name])
+                embedding = self._runtime.steps[name].embed(window.place, arrays[name])
                 if embedding is not None:
                     embedded[name] = embedding
             decisions = self._runtime.classify(arrays, embedded=embedded)

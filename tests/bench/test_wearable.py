@@ -23,7 +23,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_form_of_an_encoder_is_measured(tmp_path: Path) -> None:
     figures = wearable.measure(ACC, "ordered", wearable.signals(tmp_path), runs=3, tail=5)
     assert (figures.encoder, figures.window, figures.new) == ("ordered static", (128, 3), 16 / 128)
-    assert min(figures.eager_ms, figures.tail, figures.busy_tail) > 0
+    assert min(figures.eager_ms, figures.tail, figures.busy_tail, figures.stream_whole_ms, figures.stream_steps_ms) > 0
     for form in (figures.fp32, figures.int8, figures.step):
         assert 0 < form.low_ms <= form.median_ms <= form.high_ms
     assert figures.int8.size_bytes < 0.5 * figures.fp32.size_bytes
@@ -36,7 +36,7 @@ def test_it_is_shown_as_tables_and_as_json(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(wearable, "SIGNALS", ())
     monkeypatch.setattr(wearable, "CAMERAS", (DEPTH,))
     assert wearable.show_wearable(data=tmp_path, as_json=False, quick=True, out=text) == 0
-    assert text.getvalue().count("26 x 24 x 32") == 2
+    assert text.getvalue().count("26 x 24 x 32") == 3
     monkeypatch.setattr(wearable, "SIGNALS", ("narrow",))
     monkeypatch.setattr(wearable, "CAMERAS", ())
     assert wearable.show_wearable(data=tmp_path, as_json=True, quick=True, out=data) == 0

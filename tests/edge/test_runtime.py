@@ -157,7 +157,7 @@ def test_only_the_models_that_are_needed_are_loaded(release: Release) -> None:
 
 
 def test_a_model_that_does_not_fit_the_manifest_is_found_at_once(release: Release) -> None:
-    gyro_for_depth = encoder_model("depth", PARTS.encoders["gyro"])
+    gyro_for_depth = encoder_model("depth", PARTS.encoders["gyro"], 10)
     with pytest.raises(ReleaseError, match=r"encoder-depth\.onnx does not run .* export the release again"):
         Runtime(with_model(release, "encoder-depth.onnx", gyro_for_depth))
     four_classes = classifier_model("acc", np.zeros((4, 4)), np.zeros(4))
@@ -172,7 +172,7 @@ def test_of_an_encoders_forms_the_one_is_run_that_the_manifest_finds_best(
     # In the place of the smaller form another encoder, which is told from the first by what it says.
     other = parts_of(GYRO, DEPTH).encoders["gyro"]
     assert other.sizes == PARTS.encoders["acc"].sizes
-    model = encoder_model("acc", other)
+    model = encoder_model("acc", other, 50)
     file = "encoder-acc-int8.onnx"
     int8 = Int8Form(file=file, how="static", f1_lost={"acc": 0.0, FUSED: 0.0})
     manifest = release.manifest

@@ -1,4 +1,4 @@
-"""Each layer computes in onnxruntime what its torch counterpart computes, for any number and length of windows."""
+"""Each layer computes in onnxruntime what its torch counterpart computes, for any number of windows."""
 
 from collections.abc import Callable
 
@@ -88,13 +88,24 @@ def test_an_lstm_of_any_depth(layers: int, channels: int, width: int) -> None:
             assert_alike(model, lambda x: torch_layer(x)[1][0][-1], noise(batch, length, channels))
 
 
+@pytest.mark.parametrize(("kernel", "channels"), [(7, 3), (3, 32), (1, 1)])
+def test_a_convolution_of_few_samples_as_one_product(kernel: int, channels: int) -> None:
+    torch_layer = seeded(lambda: nn.Conv1d(channels, 6, kernel, stride=2))
+    for length in (kernel, kernel + 1, 31):
+        for dimensions in ((length, channels), (1, length, channels)):
+            graph = Graph(weights_of(torch_layer, "layer"))
+            y = graph.short_conv("x", "layer", length)
+            model = graph.model("conv", {"x": dimensions}, {"y": (y, ("S", 6))})
+            assert_alike(model, lambda x: torch_layer(x.mT).squeeze(0).mT, noise(*dimensions))
+
+
 @pytest.mark.parametrize("stretches", [1, 2, 3])
 def test_means_and_maximum_over_time(stretches: int) -> None:
-    graph = Graph({})
-    y = graph.means_and_max("x", stretches)
-    model = graph.model("pool", {"x": ("B", 6, "T")}, {"y": (y, ("B", 6 * (stretches + 1)))})
-    for batch in BATCHES:
-        for length in LENGTHS:
+    for length in LENGTHS:
+        graph = Graph({})
+        y = graph.means_and_max("x", stretches, length)
+        model = graph.model("pool", {"x": ("B", 6, length)}, {"y": (y, ("B", 6 * (stretches + 1)))})
+        for batch in BATCHES:
             x = noise(batch, 6, length)
             assert_alike(model, lambda x: pooled_over_time(x, stretches), x)
 

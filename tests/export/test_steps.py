@@ -38,7 +38,7 @@ def entry_of(modality: Modality, architecture: str) -> EncoderEntry:
 
 def made(modality: Modality, architecture: Architecture) -> tuple[Encoder, bytes, Step]:
     encoder = encoders_of(plan_of(modality), architecture)[modality.name]
-    model = encoder_model(modality.name, encoder)
+    model = encoder_model(modality.name, encoder, WINDOW.samples(modality))
     step = step_of(entry_of(modality, architecture), WINDOW, model)
     assert step is not None
     return encoder, model, step
@@ -130,5 +130,5 @@ def test_a_step_computes_less_than_a_window(kind: str) -> None:
 
 
 def test_a_window_too_short_for_a_step_has_none() -> None:
-    model = encoder_model("acc", encoders_of(plan_of(ACC))["acc"])
+    model = encoder_model("acc", encoders_of(plan_of(ACC))["acc"], 15)
     assert step_of(entry_of(ACC, "conv"), WindowSpec(window_s=0.3, stride_s=0.3), model) is None

@@ -416,7 +416,7 @@ def test_home_assistant_does_not_give_a_wearable_up_between_two_windows(release:
     home = HomeAssistantSettings(id="anna", name="Anna")
     settings = settings_of(Body(steps=[]), every_s=0.9, home_assistant=home)
     loop = Wearable(settings, Path(), OneRelease(read_release(release)), Stop(), [])
-    assert loop._fitted.home is not None and loop._home.repeat_s == 0.9
+    assert loop._fitted.home is not None and loop._fitted.home.repeat_s == 0.9
 
 
 def test_errors_of_the_settings_are_no_others(release: Path) -> None:
