@@ -41,7 +41,7 @@ check: test ## the same as test
 chaos: $(READY) broker ## fifty-two kills of a federation's parts, and all must end as if nobody had; four minutes
 	@$(VENV)/bin/mekt chaos --kills 52 --rounds 13 $(ARGS)
 
-rollout: $(READY_TO_TEST) broker ## releases to wearables while parts are killed, a bad one, and back; four minutes
+rollout: $(READY_TO_TEST) broker ## releases to wearables while parts are killed, a bad one, and back; three to five minutes
 	@OMP_NUM_THREADS=1 $(PY) -m tests.proofs.rollout $(ARGS)
 
 bench: $(READY_TO_BENCH) ## what a round takes by part, and inference on a wearable, as ratios

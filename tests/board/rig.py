@@ -11,7 +11,6 @@ import contextlib
 import json
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from export.release import read_release
 from tests.board.board import PROCESSOR, Board, BoardError, Said
 from tests.board.card import examine, make_card, parts
 from tests.debian import MissingError, cache_folder
@@ -43,6 +43,8 @@ LONGEST_WAIT_S = 30.0
 COMMAND_S, DECIDED_S, GOOD_S = 300.0, 300.0, 600.0
 # What two machines' arithmetic may make of a probability.
 MOST_APART = 1e-4
+# Whole numbers are rounded by another rule there.
+LEAST_SAME = 0.98
 ROLLOUT = re.compile(r"rollout (\d+): ([a-z-]+)")
 
 
@@ -60,11 +62,12 @@ class Cut:
 
 @dataclass
 class Figures:
-    """What was measured, in seconds."""
+    """What was measured; times are in seconds."""
 
     boots_s: list[float] = field(default_factory=list)
     decided_s: list[float] = field(default_factory=list)
     met: list[str] = field(default_factory=list)
+    compared: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 PHASES = ("fetching", "testing", "trial", "good")
@@ -165,7 +168,7 @@ def play(ward: Ward, board: Board, cuts: Sequence[Cut], figures: Figures) -> Non
     print("it joins, and gets its first release", flush=True)
     ward.mekt("release", "promote", first, "--now")
     figures.boots_s.append(board.switch_on())
-    for line in checked(board.run("cat /proc/cpuinfo | sed -n '/part/p'; python3 -V", COMMAND_S), "cat").lines:
+    for line in checked(board.run("sed -n '/part/{p;q}' /proc/cpuinfo; python3 -V", COMMAND_S), "sed").lines:
         print(f"  {line}")
     join = "python3 -m mekt enroll join --token wrist.token --wearable"
     begin = f"echo 'repeat_s = 0' > wearable.toml; {join} >> wearable.toml && cat further.toml >> wearable.toml"
@@ -203,24 +206,36 @@ def play(ward: Ward, board: Board, cuts: Sequence[Cut], figures: Figures) -> Non
     print(f"  files of releases: {len([line for line in arrived.lines if len(line) == 64])}")
 
 
-def compared(board: Board, release: Path, recording: Path) -> str:
-    """What the board decides of a recording, beside what this machine does; in words."""
+def compared(board: Board, theirs: str, ours: Path, recording: Path) -> tuple[float, float, float]:
+    """The share of windows of which board and this machine say the same, how far apart they are, and a window's ms."""
     question = "mekt infer --release {} --source {} --json"
-    told = checked(board.run(f"python3 -m {question.format('release.zip', recording.name)}", COMMAND_S), "mekt infer")
-    here = subprocess.run(
-        [sys.executable, "-m", *question.format(release, recording).split()], capture_output=True, text=True, check=True
-    )
-    theirs, ours = ([json.loads(line) for line in lines] for lines in (told.lines, here.stdout.splitlines()))
-    if len(theirs) != len(ours) or not ours:
-        raise ProofError(f"{len(theirs)} windows on the board, {len(ours)} here")
-    others = sum(a["label"] != b["label"] for a, b in zip(theirs, ours, strict=True))
-    apart = max(abs(a["probability"] - b["probability"]) for a, b in zip(theirs, ours, strict=True))
-    if others or apart > MOST_APART:
-        raise ProofError(f"{others} of {len(ours)} windows are of another class there; probabilities are {apart} apart")
-    latency_ms = float(np.median([each["latency_ms"] for each in theirs]))
-    return (
-        f"{len(ours)} windows, all of the same class; probabilities at most {apart:.1e} apart; {latency_ms:.1f} ms each"
-    )
+    told = checked(board.run(f"python3 -m {question.format(theirs, recording.name)}", COMMAND_S), "mekt infer")
+    here = said(recording.parent, *question.format(ours, recording).split()[1:])
+    there, at_home = ([json.loads(line) for line in lines] for lines in (told.lines, here.splitlines()))
+    if len(there) != len(at_home) or not there:
+        raise ProofError(f"{len(there)} windows on the board, {len(at_home)} here")
+    same = [a["label"] == b["label"] for a, b in zip(there, at_home, strict=True)]
+    apart = max(abs(a["probability"] - b["probability"]) for a, b in zip(there, at_home, strict=True))
+    return sum(same) / len(same), apart, float(np.median([each["latency_ms"] for each in there]))
+
+
+def compare(ward: Ward, board: Board, recording: Path, figures: Figures) -> None:
+    """A round's release, and what wearables run of it, by both machines."""
+    state = ward.place.config.parent / "state"
+    listed = checked(board.run("ls state/releases", COMMAND_S), "ls").lines
+    shipped = [state / "shipped" / name for name in listed if (state / "shipped" / name).is_file()]
+    newest = max(shipped, key=lambda path: read_release(path).manifest.round)
+    for name, theirs, ours, least in (
+        ("as the round wrote it", "release.zip", state / "releases" / f"{FEDERATION}-{ROUNDS:05d}.zip", 1.0),
+        ("as it was shipped", f"state/releases/{newest.name}", newest, LEAST_SAME),
+    ):
+        same, apart, latency_ms = compared(board, theirs, ours, recording)
+        figures.compared[name] = {"same": same, "apart": apart, "latency_ms": latency_ms}
+        print(
+            f"  the release {name}: {same:.1%} of windows as here, probabilities {apart:.1e} apart; {latency_ms:.1f} ms"
+        )
+        if same < least or (least == 1 and apart > MOST_APART):
+            raise ProofError(f"the release {name} is another one on the board")
 
 
 def main() -> int:
@@ -258,7 +273,7 @@ def main() -> int:
             make_card(made, image, files)
             board = stack.enter_context(Board(made, image, log, options.processor))
             play(ward, board, draw(options.seed, options.cuts), figures)
-            print(f"  {compared(board, release, recording)}")
+            compare(ward, board, recording, figures)
             board.switch_off()
             if faults := examine(image):
                 raise ProofError(f"the card: {faults}")

@@ -294,7 +294,7 @@ def test_a_canary_that_was_revoked_is_not_waited_for_and_its_words_count_no_more
     with Side(tmp_path, least=2, failures=2) as side:
         running = side.rollouts.start(read_release(zip_file), FIRST, 0.5).blob.sha256
         side.look(0.0)
-        side.shipping.heard(three, Fitness(number=1, state="trial"))
+        side.shipping.heard(three, Fitness(running=running, number=1, state="trial"))
         for device in (one, two):
             side.shipping.heard(device, Fitness(running=running, number=1, state="good"))
         side.look(10.0)
