@@ -74,8 +74,10 @@ class Stop:
 
 
 @contextlib.contextmanager
-def only_process(folder: Path) -> Iterator[Path]:
+def only_process(folder: Path, *, may_be_read_only: bool = False) -> Iterator[Path]:
     """`folder`, made where it is missing and kept for this process alone until the block ends.
+
+    A disk that became read-only can still be locked, by who can do with what is on it.
 
     Raises:
         StateError: when another process has it, naming that process, or it cannot be written.
@@ -87,8 +89,7 @@ def only_process(folder: Path) -> Iterator[Path]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        # A disk that became read-only can still be locked, and what is on it be used.
-        if error.errno != errno.EROFS or not path.exists():
+        if not (may_be_read_only and error.errno == errno.EROFS and path.exists()):
             raise StateError(
                 f"{path}: cannot be written ({error.strerror}); mend permissions or free space",
                 catalogue.of_disk(error),

@@ -37,7 +37,7 @@ class Keeper:
         self._handover = Handover()
         self._stack = contextlib.ExitStack()
         try:
-            folder = self._stack.enter_context(only_process(base / settings.state))
+            folder = self._stack.enter_context(only_process(base / settings.state, may_be_read_only=True))
             self._updating = Updating(settings, base, folder, self._handover)
         except BaseException:
             self._stack.close()

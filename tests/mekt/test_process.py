@@ -149,10 +149,12 @@ def test_a_disk_that_takes_nothing_any_more_can_still_be_locked(
         return opened(path, flags, *more)
 
     monkeypatch.setattr("os.open", read_only)
-    with only_process(tmp_path), pytest.raises(StateError, match="in use"), only_process(tmp_path):
+    one, another = (only_process(tmp_path, may_be_read_only=True) for _ in range(2))
+    with one, pytest.raises(StateError, match="in use by process"), another:
         pass
-    with pytest.raises(StateError, match="cannot be written"), only_process(tmp_path / "new"):
-        pass
+    for refused in (only_process(tmp_path), only_process(tmp_path / "new", may_be_read_only=True)):
+        with pytest.raises(StateError, match="cannot be written"), refused:
+            pass
 
 
 @pytest.mark.parametrize("place", ["file/state", "state"])
