@@ -7,7 +7,8 @@
     everybody -> stopped     too many failed, and they are `failures` or `hours` have passed
     any       -> stopped     a person says so
 
-Too many are more than `failed_share` of those that say "good" or failed. So one wearable that fails, be it ill or
+Too many are more than `failed_share` of those that say "good" or failed, and among all, before `hours` have passed, of
+those under way too: to fail takes seconds, to be good an hour. So one wearable that fails, be it ill or
 ill-meaning, does not keep a release from all others where enough are canaries; where they are few nobody but a person
 can tell its fault from the release's, and all waits for one.
 
@@ -45,8 +46,8 @@ class RolloutRules:
     With `promote` "last" the release of the last round is promoted without a person. A rollout begins with a `share` of
     all wearables, the canaries. It goes on to all of them once `least` canaries have run it for as long as they try a
     release; when `hours` pass without that, the former release is shipped again. So it is, among canaries as among all,
-    when more than `failed_share` of those that are done have failed: at once where these are `failures`, else after
-    `hours`. Then nothing more happens without a person.
+    when more than `failed_share` of those that are done have failed: at once where these are `failures` (among all, so
+    many that those under way cannot make up for it), else after `hours`. Then nothing more happens without a person.
     """
 
     promote: Literal["never", "last"] = "never"
@@ -200,13 +201,14 @@ def _canary(progress: Progress, rules: RolloutRules) -> tuple[Progress, tuple[Co
 
 def _everybody(progress: Progress, rules: RolloutRules) -> tuple[Progress, tuple[Command, ...]]:
     counts, is_over = progress.counts, _is_over(progress, rules)
-    if _fail_too_many(counts, rules) and (is_over or counts["failed"] >= rules.failures):
+    may_be_good = 0 if is_over else counts["pending"]
+    if _fail_too_many(counts, rules, may_be_good) and (is_over or counts["failed"] >= rules.failures):
         return _stopped(progress, _failures(progress))
     return (replace(progress, state="done") if is_over else progress), ()
 
 
-def _fail_too_many(counts: Mapping[Word, int], rules: RolloutRules) -> bool:
-    return counts["failed"] > rules.failed_share * (counts["good"] + counts["failed"])
+def _fail_too_many(counts: Mapping[Word, int], rules: RolloutRules, may_be_good: int = 0) -> bool:
+    return counts["failed"] > rules.failed_share * (counts["good"] + counts["failed"] + may_be_good)
 
 
 def _stopped(progress: Progress, reason: str) -> tuple[Progress, tuple[Command, ...]]:

@@ -126,6 +126,17 @@ def test_among_all_wearables_a_few_failures_are_not_the_releases() -> None:
     assert after(hours(10), begun=held, rules=many).state == "done"
 
 
+def test_among_all_wearables_those_under_way_may_still_be_good() -> None:
+    """To fail takes seconds, to be good an hour: the first ones that are done are not like the rest."""
+    wide = after(*(good(device) for device in CANARIES))
+    trying = after(*(Heard(device=each, state="trial") for each in OTHERS), begun=wide)
+    many = replace(RULES, failures=1, failed_share=0.2)
+    one = after(failed(OTHERS[0]), failed(OTHERS[1]), begun=trying, rules=many)
+    assert one.state == "everybody", "2 of 12"
+    assert after(failed(OTHERS[2]), begun=one, rules=many).state == "stopped"
+    assert after(hours(10), begun=one, rules=many).state == "stopped", "2 of 8 that are done"
+
+
 def test_what_is_about_one_wearable_stops_nobody_elses_release() -> None:
     for why in ABOUT_THE_WEARABLE:
         assert after(*(Heard(device=each, state="refused", why=why) for each in CANARIES)).state == "canary"
