@@ -195,9 +195,16 @@ class Rollouts:
                 f"{newest.progress.release} is under way no more; `mekt release rollback` takes it back",
                 catalogue.NO_ROLLOUT,
             )
-        if not newest.progress.is_under_way and self.former(newest.progress) is None:
+        former = self.former(newest.progress)
+        if not newest.progress.is_under_way and former is None:
             raise ReleaseError(
                 f"before {newest.progress.release} no release was on all wearables; there is nothing to go back to",
+                catalogue.NO_ROLLOUT,
+            )
+        if not newest.progress.is_under_way and former is not None and self.release(former) is None:
+            name = former.progress.release
+            raise ReleaseError(
+                f"what was shipped of {name} is gone or of another format; ship it anew: mekt release promote {name}",
                 catalogue.NO_ROLLOUT,
             )
         after = self.advance(Stopped(), newest.progress.number)
@@ -219,7 +226,9 @@ class Rollouts:
         """The rollout that follows on one that was stopped: the former release's, or of nothing to nobody."""
         taken_back = stopped.progress.release
         former = self.former(stopped.progress)
-        if former is None or self.release(former) is None:
+        if former is not None and self.release(former) is None:
+            former, reason = None, f"{reason}; what was shipped of {former.progress.release} is gone or foreign"
+        if former is None:
             return self._insert(taken_back, stopped.blob, 0.0, "stopped", reason)
         # To the byte what it was: whoever has it still fetches nothing. That nobody replays it, its number says.
         return self._insert(former.progress.release, former.blob, 1.0, "done", f"back from {taken_back}: {reason}")

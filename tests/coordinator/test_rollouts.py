@@ -138,7 +138,20 @@ def test_a_former_release_that_this_mekt_cannot_read_is_not_gone_back_to(
     rollouts.start(releases["ward-00002"], "ward-00002", 0.5)
     after = rollouts.advance(Heard(device=canary(2), state="rolled-back", why="slow"), 2)
     assert after is not None and (after.progress.state, after.progress.share) == ("stopped", 0.0)
+    assert after.progress.reason.endswith("slow); what was shipped of ward-00001 is gone or foreign")
     assert "cannot be shipped again" in caplog.text
+
+
+def test_a_person_is_told_that_what_is_to_be_gone_back_to_is_gone(
+    opened: Open, releases: dict[str, Release], tmp_path: Path
+) -> None:
+    rollouts = opened()
+    first = done(rollouts, releases["ward-00001"], "ward-00001")
+    second = done(rollouts, releases["ward-00002"], "ward-00002")
+    (tmp_path / FOLDER / first.blob.sha256.hex()).unlink()
+    with pytest.raises(ReleaseError, match="ship it anew: mekt release promote ward-00001"):
+        rollouts.stop(is_under_way=False)
+    assert newest(rollouts).progress.number == second.progress.number, "and nothing is withdrawn"
 
 
 def test_one_release_is_tried_at_a_time(opened: Open, releases: dict[str, Release]) -> None:
