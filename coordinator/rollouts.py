@@ -227,7 +227,8 @@ class Rollouts:
         taken_back = stopped.progress.release
         former = self.former(stopped.progress)
         if former is not None and self.release(former) is None:
-            former, reason = None, f"{reason}; what was shipped of {former.progress.release} is gone or foreign"
+            reason += f"; what was shipped of {former.progress.release} is gone or foreign"
+            former = None
         if former is None:
             return self._insert(taken_back, stopped.blob, 0.0, "stopped", reason)
         # To the byte what it was: whoever has it still fetches nothing. That nobody replays it, its number says.
