@@ -184,7 +184,9 @@ class Decider:
         count = len(self.labels)
         before = np.full(count, 1 / count) if self._belief is None else self._belief
         stays = math.exp(-elapsed_s / self._settings.stay_s) if self._belief is not None else 1.0
-        belief = (stays * before + (1 - stays) / count) * np.maximum(given, LEAST)
+        total = given.sum()
+        shares = given / total if total > 0 else np.full(count, 1 / count)
+        belief = (stays * before + (1 - stays) / count) * np.maximum(shares, LEAST)
         self._belief = belief / belief.sum()
         return self._belief
 

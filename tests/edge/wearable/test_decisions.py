@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.wearable.decisions import AlarmSettings, ClassSettings, Decider, DecideSettings, Decision
@@ -64,6 +64,7 @@ def test_a_decision_never_changes_faster_than_its_minimum_duration_but_for_a_gap
         before = now
 
 
+@example(settings=DecideSettings(stay_s=0.1, enter=0.0, leave=0.0), constant=(0.0, 0.0, 0.0078125))
 @given(settings=all_settings(), constant=st.tuples(probability, probability, probability))
 def test_a_constant_input_settles_and_stays(settings: DecideSettings, constant: tuple[float, ...]) -> None:
     said = labels(settings, [constant] * 300)
