@@ -5,6 +5,7 @@ measured, and what is kept goes by them.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -30,6 +31,8 @@ from export.trial import Judge, Trial
 from mekt import catalogue
 from mekt.errors import ReleaseError
 from mekt.scores import Indexes
+
+log = logging.getLogger(__name__)
 
 Models = dict[str, bytes]
 # What makes a release so much larger has to take this share of a window's time at most.
@@ -103,9 +106,10 @@ def _int8(entry: EncoderEntry, models: Models, trial: Trial, x: Floats) -> Int8F
     """The encoder in whole numbers, its model among `models`; None where it is not worth it."""
     how, model = int8_of(models[entry.file], entry.modality.name, x)
     if len(model) >= len(models[entry.file]):
+        log.info("%s in 8 bits is left out: it has %d bytes, not less than before", entry.modality.name, len(model))
         return None
     lost = trial.of_model(entry.modality.name, model)
-    if not _is_little(lost):
+    if not _is_little(f"{entry.modality.name} in 8 bits", lost):
         return None
     file = f"encoder-{entry.modality.name}-int8.onnx"
     models[file] = model
@@ -116,9 +120,10 @@ def _step(entry: EncoderEntry, manifest: Manifest, models: Models, trial: Trial)
     """The encoder in steps, its model among `models`; None where there is none, or it costs too much."""
     step = step_of(entry, manifest.window, models[entry.file])
     if step is None:
+        log.info("%s in steps is left out: its windows are too short for them", entry.modality.name)
         return None
     lost = trial.of_step(entry, step)
-    if not _is_little(lost):
+    if not _is_little(f"{entry.modality.name} in steps", lost):
         return None
     name = entry.modality.name
     file = f"encoder-{name}-step.onnx"
@@ -135,15 +140,28 @@ def _step(entry: EncoderEntry, manifest: Manifest, models: Models, trial: Trial)
     )
 
 
-def _is_little(lost: Mapping[str, float]) -> bool:
-    return bool(lost) and max(lost.values()) <= MOST_F1_LOST
+def _is_little(form: str, lost: Mapping[str, float]) -> bool:
+    """Whether a form costs no classifier too much; why it is left out is logged."""
+    if not lost:
+        log.info("%s is left out: no labelled windows can judge it", form)
+        return False
+    most, classifier = max((each, name) for name, each in lost.items())
+    if most > MOST_F1_LOST:
+        log.info("%s is left out: it costs %s %.4f of weighted F1, more than %g", form, classifier, most, MOST_F1_LOST)
+    return most <= MOST_F1_LOST
 
 
 def _is_step_worth_it(manifest: Manifest, entry: EncoderEntry) -> bool:
     """Whether it takes so much less time than a window that a release may be larger for it."""
     assert manifest.measured is not None, "just measured"
+    if entry.step is None:
+        return True
     latency_ms = manifest.measured.latency_ms
-    return entry.step is None or latency_ms[entry.step.file] <= WORTH_A_STEP * latency_ms[manifest.file_to_run(entry)]
+    share = latency_ms[entry.step.file] / latency_ms[manifest.file_to_run(entry)]
+    if share > WORTH_A_STEP:
+        words = "%s in steps is left out: one takes %.2f of a window's time, more than %g"
+        log.info(words, entry.modality.name, share, WORTH_A_STEP)
+    return share <= WORTH_A_STEP
 
 
 def _fit_together(

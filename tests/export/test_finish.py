@@ -1,5 +1,6 @@
 """A finished release has the forms that serve it, and computes what it did."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -130,11 +131,15 @@ def test_equal_windows_give_equal_bytes(releases: dict[Architecture, Release], a
     assert int8_of(model, "acc", x) == int8_of(model, "acc", x.copy())
 
 
-def test_without_labels_no_other_form_is_kept(releases: dict[Architecture, Release]) -> None:
+def test_without_labels_no_other_form_is_kept(
+    releases: dict[Architecture, Release], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     bare = releases["conv"]
     made = finish(bare, streams(), streams(), np.full(WINDOWS, -1), its_own(bare))
     assert all((each.int8, each.step) == (None, None) for each in made.manifest.encoders)
     assert set(made.models) == set(releases["conv"].models)
+    assert "gyro in 8 bits is left out: no labelled windows can judge it" in caplog.text
 
 
 # What is lost
@@ -151,7 +156,9 @@ def test_another_encoder_is_found_to_lose_and_the_same_one_not(releases: dict[Ar
     assert trial.of_model("acc", other.SerializeToString())[FUSED] > 0.1
 
 
-def test_what_costs_a_classifier_too_much_is_left_out(releases: dict[Architecture, Release]) -> None:
+def test_what_costs_a_classifier_too_much_is_left_out(
+    releases: dict[Architecture, Release], caplog: pytest.LogCaptureFixture
+) -> None:
     release = releases["conv"]
     # Labels that nothing of a window decides but the last digits of its embedding.
     rng = np.random.default_rng(0)
@@ -170,6 +177,10 @@ def test_what_costs_a_classifier_too_much_is_left_out(releases: dict[Architectur
     labels = np.where(of_class > np.median(of_class), 0, 1)
     trial = Trial(fine, still, labels, its_own(fine))
     assert trial.of_model("acc", int8_of(release.models[acc.file], "acc", x)[1])["acc"] > 0.005
+    caplog.set_level("INFO")
+    made = finish(fine, still, still, labels, its_own(fine))
+    assert made.manifest.encoders[0].int8 is None
+    assert re.search(r"acc in 8 bits is left out: it costs acc 0\.\d{4} of weighted F1, more than 0\.005", caplog.text)
 
 
 def test_a_step_is_judged_on_windows_of_which_the_time_before_is_known(releases: dict[Architecture, Release]) -> None:
