@@ -139,7 +139,7 @@ def test_without_labels_no_other_form_is_kept(
     made = finish(bare, streams(), streams(), np.full(WINDOWS, -1), its_own(bare))
     assert all((each.int8, each.step) == (None, None) for each in made.manifest.encoders)
     assert set(made.models) == set(releases["conv"].models)
-    assert "gyro in 8 bits is left out: no labelled windows can judge it" in caplog.text
+    assert "depth in 8 bits is left out: no labelled windows can judge it" in caplog.text
 
 
 # What is lost
