@@ -17,7 +17,6 @@ from edge.updates.arrival import Arrival
 from edge.updates.exchange import Exchange
 from edge.updates.handover import Failure, Handover, Saw, Sensed
 from edge.updates.machine import (
-    UNDER_WAY,
     Announced,
     Arrived,
     Command,
@@ -103,7 +102,7 @@ class Updating:
             while not self._stopping.is_set():
                 with contextlib.suppress(queue.Empty):
                     # Nothing is due by the time but while a release comes or is tested.
-                    patience_s = LOOP_S if self._slots.state.phase in UNDER_WAY else REST_S
+                    patience_s = LOOP_S if self._slots.state.phase in ("fetching", "testing") else REST_S
                     self._guarded(self._handle, self._inbox.get(timeout=patience_s))
                 self._guarded(self._on_time, time.monotonic())
             self._write_down(least_s=0.0)
