@@ -4,7 +4,7 @@ All of it follows from what has happened and from `now_s`, seconds of a monotoni
 nothing waits. The network thread alone uses it.
 """
 
-import random
+from collections.abc import Callable
 
 # How long the first login may stay unanswered: some brokers that know 3.1.1 only read MQTT 5 as an endless packet.
 LOGIN_S = 5.0
@@ -29,8 +29,9 @@ def login_patience_s(connecting_s: float, *, is_first: bool) -> float:
 class BackOff:
     """When to try again. A fleet that lost its broker must not come back in step, so each wait has a random part."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self, draw: Callable[[], float]) -> None:
+        """`draw` gives a number from 0 to 1, each time another."""
+        self._draw = draw
         self._delay_s = FIRST_DELAY_S / 2
         self._accepted_s: float | None = None
         self._short_lived = 0
@@ -58,7 +59,7 @@ class BackOff:
     def next_delay_s(self) -> float:
         """How long to wait before the next attempt; longer each time it is asked."""
         delay_s, self._delay_s = self._delay_s, min(2 * self._delay_s, LONGEST_DELAY_S)
-        return delay_s * self._rng.uniform(0.5, 1.5)
+        return delay_s * (0.5 + self._draw())
 
 
 class Ping:

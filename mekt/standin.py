@@ -18,9 +18,10 @@ class _StandIn(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def put_off(package: str, name: str) -> None:
-    """Have a module of a package imported when something of it is used, and not before; unless it is there already."""
-    full = f"{package}.{name}"
-    if full not in sys.modules:
-        sys.modules[full] = module = _StandIn(full)
-        setattr(importlib.import_module(package), name, module)
+def put_off(name: str) -> None:
+    """Have a module imported when something of it is used, and not before; unless it is there already."""
+    if name not in sys.modules:
+        sys.modules[name] = module = _StandIn(name)
+        package, _, last = name.rpartition(".")
+        if package:
+            setattr(importlib.import_module(package), last, module)

@@ -101,7 +101,7 @@ class MqttSource:
         self._settings, self._broker = settings, broker
         self._credentials = Credentials(broker)
         self._client_id = settings.client_id or f"mekt-sensor-{secrets.token_hex(6)}"
-        self._back_off = BackOff(rng or random.Random())  # noqa: S311
+        self._back_off = BackOff((rng or random.Random()).random)  # noqa: S311
         self._again_s = 0.0
         self._failure = ""
         self._protocol = V5

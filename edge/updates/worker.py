@@ -1,4 +1,4 @@
-"""A wearable's updates at work: link, slots, arrival, self-test and trial around their state machine.
+"""A wearable's updates at work: exchange, slots, arrival, self-test and trial around their state machine.
 
 A thread of its own owns all state, and is told of everything through its inbox. Without a network, or with a disk that
 takes nothing any more, what runs goes on.
@@ -14,12 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge.audit import Audit
-from edge.renewal import Certificate
 from edge.updates.arrival import Arrival
+from edge.updates.exchange import Exchange
 from edge.updates.handover import Failure, Handover, Saw, Sensed
 from edge.updates.machine import (
-    UNDER_WAY,
     Announced,
     Arrived,
     Command,
@@ -48,16 +46,11 @@ from edge.updates.trying import Trying
 from mekt import catalogue
 from mekt.blobs import ChunkError
 from mekt.errors import MektError, ReleaseError, StateError, WireError
-from mekt.identity import KeptTrust
-from mekt.link import Connected, Disconnected, Link, Received
-from mekt.login import located
-from mekt.messages import Answer, Chunk, Fitness, Rollout, Unfit
+from mekt.inbox import Connected, Disconnected, Received
+from mekt.messages import Body, Chunk, Fitness, Rollout, Unfit
 from mekt.plan import BlobRef
-from mekt.post import Post
 from mekt.process import LOOP_S, JobDone
 from mekt.share import takes_part
-from mekt.signature import Trust
-from mekt.topics import for_wearable
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +73,6 @@ class Updating:
         self._settings, self._handover, self._inbox = settings, handover, handover.inbox
         self._rules = rules_of(settings)
         self._stopping, self._is_fault = threading.Event(), False
-        self._folder = folder
         self._slots = Slots(folder)
         self._arrival = Arrival(folder, int(1e6 * settings.most_mb))
         self._trying = Trying(settings.self_test, self._slots, handover)
@@ -88,30 +80,16 @@ class Updating:
         # Of the release at work: before so long there cannot be a window.
         self._window_s = 0.0
         self._resting = False
-        self._trust: KeptTrust | None = None
-        self._post = Post(settings.federation)
-        if settings.trust is not None:
-            self._trust = KeptTrust(base / settings.trust, folder / "newest-rollout")
-            self._post.trust = self._trust.trust
-        elif not settings.broker.is_local:
-            log.warning("ROLLOUTS ARE NOT CHECKED: who has the broker can make them; add trust to [updates]")
-        broker = located(settings.broker, base)
-        self._certificate = Certificate(settings.device, broker.tls)
-        self._audit: Audit | None = None
-        self._link: Link | None = None
-        self._begin()
+        self._exchange: Exchange | None = None
+        trouble: StateError | None = None
         try:
-            self._audit = Audit(folder, settings.device)
-            self._link = Link(
-                settings=broker,
-                client_id=f"mekt:{settings.federation}:{settings.device}",
-                inbox=self._inbox,
-                subscriptions=for_wearable(settings.federation, settings.device),
-                witness=self._audit,
-            )
-            self._post.use(self._link)
+            self._exchange = Exchange(settings, base, folder, self._inbox)
         except StateError as error:
-            self._rest(error)
+            trouble = error
+        # Settings that cannot work are no fault of a release on trial: only now its start is counted.
+        self._begin()
+        if trouble is not None:
+            self._rest(trouble)
 
     def stop(self, *, is_fault: bool = False) -> None:
         """Ask for the end; any thread may."""
@@ -123,13 +101,13 @@ class Updating:
     def run(self) -> None:
         """Work until asked to stop."""
         try:
-            if self._link is not None:
-                self._link.begin()
+            if self._exchange is not None:
+                self._exchange.begin()
             self._guarded(self._follow, commands_at_start(self._slots.state))
             while not self._stopping.is_set():
                 with contextlib.suppress(queue.Empty):
                     # Nothing is due by the time but while a release comes or is tested.
-                    patience_s = LOOP_S if self._slots.state.phase in UNDER_WAY else REST_S
+                    patience_s = LOOP_S if self._slots.state.phase in ("fetching", "testing") else REST_S
                     self._guarded(self._handle, self._inbox.get(timeout=patience_s))
                 self._guarded(self._on_time, time.monotonic())
             self._write_down(least_s=0.0)
@@ -137,11 +115,9 @@ class Updating:
                 self._advance(Ended())
         finally:
             self._trying.leave(STOP_S)
-            if self._link is not None:
-                self._link.stop(STOP_S)
+            if self._exchange is not None:
+                self._exchange.stop(STOP_S)
             self._arrival.close()
-            if self._audit is not None:
-                self._audit.close()
 
     # The start
 
@@ -185,30 +161,18 @@ class Updating:
                 self._report()
             case Disconnected(reason=reason):
                 log.info("the broker is away: %s", reason)
-            case Received():
-                self._receive(event)
+            case Received() if self._exchange is not None:
+                match self._exchange.read(event):
+                    case Rollout() as rollout:
+                        self._on_rollout(rollout)
+                    case Chunk() as chunk:
+                        self._on_chunk(chunk)
+                    case None:
+                        pass
             case None:
                 pass  # the end is asked for
             case _:
                 raise AssertionError(f"nobody puts {event!r} into the inbox")
-
-    def _receive(self, received: Received) -> None:
-        envelope = self._post.open(received)
-        match None if envelope is None else envelope.body:
-            case None:
-                pass
-            case Rollout() as rollout:
-                if self._trust is not None:
-                    self._trust.keep()
-                self._on_rollout(rollout)
-            case Chunk() as chunk:
-                self._on_chunk(chunk)
-            case Answer() as answer:
-                renewal = self._certificate.answered(answer)
-                if renewal is not None:
-                    self._send(renewal)
-            case _:
-                self._post.reject("misplaced", "a message that is none for a wearable")
 
     def _on_rollout(self, rollout: Rollout) -> None:
         settings = self._settings
@@ -221,7 +185,8 @@ class Updating:
         try:
             data = self._arrival.take(chunk)
         except ChunkError as error:
-            self._post.reject(error.trouble, str(error))
+            if self._exchange is not None:
+                self._exchange.post.reject(error.trouble, str(error))
             return
         if data is not None:
             self._on_whole(data)
@@ -229,13 +194,13 @@ class Updating:
     def _on_whole(self, data: bytes) -> None:
         """All bytes are there, as announced: is it a release, and signed?"""
         target = self._slots.state.target
-        if target is None:
+        if target is None or self._exchange is None:
+            # Without what is trusted nothing is verified.
             return
         # Not three releases and one more: what is in memory is not needed on the disk twice.
         self._arrival.forget()
-        trust = None if self._trust is None else Trust(self._trust.trust.key)
         try:
-            self._slots.put(data, trust)
+            self._slots.put(data, self._exchange.trust)
         except ReleaseError as error:
             log.error("%s", error)
             self._advance(Judged(blob=target, why=UNFIT.get(error.entry, "damaged")))
@@ -268,9 +233,9 @@ class Updating:
     # What is to be done
 
     def _on_time(self, now_s: float) -> None:
-        if self._resting or self._link is None:
+        if self._resting or self._exchange is None:
             return
-        for want in self._arrival.due(now_s, self._link.wire_bytes().down):
+        for want in self._arrival.due(now_s, self._exchange.down_bytes):
             self._send(want)
         self._judge(self._trying.on_time(now_s))
 
@@ -358,10 +323,9 @@ class Updating:
             )
         )
 
-    def _send(self, body: Any) -> None:
-        # What is said before there is a connection is said again when there is one.
-        if self._link is not None and self._link.is_connected and not self._resting:
-            self._post.send(body, "up", device=self._settings.device, retain=isinstance(body, Fitness))
+    def _send(self, body: Body) -> None:
+        if self._exchange is not None and not self._resting:
+            self._exchange.send(body)
 
     def _rest(self, error: Exception) -> None:
         """What cannot be written down is not done: what runs goes on, and updates rest until the next start."""

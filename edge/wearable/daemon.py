@@ -112,8 +112,9 @@ def run_wearable(
         ReleaseError: when the release is damaged or has no classifier for what is sensed.
         SensorError: when no sensor has what the release knows, or one gives it in another shape or unit.
     """
-    # Paho imports it for proxies that it does not use: 1.5 MB.
-    put_off("urllib", "request")
+    # Paho imports them for proxies and for names of its own, which it has no use for here: 1.6 MB.
+    put_off("urllib.request")
+    put_off("uuid")
     settings = read_wearable(config)
     if keeper is None and settings.updates is not None:
         # Only here: it brings along what it takes to speak to a broker.

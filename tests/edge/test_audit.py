@@ -383,7 +383,7 @@ def test_every_link_of_a_device_has_a_witness_and_nothing_else_speaks_mqtt() -> 
     assert links == {
         ("daemon.py", True),
         ("enrolment.py", True),
-        ("updates/worker.py", True),
+        ("updates/exchange.py", True),
         ("wearable/broadcast.py", False),
     }
 

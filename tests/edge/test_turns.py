@@ -114,3 +114,17 @@ def test_a_failure_is_passed_on() -> None:
     turns.open()
     with pytest.raises(SensorError, match="unplugged"):
         turns.read(0.0)
+
+
+def test_what_is_opened_again_begins_again_even_where_it_had_ended() -> None:
+    one, other = Script("a", [block("a", 0)]), Script("b", [block("b", 1)], (), "unplugged")
+    turns = Turns([one, other])
+    turns.open()
+    with pytest.raises(SensorError, match="unplugged"):
+        while True:
+            turns.read(0.0)
+    turns.close()
+    one._calls, other._calls = [[block("a", 0)]], [[block("b", 1)]]
+    turns.open()
+    given = [*(turns.read(0.0) or ()), *(turns.read(0.0) or ())]
+    assert [item.modality for item in given if isinstance(item, Block)] == ["a", "b"]

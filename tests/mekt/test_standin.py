@@ -16,7 +16,7 @@ def test_a_module_that_is_put_off_is_imported_when_something_of_it_is_used() -> 
     said = run("""
         import sys
         from mekt.standin import put_off
-        put_off("urllib", "request")
+        put_off("urllib.request")
         import urllib.request
         import urllib.request as before
         print("http.client" in sys.modules)
@@ -33,8 +33,20 @@ def test_a_module_that_is_there_stays() -> None:
         import urllib.request
         from mekt.standin import put_off
         there = urllib.request
-        put_off("urllib", "request")
+        put_off("urllib.request")
         import urllib.request
         print(urllib.request is there)
     """)
     assert said.splitlines() == ["True"]
+
+
+def test_a_module_of_no_package_is_put_off_too() -> None:
+    said = run("""
+        import sys
+        from mekt.standin import put_off
+        put_off("uuid")
+        import uuid
+        print("_uuid" in sys.modules, uuid.UUID(int=0))
+        print(sys.modules["uuid"].__spec__.name)
+    """)
+    assert said.splitlines() == ["False 00000000-0000-0000-0000-000000000000", "uuid"]

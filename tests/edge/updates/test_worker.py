@@ -1,7 +1,7 @@
 """A wearable's updates around their state machine, without a network: starts, disks, and what is not for it."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 
 from edge.runtime import Decisions
+from edge.updates.arrival import Arrival
 from edge.updates.handover import Failure, Handover, Saw, Sensed
 from edge.updates.keeper import Keeper
-from edge.updates.machine import Announced, Failed, Figures, Judged, Updates
+from edge.updates.machine import Announced, Failed, Figures, Judged, Updates, commands_at_start
 from edge.updates.settings import TrialSettings, UpdateSettings
 from edge.updates.slots import Slots
 from edge.updates.trial import STEP_S
 from edge.updates.worker import Updating
 from export.release import Release
-from mekt.blobs import blob_ref, read_chunk
+from mekt.blobs import blob_ref, chunk_count, read_chunk
 from mekt.catalogue import RELEASE_DOES_NOT_RUN, RELEASE_HAS_NO_CLASSIFIER
 from mekt.errors import MissingPackageError, ReleaseError, SensorError, SettingsError, StateError
 from mekt.link import Received
 from mekt.login import BrokerSettings
-from mekt.messages import Body, Receipt, Rollout
+from mekt.messages import Body, Receipt, Rollout, Trouble
 from mekt.post import Post
 from mekt.process import Stop
 from mekt.share import takes_part
@@ -64,13 +65,22 @@ class Life:
 
     def receive(self, post: Post, body: Body) -> None:
         topic, payload = post.seal(body, "all" if isinstance(body, Rollout) else "down", device=self._device(body))
-        self.updating._receive(Received(topic=topic, payload=payload, retained=False))
+        self.hear(topic, payload)
+
+    def hear(self, topic: str, payload: bytes) -> None:
+        self.updating._handle(Received(topic=topic, payload=payload, retained=False))
+
+    @property
+    def trouble(self) -> Mapping[Trouble, int]:
+        """What was dropped, by reason."""
+        assert self.updating._exchange is not None
+        return self.updating._exchange.post.trouble
 
     def end(self) -> None:
         """Let files go, as the end of a process does."""
         self.updating._arrival.close()
-        if self.updating._audit is not None:
-            self.updating._audit.close()
+        if self.updating._exchange is not None:
+            self.updating._exchange.stop(0.0)
 
     def _device(self, body: Body) -> str:
         return "" if isinstance(body, Rollout) else "wrist"
@@ -242,13 +252,13 @@ def test_what_is_not_signed_or_was_said_before_is_dropped_even_after_a_restart(
     coordinator.sign = sign
     life = start(settings)
     life.receive(stranger, rollout(9))
-    assert life.state.number == 0 and life.updating._post.trouble["unsigned"] == 1
+    assert life.state.number == 0 and life.trouble["unsigned"] == 1
     topic, former = coordinator.seal(rollout(5), "all")
     life.receive(coordinator, rollout(2))
     assert life.state.number == 2
     life = start(settings)
-    life.updating._receive(Received(topic=topic, payload=former, retained=True))
-    assert life.state.number == 2 and life.updating._post.trouble["replayed"] == 1
+    life.hear(topic, former)
+    assert life.state.number == 2 and life.trouble["replayed"] == 1
 
 
 def test_what_is_none_for_a_wearable_is_dropped_and_counted(
@@ -257,11 +267,49 @@ def test_what_is_none_for_a_wearable_is_dropped_and_counted(
     has(Updates(running=REF_A), A)
     life = start()
     life.receive(Post("ward"), Receipt(state="accepted"))
-    life.updating._receive(Received(topic="mekt/1/ward/rollout", payload=b"\xff", retained=False))
+    life.hear("mekt/1/ward/rollout", b"\xff")
     chunk = read_chunk(B, REF_B, 0)
     assert chunk is not None
     life.receive(Post("ward"), chunk)
-    assert dict(life.updating._post.trouble) == {"misplaced": 1, "malformed": 1, "unasked-chunk": 1}
+    assert life.trouble == {"misplaced": 1, "malformed": 1, "unasked-chunk": 1}
+
+
+def test_settings_that_cannot_work_are_no_fault_of_a_release_on_trial(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    has(ON_TRIAL, A, B)
+    for _ in range(5):
+        with pytest.raises(SettingsError, match=r"coordinator\.pub"):
+            Life(tmp_path, replace(SETTINGS, trust="coordinator.pub"))
+    life = start()
+    assert (life.round(), life.state.starts) == (2, 2)
+
+
+def test_where_nobody_knows_what_was_trusted_updates_rest_and_nothing_is_taken_for_verified(
+    tmp_path: Path, has: Callable[..., None], start: Callable[..., Life]
+) -> None:
+    unsigned = shipped(4, signed=False)
+    blob = blob_ref(unsigned)
+    public_key(tmp_path)
+    settings = replace(SETTINGS, trust="coordinator.pub")
+    has(Updates(running=REF_A, phase="fetching", number=1, target=blob), A)
+    # All chunks have come, and then the power went.
+    arrival = Arrival(tmp_path / "state", 10**8)
+    arrival.begin(blob)
+    for index in range(chunk_count(blob)):
+        chunk = read_chunk(unsigned, blob, index)
+        assert chunk is not None
+        arrival._append(chunk)
+    arrival.close()
+    (tmp_path / "state" / "newest-rollout").write_text("?")
+    life = start(settings)
+    life.updating._follow(commands_at_start(life.state))
+    assert life.round() == 1 and life.state.phase == "fetching"
+    assert Slots(tmp_path / "state").read(blob) is None
+    (tmp_path / "state" / "newest-rollout").unlink()
+    life = start(settings)
+    life.updating._follow(commands_at_start(life.state))
+    assert (life.state.phase, life.state.why) == ("refused", "unsigned")
 
 
 def test_a_release_that_makes_nothing_of_what_is_sensed_is_rolled_back_and_others_are_not_heard(
