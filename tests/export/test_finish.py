@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.finish import finish
+from export.graphs import encoder_model
 from export.int8 import int8_of
 from export.layers import Floats
 from export.release import Release, read_release
@@ -21,7 +22,7 @@ from export.trial import LEAST_WINDOWS, Trial, embeddings, following, its_own
 from mekt.errors import ReleaseError
 from mekt.plan import Architecture
 from mekt.scores import Indexes
-from tests.export.small import ACC, DEPTH, FUSED, GYRO, LABELS, embeddings_of, parts_of
+from tests.export.small import ACC, DEPTH, FUSED, GYRO, LABELS, embeddings_of, parts_of, random_windows
 
 WINDOWS = 90
 
@@ -121,6 +122,19 @@ def test_a_finished_release_is_finished_again_from_its_own_models(finished: dict
     acc = release.manifest.encoder("acc")
     assert acc is not None and acc.int8 is not None
     assert again.models[acc.int8.file] == release.models[acc.int8.file]
+
+
+def test_of_an_encoder_of_frames_only_linear_layers_are_in_whole_numbers() -> None:
+    parts = parts_of(DEPTH)
+    model = encoder_model("depth", parts.encoders["depth"], parts.plan.window.samples(DEPTH))
+    x = random_windows(parts.plan, 16)["depth"]
+    how, made = int8_of(model, "depth", x)
+    assert how == "static" and len(made) < 0.8 * len(model)
+    weights = {each.name for each in onnx.load_model_from_string(made).graph.initializer if len(each.dims) > 1}
+    layers = ("backbone.to_features", "to_hidden", "to_embedding")
+    assert {each for each in weights if each.endswith("_quantized")} == {f"{each}.weight_quantized" for each in layers}
+    exact, rounded = (embeddings(each, x) for each in (model, made))
+    assert 0 < np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("architecture", ["conv", "lstm"])
