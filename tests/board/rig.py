@@ -229,10 +229,13 @@ def compare(ward: Ward, board: Board, recording: Path, figures: Figures) -> None
         ("as the round wrote it", "release.zip", state / "releases" / f"{FEDERATION}-{ROUNDS:05d}.zip", 1.0),
         ("as it was shipped", f"state/releases/{newest.name}", newest, LEAST_SAME),
     ):
+        manifest = read_release(ours).manifest
+        forms = ", ".join(manifest.file_to_run(each) for each in manifest.encoders)
         same, apart, latency_ms = compared(board, theirs, ours, recording)
         figures.compared[name] = {"same": same, "apart": apart, "latency_ms": latency_ms}
         print(
-            f"  the release {name}: {same:.1%} of windows as here, probabilities {apart:.1e} apart; {latency_ms:.1f} ms"
+            f"  the release {name} ({forms}): {same:.1%} of windows as here, {apart:.1e} apart at most, {latency_ms:.0f} ms",
+            flush=True,
         )
         if same < least or (least == 1 and apart > MOST_APART):
             raise ProofError(f"the release {name} is another one on the board")
