@@ -93,12 +93,13 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Windows:
-    """Windows of all modalities, as sensed: to calibrate on, to fit a classifier to, to judge forms by."""
+    """Windows of all modalities, as sensed: to calibrate on, to fit a classifier to, to judge forms by; and whose."""
 
     calibration: WindowSet
     fitted: WindowSet
     judged: WindowSet
     classes: tuple[str, ...]
+    whose: str
 
     def with_one(self, name: str, make: Callable[[Mapping[str, Floats]], Floats]) -> "Windows":
         """With one more modality, made of the others."""
@@ -241,25 +242,27 @@ def signals(data: Path | None) -> Windows:
     """Windows of acc, and of acc and gyro side by side: HAPT's people where they are, else simulated ones."""
     names = ("acc", "gyro")
     data = data or Path(os.environ.get("MEKT_DATA") or ROOT.parent / "shared" / "data")
-    if hapt.locate(data, hapt.person(1)).is_file():
+    is_there = hapt.locate(data, hapt.person(1)).is_file()
+    if is_there:
         people = ((25, 25), (21, 24), (26, 30))
         played = [[read_recording(hapt.locate(data, each), names) for each in hapt.people(*some)] for some in people]
     else:
         played = [[simulate(each, duration_s=SIMULATED_S, modalities=names)] for each in range(3)]
-    windows = _windows(played, (ACC, GYRO))
+    windows = _windows(played, (ACC, GYRO), "HAPT" if is_there else "the simulator")
     return windows.with_one("imu", lambda arrays: np.concatenate([arrays["acc"], arrays["gyro"]], axis=2))
 
 
 def frames() -> Windows:
     """Windows of a simulated depth camera, and of one with twice as many pixels each way."""
-    windows = _windows([[simulate(each, duration_s=SIMULATED_S, modalities=("depth",))] for each in range(3)], (DEPTH,))
+    played = [[simulate(each, duration_s=SIMULATED_S, modalities=("depth",))] for each in range(3)]
+    windows = _windows(played, (DEPTH,), "the simulator")
     return windows.with_one("large", lambda arrays: arrays["depth"].repeat(2, axis=2).repeat(2, axis=3))
 
 
-def _windows(played: Sequence[Sequence[Recording]], modalities: Sequence[Modality]) -> Windows:
+def _windows(played: Sequence[Sequence[Recording]], modalities: Sequence[Modality], whose: str) -> Windows:
     classes = class_names([recording for some in played for recording in some])
     sets = [windows_of(some, modalities, WINDOW, classes) for some in played]
-    return Windows(calibration=sets[0], fitted=sets[1], judged=sets[2], classes=classes)
+    return Windows(calibration=sets[0], fitted=sets[1], judged=sets[2], classes=classes, whose=whose)
 
 
 def show_wearable(*, data: Path | None, as_json: bool, quick: bool, out: TextIO) -> int:
@@ -275,11 +278,16 @@ def show_wearable(*, data: Path | None, as_json: bool, quick: bool, out: TextIO)
     if as_json:
         print(json.dumps({"wearable": [plain(each) for each in figures]}), file=out)
         return 0
-    print("\n".join([*_windows_table(figures), "", *_steps_table(figures), "", *_streams_table(figures)]), file=out)
+    print(
+        "\n".join(
+            [*_windows_table(figures, of_signals.whose), "", *_steps_table(figures), "", *_streams_table(figures)]
+        ),
+        file=out,
+    )
     return 0
 
 
-def _windows_table(figures: Sequence[Figures]) -> list[str]:
+def _windows_table(figures: Sequence[Figures], whose: str) -> list[str]:
     head = (
         "encoder",
         "window",
@@ -314,7 +322,7 @@ def _windows_table(figures: Sequence[Figures]) -> list[str]:
         *_table((*head, "shipped", "p99 / median", "of the processor"), rows),
         "",
         "- Medians of runs in turns on one thread, the middle eight tenths of them, ratios to torch. `shipped` is the "
-        "smallest that is not slower; F1 lost is of people not learned from.",
+        f"smallest that is not slower; F1 lost is of people not learned from. Signals are of {whose}.",
     ]
 
 

@@ -37,6 +37,7 @@ def test_it_is_shown_as_tables_and_as_json(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(wearable, "CAMERAS", (DEPTH,))
     assert wearable.show_wearable(data=tmp_path, as_json=False, quick=True, out=text) == 0
     assert text.getvalue().count("26 x 24 x 32") == 3
+    assert "Signals are of the simulator." in text.getvalue()
     monkeypatch.setattr(wearable, "SIGNALS", ("narrow",))
     monkeypatch.setattr(wearable, "CAMERAS", ())
     assert wearable.show_wearable(data=tmp_path, as_json=True, quick=True, out=data) == 0

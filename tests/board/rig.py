@@ -234,7 +234,7 @@ def compare(ward: Ward, board: Board, recording: Path, figures: Figures) -> None
         same, apart, latency_ms = compared(board, theirs, ours, recording)
         figures.compared[name] = {"same": same, "apart": apart, "latency_ms": latency_ms}
         print(
-            f"  the release {name} ({forms}): {same:.1%} of windows as here, {apart:.1e} apart at most, {latency_ms:.0f} ms",
+            f"  the release {name} ({forms}): {same:.1%} of windows as here, {apart:.1e} apart, {latency_ms:.0f} ms each",
             flush=True,
         )
         if same < least or (least == 1 and apart > MOST_APART):
