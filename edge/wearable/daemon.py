@@ -229,6 +229,8 @@ class Wearable:
 
     def _take(self, event: Any) -> None:
         match event:
+            case Sensed(by=by) | SourceEnded(by=by) if by is not self._readers:
+                pass  # of the release before, which had other sources
             case Sensed(items=items):
                 if any(isinstance(item, Block) for item in items):
                     self._keeper.sensed()

@@ -21,14 +21,17 @@ INBOX_EVENTS = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sensed:
-    """What a source has given."""
+    """What a source has given that is read `by` these."""
 
     items: Sequence[Item]
+    by: "Readers"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceEnded:
-    """A source has ended for good, as a recording does."""
+    """A source has ended for good, as a recording does, that was read `by` these."""
+
+    by: "Readers"
 
 
 class Readers:
@@ -60,10 +63,10 @@ class Readers:
             while not self._stopping.is_set():
                 items = lasting.read(READ_S)
                 if items is None:
-                    self._tell(SourceEnded())
+                    self._tell(SourceEnded(by=self))
                     return
                 if items:
-                    self._tell(Sensed(items=items))
+                    self._tell(Sensed(items=items, by=self))
 
     def _tell(self, news: Sensed | SourceEnded) -> None:
         while not self._stopping.is_set():

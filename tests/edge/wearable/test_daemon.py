@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import queue
 import re
 import threading
 import weakref
@@ -17,6 +18,7 @@ import pytest
 from edge.runtime import Decisions
 from edge.wearable.daemon import OneRelease, Wearable, run_wearable
 from edge.wearable.decisions import DecideSettings
+from edge.wearable.readers import Readers, Sensed, SourceEnded
 from edge.wearable.settings import HomeAssistantSettings, ReleaseSettings, WearableSettings, read_wearable
 from edge.wearable.telling import Told
 from export.release import Release, read_release
@@ -410,6 +412,19 @@ def test_an_alarm_is_in_the_line_with_its_beginning(release: Path) -> None:
     first = lines[0]["alarms"][0]
     assert first["since"] <= lines[0]["time"]
     assert first["probability"] >= 0.34
+
+
+def test_what_the_sources_of_the_release_before_had_still_given_is_passed_over(release: Path) -> None:
+    keeper = Keeper(read_release(release))
+    loop = Wearable(settings_of(Body(steps=[])), Path(), keeper, Stop(), [])
+    others = Readers((), queue.Queue())
+    block = Block(modality="acc", t_s=np.array([1.0]), values=np.zeros((1, 3), np.float32))
+    for event in (Sensed(items=[block], by=others), SourceEnded(by=others)):
+        loop._take(event)
+    assert (keeper.times_sensed, loop._reading) == (0, 1)
+    for event in (Sensed(items=[block], by=loop._readers), SourceEnded(by=loop._readers)):
+        loop._take(event)
+    assert (keeper.times_sensed, loop._reading) == (1, 0)
 
 
 def test_home_assistant_does_not_give_a_wearable_up_between_two_windows(release: Path) -> None:
