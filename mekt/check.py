@@ -1,5 +1,6 @@
 """One thing that was looked at: a mark, what was seen, and what to do about it; and a report of several."""
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,13 +85,19 @@ def report(
 ) -> int:
     """Print a line for each check as soon as it is known, then how it went with `name`; the exit code.
 
-    As JSON it is one object with all of it, and with what `about` has.
+    What is skipped for one reason has one line. As JSON it is one object with all of it, and with what `about` has.
     """
     told: list[Check] = []
-    for check in checks:
-        told.append(check)
-        if not as_json:
-            print(check.line(), file=out, flush=True)
+    for why, run in itertools.groupby(checks, key=lambda check: check.seen if check.mark == "skipped" else None):
+        before = len(told)
+        for check in run:
+            told.append(check)
+            if why is None and not as_json:
+                print(check.line(), file=out, flush=True)
+        if why is not None and not as_json:
+            names = [each.name for each in told[before:]]
+            line = f"skipped  {', '.join(names)}: {one_line(why)}" if len(names) > 1 else told[-1].line()
+            print(line, file=out, flush=True)
     code = exit_code(told)
     if as_json:
         print(json.dumps({**(about or {}), "exit_code": code, "checks": [each.plain() for each in told]}), file=out)
