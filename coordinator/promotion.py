@@ -113,6 +113,6 @@ def _refuse_worse(settings: FederationSettings, base: Path, rollouts: Rollouts, 
         classes = ", ".join(f"{each.label} ({each.before:.0%} -> {each.after:.0%})" for each in worse)
         raise ReleaseError(
             f"{release.path}: finds less of these classes' labelled windows than {before.path.name}, which wearables "
-            f"run: {classes}",
+            f"run: {classes}; keep it back, or ship it all the same with --even-if-worse",
             catalogue.RELEASE_WORSE,
         )

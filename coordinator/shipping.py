@@ -179,9 +179,12 @@ class Shipping:
         return self._status
 
     def _word(self) -> Rollout | None:
-        if self._newest is None or self._downstream.shipped != self._newest.blob:
+        if self._newest is None:
             return None
         progress = self._newest.progress
+        # A rollout to nobody takes a release back, and nobody fetches anything for it.
+        if progress.share > 0 and self._downstream.shipped != self._newest.blob:
+            return None
         return Rollout(release=progress.release, blob=self._newest.blob, number=progress.number, share=progress.share)
 
     def _take(self, newest: Shipped | None) -> None:

@@ -246,6 +246,17 @@ class Side:
         return newest.progress.waited_s
 
 
+def test_a_release_is_taken_back_also_when_its_zip_is_gone(tmp_path: Path, zip_file: Path) -> None:
+    with Side(tmp_path) as side:
+        side.rollouts.start(read_release(zip_file), FIRST, 0.5)
+        for path in (tmp_path / "state" / "shipped").iterdir():
+            path.unlink()
+        assert side.look(0.0) is None, "nobody could fetch it"
+        side.rollouts.stop(is_under_way=True)
+        word = side.look(10.0)
+        assert word is not None and (word.number, word.share) == (2, 0.0)
+
+
 def test_time_counts_only_while_the_coordinator_is_at_work(tmp_path: Path, zip_file: Path) -> None:
     for start_s in (1e6, 5e9):
         with Side(tmp_path, hours=10.0) as side:
