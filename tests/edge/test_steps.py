@@ -1,6 +1,5 @@
 """A stream in steps gives what its step model gives, at the instants of windows, and begins anew where it has to."""
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,13 +11,11 @@ from hypothesis import strategies as st
 
 from edge.steps import Steps
 from edge.wearable.recogniser import Recognised, Recogniser
-from export.manifest import FileEntry, Measured, StepForm
 from export.release import Release, read_release
 from export.session import session
-from export.steps import step_of
 from mekt.errors import ReleaseError, SettingsError
 from sensors.source import Block, Floats, Gap, Item
-from tests.export.small import ACC, FUSED, GYRO, parts_of
+from tests.export.small import ACC, FUSED, GYRO, parts_of, with_steps
 
 PARTS = parts_of(ACC, GYRO)
 STEP_S = 8 / 50
@@ -36,23 +33,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture(scope="module")
 def release(plain: Release) -> Release:
     """One in which a step of acc takes less than a third of a window's time; gyro has none."""
-    acc, gyro = plain.manifest.encoders
-    step = step_of(acc, plain.manifest.window, plain.models[acc.file])
-    assert step is not None and (step.samples, step.takes) == (8, 23)
-    form = StepForm(
-        file="encoder-acc-step.onnx",
-        samples=step.samples,
-        takes=step.takes,
-        history=step.history,
-        state=dict(step.state),
-        operations=1,
-        f1_lost={"acc": 0.0, FUSED: 0.0},
-    )
-    digest = hashlib.sha256(step.model).hexdigest()
-    files = {**plain.manifest.files, form.file: FileEntry(sha256=digest, size_bytes=len(step.model))}
-    measured = Measured(machine="-", onnxruntime="-", latency_ms={**dict.fromkeys(files, 1.0), form.file: 0.3})
-    manifest = replace(plain.manifest, encoders=(replace(acc, step=form), gyro), files=files, measured=measured)
-    return replace(plain, manifest=manifest, models={**plain.models, form.file: step.model})
+    manifest, models = with_steps(plain.manifest, plain.models, takes=0.3)
+    form = manifest.encoders[0].step
+    assert form is not None and (form.samples, form.takes) == (8, 23)
+    return replace(plain, manifest=manifest, models=models)
 
 
 def recognised(

@@ -1,14 +1,16 @@
 """A small model and its release, made in moments: what the tests of export and edge start from."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from export.layers import Floats
-from export.manifest import Manifest
+from export.manifest import FileEntry, Manifest, Measured, StepForm
+from export.steps import step_of
 from export.writer import Classifier, write_release
 from mekt.encoders import Encoder, SplitAutoencoder
 from mekt.modality import Modality, Scaling, WindowSpec
@@ -124,3 +126,27 @@ def parts_of(
 
 
 __all__ = ["ACC", "DEPTH", "FUSED", "GYRO", "LABELS"]
+
+
+def with_steps(
+    manifest: Manifest, models: Mapping[str, bytes], *, takes: float, model: bytes | None = None
+) -> tuple[Manifest, dict[str, bytes]]:
+    """These with the first encoder in steps too, one of which `takes` so much of a window; `model`: in place of its own."""
+    encoder, *others = manifest.encoders
+    step = step_of(encoder, manifest.window, models[encoder.file])
+    assert step is not None
+    form = StepForm(
+        file=f"encoder-{encoder.modality.name}-step.onnx",
+        samples=step.samples,
+        takes=step.takes,
+        history=step.history,
+        state=dict(step.state),
+        operations=1,
+        f1_lost=dict.fromkeys(manifest.users(encoder.modality.name), 0.0),
+    )
+    data = step.model if model is None else model
+    entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    files = {**manifest.files, form.file: entry}
+    measured = Measured(machine="-", onnxruntime="-", latency_ms={**dict.fromkeys(files, 1.0), form.file: takes})
+    stepping = replace(manifest, encoders=(replace(encoder, step=form), *others), files=files, measured=measured)
+    return stepping, {**models, form.file: data}

@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coordinator.classifier import fit_classifier
 from export.bundle import pack, unpack
 from export.layers import Floats
-from export.manifest import MANIFEST, SIGNATURE, FileEntry, Measured, StepForm, pack_manifest, unpack_manifest
-from export.steps import step_of
+from export.manifest import MANIFEST, SIGNATURE, FileEntry, pack_manifest, unpack_manifest
 from export.writer import Classifier
 from mekt.signature import Purpose, joined, to_sign
-from tests.export.small import ACC, FUSED, GYRO, embeddings_of, parts_of, random_windows
+from tests.export.small import ACC, FUSED, GYRO, embeddings_of, parts_of, random_windows, with_steps
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 NUMBERS = itertools.count(1)
@@ -121,26 +120,8 @@ def stepping(*, broken: bool = False) -> bytes:
     files = unpack(shipped(1))
     files.pop(SIGNATURE)
     manifest = unpack_manifest(files.pop(MANIFEST))
-    acc, *others = manifest.encoders
-    step = step_of(acc, manifest.window, files[acc.file])
-    assert step is not None
-    form = StepForm(
-        file="step.onnx",
-        samples=step.samples,
-        takes=step.takes,
-        history=step.history,
-        state=dict(step.state),
-        operations=1,
-        f1_lost=dict.fromkeys(manifest.users(acc.modality.name), 0.0),
-    )
-    files[form.file] = b"no model" if broken else step.model
-    entry = FileEntry(sha256=hashlib.sha256(files[form.file]).hexdigest(), size_bytes=len(files[form.file]))
-    named = {**manifest.files, form.file: entry}
-    measured = Measured(machine="-", onnxruntime="-", latency_ms={**dict.fromkeys(named, 1.0), form.file: 0.1})
-    encoders = (replace(acc, step=form), *others)
-    return pack(
-        {**files, MANIFEST: pack_manifest(replace(manifest, encoders=encoders, files=named, measured=measured))}
-    )
+    manifest, models = with_steps(manifest, files, takes=0.1, model=b"no model" if broken else None)
+    return pack({**models, MANIFEST: pack_manifest(manifest)})
 
 
 def not_a_number(graph: onnx.GraphProto) -> None:
