@@ -131,7 +131,7 @@ __all__ = ["ACC", "DEPTH", "FUSED", "GYRO", "LABELS"]
 def with_steps(
     manifest: Manifest, models: Mapping[str, bytes], *, takes: float, model: bytes | None = None
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """These with the first encoder in steps too, one of which `takes` so much of a window; `model`: in place of its own."""
+    """These with the first encoder in steps too, one of which `takes` that much of a window; `model` for its own."""
     encoder, *others = manifest.encoders
     step = step_of(encoder, manifest.window, models[encoder.file])
     assert step is not None
